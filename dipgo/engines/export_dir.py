@@ -1,0 +1,77 @@
+"""An export directory, opened and checked: every file is there and is the one that was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from dipgo.errors import DipgoError
+from dipgo.manifest import CONSTANTS_FILE, FileRecord, Manifest, plan_of, read_manifest
+from dipgo.plan import Plan
+
+
+@dataclass(frozen=True)
+class ExportDirectory:
+    """What an engine needs to know of an export."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, *, check_hashes: bool = True) -> ExportDirectory:
+        """Reads the manifest and checks every file against it. Raises DipgoError."""
+        path = Path(path)
+        manifest = read_manifest(path)
+        for name, record in manifest.files.items():
+            _check_file(path / name, record, check_hashes)
+        _check_listed(manifest, path)
+        return cls(path, manifest)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan, verified when the manifest was read."""
+        return plan_of(self.manifest)
+
+    @cached_property
+    def tables(self) -> Mapping[str, NDArray[np.generic]]:
+        """The plan's tables, each with one entry along its first axis for each stored row."""
+        return dict(load_file(self.path / CONSTANTS_FILE))
+
+
+def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
+    if not path.is_file():
+        raise _damaged(path, "no such file", "a file of the export")
+    size = path.stat().st_size
+    if size != record.nbytes:
+        raise _damaged(path, f"{size} bytes", f"{record.nbytes} bytes")
+    if not check_hash:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != record.sha256:
+        raise _damaged(path, f"sha256 {digest[:12]}…", f"sha256 {record.sha256[:12]}…")
+
+
+def _check_listed(manifest: Manifest, path: Path) -> None:
+    """A graph that the manifest uses but does not list could be any file."""
+    graphs: Iterable[str] = [
+        *(segment.file for segment in manifest.segments),
+        *(part.file for part in manifest.parts.values()),
+        CONSTANTS_FILE,
+    ]
+    for name in graphs:
+        if name not in manifest.files:
+            raise _damaged(path / name, "a file without a hash", "an entry under `files`")
+
+
+def _damaged(path: Path, found: str, expected: str) -> DipgoError:
+    return DipgoError(
+        str(path), found=found, expected=expected, remedy="the export is damaged: export again"
+    )

@@ -1,0 +1,80 @@
+"""Sessions: made with the provider that was asked for, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipgo.errors import DipgoError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How sessions are made; `threads` of 0 lets ONNX Runtime take every core."""
+
+    provider: str = "cpu"
+    threads: int = 0
+
+
+def check_provider(provider: str) -> None:
+    """Raises DipgoError where the provider is unknown or not in the installed package."""
+    if provider not in PROVIDERS:
+        raise DipgoError(
+            f"provider {provider}",
+            found="a name that is not known",
+            expected=f"one of {', '.join(PROVIDERS)}",
+            remedy="correct the name",
+        )
+    available = _import_onnxruntime().get_available_providers()
+    if PROVIDERS[provider] not in available:
+        raise DipgoError(
+            f"provider {provider}",
+            found=f"an onnxruntime with {', '.join(available)}",
+            expected=PROVIDERS[provider],
+            remedy="pip install dipgo[gpu], in place of dipgo[cpu]",
+        )
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DipgoError(
+            "onnxruntime",
+            found="no such package",
+            expected="ONNX Runtime, which runs the engines",
+            remedy="pip install dipgo[cpu] or dipgo[gpu]",
+        ) from None
+    return onnxruntime
+
+
+def make_session(path: Path, settings: SessionSettings) -> "onnxruntime.InferenceSession":
+    """A session of the graph at `path`; its weights lie beside it. Raises DipgoError."""
+    runtime = _import_onnxruntime()
+    wanted = PROVIDERS[settings.provider]
+    session: onnxruntime.InferenceSession = runtime.InferenceSession(path, _options(settings), providers=[wanted])
+    obtained = session.get_providers()
+    if obtained[0] != wanted:
+        raise DipgoError(
+            f"provider {settings.provider}",
+            found=f"a session on {obtained[0]}",
+            expected=wanted,
+            remedy="see ONNX Runtime's log above for why the provider could not start",
+        )
+    return session
+
+
+def _options(settings: SessionSettings) -> "onnxruntime.SessionOptions":
+    options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = 3
+    # A plan alternates between sessions, each with threads of its own: those of a session that
+    # has ended its run must not spin beside those of the next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options

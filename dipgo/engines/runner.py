@@ -1,0 +1,100 @@
+"""Runner: the object that infers. numpy in, numpy out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.errors import DipgoError
+from dipgo.graph import TensorType
+
+NUMPY_NAMES = {"f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "f64": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """Wall-clock seconds of one run: in all, and inside the calls of each segment's engine."""
+
+    total: float
+    segments: dict[str, float]
+
+    @property
+    def overhead(self) -> float:
+        """The share of the run that was spent outside the segments' engines, 0 to 1."""
+        return 1.0 - sum(self.segments.values()) / self.total
+
+
+class PlanExecutor(Protocol):
+    """What a backend offers the runner."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], dict[str, float]]:
+        """The plan's result and the seconds spent in each segment."""
+
+
+class Runner:
+    """Runs an export. `inputs` and `outputs` map names to types such as `f32[1,4,64,64]`."""
+
+    def __init__(self, export: ExportDirectory, executor: PlanExecutor) -> None:
+        self.export = export
+        self.inputs = {value.name: value.type for value in export.plan.inputs}
+        self.outputs = {
+            record.name: TensorType.parse(record.type) for record in export.manifest.outputs
+        }
+        self.times: RunTimes | None = None
+        """Of the latest run."""
+        self._executor = executor
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """All steps. `latents` is the scheduler's initial noise, already scaled.
+
+        Inputs must have the names, shapes and element types of `self.inputs`; a Python number
+        will do for a scalar. Returns `{"latents": f32[B, C, H, W]}`. Raises DipgoError.
+        """
+        arrays = _check_inputs(inputs, self.inputs)
+        started = perf_counter()
+        result, segments = self._executor.run(arrays)
+        self.times = RunTimes(perf_counter() - started, segments)
+        (name,) = self.outputs
+        return {name: result}
+
+
+def _check_inputs(
+    given: Mapping[str, Any], expected: Mapping[str, TensorType]
+) -> dict[str, NDArray[Any]]:
+    for name in (*given, *expected):
+        if name not in given or name not in expected:
+            raise DipgoError(
+                f"input {name}",
+                found="missing" if name not in given else "a name that the export does not have",
+                expected=f"inputs {', '.join(expected)}",
+                remedy="give each of these, and no other",
+            )
+    return {name: _check_input(name, given[name], kind) for name, kind in expected.items()}
+
+
+def _check_input(name: str, value: Any, kind: TensorType) -> NDArray[Any]:
+    dtype = NUMPY_NAMES[kind.dtype]
+    if kind.shape == () and isinstance(value, int | float):
+        value = np.asarray(value, dtype)
+    array = np.asarray(value)
+    if array.shape != kind.shape or array.dtype != dtype:
+        raise DipgoError(
+            f"input {name}",
+            found=f"{array.dtype}{list(array.shape)}",
+            expected=f"{dtype}{list(kind.shape)}",
+            remedy="convert it, or export for this size",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DipgoError(
+            f"input {name}",
+            found="NaN or infinity",
+            expected="finite numbers",
+            remedy="look for the fault in what made this array",
+        )
+    return array

@@ -1,0 +1,68 @@
+"""Lower: a module becomes an ONNX graph whose weights are named, not held. DESIGN.md, stage 8."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+OPSET = 23
+"""The first with native `Attention`; `GroupNormalization` came with 21."""
+
+
+@torch.no_grad()
+def lower(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> ir.Model:
+    """The module as ONNX with static shapes; initializers still hold the module's own tensors."""
+    program = _export(module.eval(), tuple(example))
+    model = program.model
+    model.graph.name = name
+    _strip_provenance(model)
+    _name_values(model.graph.inputs, inputs)
+    _name_values(model.graph.outputs, outputs)
+    return model
+
+
+def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> torch.onnx.ONNXProgram:
+    """`torch.onnx.export`, without its remarks on packages that are not needed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module, example, dynamo=True, opset_version=OPSET, verbose=False
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    return program
+
+
+def _strip_provenance(model: ir.Model) -> None:
+    """Removes stack traces and the like: they differ from machine to machine."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _name_values(values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    for value, name in zip(values, names, strict=True):
+        value.name = name

@@ -1,0 +1,117 @@
+"""BlockGraph: the denoiser as blocks and glue, with the edges between them. Data only, no torch."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+DTYPE_NBYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "u8": 1, "bool": 1}
+
+
+class Dependence(enum.Flag):
+    """What a value depends on; the empty flag is a constant. DESIGN.md, stage 2."""
+
+    CONSTANT = 0
+    TIMESTEP = enum.auto()
+    PROMPT = enum.auto()
+    STATE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Element type and static shape; prints as `f32[2,64,8,8]`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of a dense tensor of this type."""
+        return DTYPE_NBYTES[self.dtype] * prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+    @classmethod
+    def parse(cls, text: str) -> TensorType:
+        """The type that prints as `text`; raises ValueError on anything else."""
+        dtype, bracket, rest = text.partition("[")
+        if dtype not in DTYPE_NBYTES or not bracket or not rest.endswith("]"):
+            raise ValueError(f"not a tensor type: {text!r}")
+        sizes = rest[:-1].split(",") if rest != "]" else []
+        return cls(dtype, tuple(int(size) for size in sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A named tensor."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """An input of the denoiser and the class of values that it brings in."""
+
+    value: Value
+    role: Dependence
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A block or a piece of glue.
+
+    `macs` counts convolutions and linear layers for the traced batch, as the papers do;
+    `attention_macs` counts the products of two activations (queries with keys, scores with values).
+    """
+
+    name: str
+    kind: Literal["block", "glue"]
+    inputs: tuple[str, ...]
+    outputs: tuple[Value, ...]
+    dependence: Dependence
+    macs: int
+    attention_macs: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class BlockGraph:
+    """Nodes in topological order; `output` names the denoiser's (guided) prediction."""
+
+    model_class: str
+    config_sha256: str
+    inputs: tuple[GraphInput, ...]
+    nodes: tuple[Node, ...]
+    output: str
+
+    @cached_property
+    def blocks(self) -> tuple[Node, ...]:
+        """The nodes that a gate controls, in topological order."""
+        return tuple(node for node in self.nodes if node.kind == "block")
+
+    @cached_property
+    def types(self) -> dict[str, TensorType]:
+        """The type of every value, inputs included."""
+        types = {graph_input.value.name: graph_input.value.type for graph_input in self.inputs}
+        for node in self.nodes:
+            types.update((value.name, value.type) for value in node.outputs)
+        return types
+
+    def value(self, name: str) -> Value:
+        """The value of that name, with its type."""
+        return Value(name, self.types[name])
+
+    @property
+    def macs(self) -> int:
+        """MACs of one evaluation in convolutions and linear layers."""
+        return sum(node.macs for node in self.nodes)
+
+    def input_of(self, role: Dependence) -> Value:
+        """The only input with this role."""
+        (found,) = (entry.value for entry in self.inputs if entry.role == role)
+        return found

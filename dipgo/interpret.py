@@ -1,0 +1,58 @@
+"""The oracle: an eager interpreter of plans, with which every other path is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import fx
+
+from dipgo.plan import Combine, Operand, Plan, TableRow, reads
+from dipgo.tables import fill_tables
+from dipgo.trace import Traced
+
+
+@torch.no_grad()
+def interpret(plan: Plan, traced: Traced, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Runs the plan, before or after segmenting, on torch tensors of the plan's input types."""
+    modules = _modules(plan, traced)
+    tables = fill_tables(plan, traced)
+    rows = {table.name: table.rows for table in plan.tables}
+    last_read = {name: position for position, s in enumerate(plan.statements) for name in reads(s)}
+    values = dict(inputs)
+
+    def fetch(operand: Operand) -> torch.Tensor:
+        if isinstance(operand, TableRow):
+            return tables[operand.table][rows[operand.table].index(operand.row)]
+        return values[operand.name]
+
+    for position, statement in enumerate(plan.statements):
+        if isinstance(statement, Combine):
+            values[statement.result] = combine(statement, values)
+        else:
+            results = modules[statement.callee](*map(fetch, statement.operands))
+            values.update(zip(statement.results, results, strict=True))
+        for name in reads(statement):
+            if last_read[name] == position and name != plan.result:
+                values.pop(name, None)
+    return values[plan.result]
+
+
+def combine(statement: Combine, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The linear combination in the element type of its terms, added up in order."""
+    (first, name), *rest = statement.terms
+    total = values[name] * first
+    for coefficient, other in rest:
+        total = total + values[other] * coefficient
+    return total
+
+
+def _modules(plan: Plan, traced: Traced) -> dict[str, fx.GraphModule]:
+    return {
+        callee.name: traced.module(
+            callee.members or (callee.name,),
+            [value.name for value in callee.inputs],
+            [value.name for value in callee.outputs],
+        )
+        for callee in plan.callees
+    }

@@ -1,0 +1,1 @@
+"""Model families: the little that tracing cannot read off the graph, one module a family."""

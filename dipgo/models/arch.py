@@ -1,0 +1,77 @@
+"""`arch:` presets: real architectures with random weights, for measuring before any download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+SEED = 0
+"""Random weights are the same at every build, so that exporting twice gives the same bytes."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Classes of diffusers with their configurations, as published."""
+
+    denoiser_class: str
+    denoiser_config: dict[str, Any]
+    scheduler_class: str
+    scheduler_config: dict[str, Any]
+    pixels_per_latent: ClassVar[int] = 8
+
+    def build_denoiser(self) -> nn.Module:
+        """The denoiser in f32, initialised as its class does; leaves torch's generator alone."""
+        import diffusers
+
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(SEED)
+            denoiser = getattr(diffusers, self.denoiser_class)(**self.denoiser_config)
+        assert isinstance(denoiser, nn.Module)
+        return denoiser
+
+    def build_scheduler(self) -> Any:
+        """The scheduler that the published pipeline comes with."""
+        import diffusers
+
+        return getattr(diffusers, self.scheduler_class)(**self.scheduler_config)
+
+
+ARCHITECTURES = {
+    # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
+    "sd15": Architecture(
+        "UNet2DConditionModel",
+        {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+        "PNDMScheduler",
+        {
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "set_alpha_to_one": False,
+            "skip_prk_steps": True,
+            "steps_offset": 1,
+        },
+    ),
+    # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
+    "dit-xl-2-256": Architecture(
+        "DiTTransformer2DModel",
+        {
+            "num_attention_heads": 16,
+            "attention_head_dim": 72,
+            "in_channels": 4,
+            "out_channels": 8,
+            "num_layers": 28,
+            "sample_size": 32,
+            "patch_size": 2,
+            "num_embeds_ada_norm": 1000,
+            "attention_bias": True,
+            "activation_fn": "gelu-approximate",
+            "norm_type": "ada_norm_zero",
+            "norm_elementwise_affine": False,
+        },
+        "DDIMScheduler",
+        {"beta_schedule": "linear", "clip_sample": False},
+    ),
+}

@@ -1,0 +1,133 @@
+"""Source: what the user calls a model becomes a denoiser, its scheduler, its other parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dipgo.errors import DipgoError
+from dipgo.models.arch import ARCHITECTURES, Architecture
+from dipgo.models.dit import DiTFamily
+from dipgo.models.family import Family
+from dipgo.models.unet import UNetFamily
+
+FAMILIES: tuple[Family, ...] = (UNetFamily(), DiTFamily())
+CLIP_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export. `pipeline` is None for an architecture with random weights."""
+
+    name: str
+    denoiser: nn.Module
+    family: Family
+    scheduler: Any
+    pixels_per_latent: int
+    tokens: int
+    pipeline: Any | None = None
+
+    @property
+    def model_class(self) -> str:
+        """The denoiser's class, as diffusers names it."""
+        return type(self.denoiser).__name__
+
+    @property
+    def config_sha256(self) -> str:
+        """Hash of the denoiser's configuration, without diffusers' private entries."""
+        config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
+        public = {key: value for key, value in config.items() if not key.startswith("_")}
+        return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
+
+
+def load_source(model: Any) -> Source:
+    """`model` is a pipeline, the path of one, a Hub id, or `arch:NAME`. Raises DipgoError."""
+    if not isinstance(model, str | Path):
+        return _from_pipeline(model, type(model).__name__)
+    name = str(model)
+    if name.startswith("arch:"):
+        return _from_architecture(name)
+    return _from_pipeline(_load_pipeline(name), Path(name).name)
+
+
+def _from_architecture(name: str) -> Source:
+    architecture = ARCHITECTURES.get(name.removeprefix("arch:"))
+    if architecture is None:
+        raise DipgoError(
+            f"model {name}",
+            found="an architecture that is not known",
+            expected=" ".join(f"arch:{known}" for known in ARCHITECTURES),
+            remedy="choose one of these, or a pipeline's directory or Hub id",
+        )
+    return Source(
+        name=name,
+        denoiser=architecture.build_denoiser().eval().requires_grad_(False),
+        family=_family(architecture.denoiser_class),
+        scheduler=architecture.build_scheduler(),
+        pixels_per_latent=Architecture.pixels_per_latent,
+        tokens=CLIP_TOKENS,
+    )
+
+
+def _load_pipeline(name: str) -> Any:
+    from diffusers import DiffusionPipeline
+
+    if Path(name).exists() and not (Path(name) / "model_index.json").exists():
+        raise DipgoError(
+            f"model {name}",
+            found="no model_index.json",
+            expected="a directory that diffusers' save_pretrained has written",
+            remedy="name the pipeline's directory, a Hub id, or arch:NAME",
+        )
+    try:
+        return DiffusionPipeline.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise DipgoError(
+            f"model {name}",
+            found=str(error).splitlines()[0],
+            expected="a pipeline's directory, a Hub id that can be reached, or arch:NAME",
+            remedy="check the name, or download the pipeline and name its directory",
+        ) from error
+
+
+def _from_pipeline(pipeline: Any, name: str) -> Source:
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    if denoiser is None:
+        raise DipgoError(
+            f"model {name}",
+            found=f"a {type(pipeline).__name__} without unet or transformer",
+            expected="a diffusers pipeline with a denoiser",
+            remedy=f"use a pipeline around one of {_supported()}",
+        )
+    tokenizer = getattr(pipeline, "tokenizer", None)
+    return Source(
+        name=name,
+        denoiser=denoiser.eval().requires_grad_(False),
+        family=_family(type(denoiser).__name__),
+        scheduler=pipeline.scheduler,
+        pixels_per_latent=int(getattr(pipeline, "vae_scale_factor", 8)),
+        tokens=tokenizer.model_max_length if tokenizer else CLIP_TOKENS,
+        pipeline=pipeline,
+    )
+
+
+def _family(denoiser_class: str) -> Family:
+    for family in FAMILIES:
+        if denoiser_class in family.denoiser_classes:
+            return family
+    raise DipgoError(
+        f"denoiser {denoiser_class}",
+        found="a class that no adapter in dipgo.models is for",
+        expected=_supported(),
+        remedy="use one of these, or add an adapter",
+    )
+
+
+def _supported() -> str:
+    return " ".join(name for family in FAMILIES for name in family.denoiser_classes)

@@ -1,0 +1,42 @@
+"""`UNet2DConditionModel` as Stable Diffusion 1 and 2 call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dipgo.models.family import Geometry
+
+
+class UNetFamily:
+    """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width]."""
+
+    denoiser_classes = ("UNet2DConditionModel",)
+    default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+        """The model's `sample_size` unless pixels are asked for."""
+        size = denoiser.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        height = geometry.height // scale or height
+        width = geometry.width // scale or width
+        return (geometry.batch, denoiser.config.in_channels, height, width)
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """The text encoder's hidden states."""
+        width = denoiser.config.cross_attention_dim
+        width = width if isinstance(width, int) else width[0]
+        return {"encoder_hidden_states": torch.zeros(geometry.rows, geometry.tokens, width)}
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """The U-Net's sample f32[rows, C, H, W]."""
+        prediction: torch.Tensor = denoiser(latents, timestep, **conditioning, return_dict=False)[0]
+        return prediction

@@ -1,0 +1,246 @@
+"""Partition of an exported graph into blocks and glue.
+
+A node that ran inside a block's module belongs to the block; a constant belongs to whatever
+reads it; every other node is glue. Glue nodes form one piece if the same blocks lie before them
+and they depend on the same kinds of input. Both only grow along an edge, so the pieces and the
+blocks have no cycle among them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from math import prod
+
+import torch
+from torch import fx
+
+from dipgo.errors import DipgoError
+from dipgo.graph import Dependence
+
+
+@dataclass
+class Partition:
+    """Which nodes make up each block and piece of glue, and which values pass between them."""
+
+    blocks: tuple[str, ...]
+    constants: set[fx.Node] = field(default_factory=set)
+    members: dict[str, list[fx.Node]] = field(default_factory=dict)
+    dependences: dict[str, Dependence] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    outputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    values: dict[str, fx.Node] = field(default_factory=dict)
+    names: dict[fx.Node, str] = field(default_factory=dict)
+
+
+def partition(
+    program: torch.export.ExportedProgram,
+    inputs: Mapping[str, str],
+    roles: Mapping[str, Dependence],
+    blocks: Sequence[str],
+    prefix: str,
+) -> Partition:
+    """Partitions the program's graph; `inputs` maps placeholders to the inputs' own names."""
+    dependence = _dependences(program.graph, roles)
+    result = Partition(tuple(blocks))
+    result.constants = {node for node, kind in dependence.items() if not kind}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in inputs:
+            _name_value(result, inputs[node.name], node)
+    computed = [
+        node
+        for node in program.graph.nodes
+        if node.op == "call_function" and node not in result.constants
+    ]
+    owner = _owners(computed, blocks, prefix, dependence)
+    _collect(result, computed, owner, dependence)
+    _check_all_present(result)
+    _connect(result, owner, program.graph.output_node())
+    _count_parameters(result)
+    return result
+
+
+def _dependences(graph: fx.Graph, roles: Mapping[str, Dependence]) -> dict[fx.Node, Dependence]:
+    dependence: dict[fx.Node, Dependence] = {}
+    for node in graph.nodes:
+        kind = roles.get(node.name, Dependence.CONSTANT)
+        for source in node.all_input_nodes:
+            kind |= dependence[source]
+        dependence[node] = kind
+    return dependence
+
+
+def _owners(
+    computed: list[fx.Node],
+    blocks: Sequence[str],
+    prefix: str,
+    dependence: Mapping[fx.Node, Dependence],
+) -> dict[fx.Node, str]:
+    """The block or piece of glue of every node."""
+    bit = {block: 1 << index for index, block in enumerate(blocks)}
+    before: dict[fx.Node, int] = {}
+    owner: dict[fx.Node, str] = {}
+    pieces: dict[tuple[int, Dependence], list[fx.Node]] = {}
+    calls: dict[str, str] = {}
+    for node in computed:
+        sources = [source for source in node.all_input_nodes if source in before]
+        before[node] = 0
+        for source in sources:
+            before[node] |= before[source] | bit.get(owner.get(source, ""), 0)
+        if node.target is operator.getitem:
+            # An element of a list belongs where the list is made: lists do not cross edges.
+            (source,) = node.all_input_nodes
+            before[node] = before[source]
+            if source in owner:
+                owner[node] = owner[source]
+                continue
+        block = _block_of(node, bit, prefix, calls)
+        if block:
+            owner[node] = block
+            _check_convex(block, bit, sources, owner, before)
+        else:
+            pieces.setdefault((before[node], dependence[node]), []).append(node)
+    for name, nodes in _name_pieces(pieces, prefix).items():
+        owner.update((node, name) for node in nodes)
+    for node in computed:
+        if node.target is operator.getitem:
+            owner[node] = owner[node.all_input_nodes[0]]
+    return owner
+
+
+def _block_of(
+    node: fx.Node, bit: Mapping[str, int], prefix: str, calls: dict[str, str]
+) -> str | None:
+    """The block whose module the node ran in; refuses a module that runs a second time."""
+    for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
+        block = str(path).split("@")[0].removeprefix(prefix)
+        if block in bit:
+            if calls.setdefault(block, key) != key:
+                raise DipgoError(
+                    f"block {block}",
+                    found="a module that runs more than once in an evaluation",
+                    expected="one run",
+                    remedy="choose a block around it, or one inside it",
+                )
+            return block
+    return None
+
+
+def _check_convex(
+    block: str,
+    bit: Mapping[str, int],
+    sources: Sequence[fx.Node],
+    owner: Mapping[fx.Node, str],
+    before: Mapping[fx.Node, int],
+) -> None:
+    for source in sources:
+        if owner.get(source) != block and before[source] & bit[block]:
+            raise DipgoError(
+                f"block {block}",
+                found=f"an input ({source.name}) that is computed from its own output",
+                expected="a block whose inputs are known before it starts",
+                remedy="choose a block around it, or one inside it",
+            )
+
+
+def _name_pieces(
+    pieces: Mapping[tuple[int, Dependence], list[fx.Node]], prefix: str
+) -> dict[str, list[fx.Node]]:
+    """Names each piece after the module that its nodes ran in."""
+    named: dict[str, list[fx.Node]] = {}
+    for nodes in pieces.values():
+        base = f"glue.{_shared_module(nodes, prefix)}"
+        name, count = base, 1
+        while name in named:
+            count += 1
+            name = f"{base}.{count}"
+        named[name] = nodes
+    return named
+
+
+def _shared_module(nodes: Sequence[fx.Node], prefix: str) -> str:
+    """The innermost module that the nodes share, or else that of the first; weights decide."""
+    weighted = [node for node in nodes if "weight" in str(node.all_input_nodes)]
+    paths = [_innermost(node).removeprefix(prefix).split(".") for node in weighted or nodes]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return ".".join([parts[0] for parts in shared] or paths[0]) or "denoiser"
+
+
+def _innermost(node: fx.Node) -> str:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]).split("@")[0] if stack else ""
+
+
+def _collect(
+    result: Partition,
+    computed: list[fx.Node],
+    owner: Mapping[fx.Node, str],
+    dependence: Mapping[fx.Node, Dependence],
+) -> None:
+    """Fills members and dependences, with the parts in topological order."""
+    members: dict[str, list[fx.Node]] = {}
+    for node in computed:
+        members.setdefault(owner[node], []).append(node)
+    for name in _topological(members, owner):
+        result.members[name] = members[name]
+        kind = Dependence.CONSTANT
+        for node in members[name]:
+            kind |= dependence[node]
+        result.dependences[name] = kind
+
+
+def _topological(
+    members: Mapping[str, Sequence[fx.Node]], owner: Mapping[fx.Node, str]
+) -> list[str]:
+    sources = {
+        name: {owner[s] for node in nodes for s in node.all_input_nodes if s in owner} - {name}
+        for name, nodes in members.items()
+    }
+    ordered: list[str] = []
+    while len(ordered) < len(members):
+        done = set(ordered)
+        ordered.append(next(n for n in members if n not in done and sources[n] <= done))
+    return ordered
+
+
+def _check_all_present(result: Partition) -> None:
+    for block in result.blocks:
+        if block not in result.members:
+            raise DipgoError(
+                f"block {block}",
+                found="a module that computes nothing",
+                expected="a module with operations that depend on the inputs",
+                remedy="leave it out of the blocks",
+            )
+
+
+def _connect(result: Partition, owner: Mapping[fx.Node, str], output: fx.Node) -> None:
+    """Names the values that leave a part, and lists what every part reads."""
+    for name, nodes in result.members.items():
+        leaving = [
+            node
+            for node in nodes
+            if any(user is output or owner.get(user, name) != name for user in node.users)
+        ]
+        for index, node in enumerate(leaving):
+            _name_value(result, name if len(leaving) == 1 else f"{name}:{index}", node)
+        result.outputs[name] = tuple(result.names[node] for node in leaving)
+    for name, nodes in result.members.items():
+        inside = set(nodes)
+        read = (source for node in nodes for source in node.all_input_nodes)
+        outside = (source for source in read if source not in inside | result.constants)
+        result.inputs[name] = tuple(dict.fromkeys(result.names[source] for source in outside))
+
+
+def _name_value(result: Partition, name: str, node: fx.Node) -> None:
+    result.values[name], result.names[node] = node, name
+
+
+def _count_parameters(result: Partition) -> None:
+    for name, nodes in result.members.items():
+        read = {source for node in nodes for source in node.all_input_nodes}
+        weights = (one for one in read if one.op == "placeholder" and one in result.constants)
+        result.parameters[name] = sum(prod(one.meta["val"].shape) for one in weights)

@@ -1,0 +1,172 @@
+"""The plan: an SSA program over all steps, with every cache read and write explicit.
+
+    plan       = steps, inputs, tables, callees, statements, result, slots
+    statement  = call | combine
+    call       : results = callee(operands)       one execution of a block, glue or segment
+    combine    : result  = sum of coefficient * value     the sampler's arithmetic
+    operand    = %value | table[row]              a row of a table is known when exporting
+
+A value keeps its name for as long as anything reads it: caching is naming. A slot is the
+range of bytes of the arena in which a value lives from the statement that writes it to the
+last that reads it. `dipgo.plan_text` prints and parses plans, `dipgo.plan_check` verifies them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dipgo.graph import TensorType, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An operand: a value computed earlier, or a plan input."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """An operand: one row of a table that was filled at export; `row` counts timesteps."""
+
+    table: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.table}[{self.row}]"
+
+
+Operand: TypeAlias = Read | TableRow
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One evaluation: the scheduler's timestep, its row in the SubNet, the row's gates."""
+
+    timestep: float
+    row: int
+    gates: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A constant per timestep; `rows` lists the timesteps (rows of the SubNet) that are stored."""
+
+    name: str
+    type: TensorType
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """What a call runs: a node of the BlockGraph, or a segment of several (`members`).
+
+    Inputs and outputs carry the names that their values have in the BlockGraph.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    macs: int
+    attention_macs: int
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One execution of a callee at step `step`."""
+
+    step: int
+    callee: str
+    operands: tuple[Operand, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """A linear combination: result = sum of coefficient * value, in the given order."""
+
+    step: int
+    result: str
+    terms: tuple[tuple[float, str], ...]
+
+
+Statement: TypeAlias = Call | Combine
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Bytes [offset, offset + nbytes) of the arena, holding `value` while it is live."""
+
+    value: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A static execution of all steps. `slots` is empty until `allocate_slots` has run."""
+
+    name: str
+    num_inference_steps: int
+    blocks: tuple[str, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[Value, ...]
+    tables: tuple[Table, ...]
+    callees: tuple[Callee, ...]
+    statements: tuple[Statement, ...]
+    result: str
+    slots: tuple[Slot, ...] = ()
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls, in order of execution."""
+        return tuple(statement for statement in self.statements if isinstance(statement, Call))
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Bytes of memory that hold every value of the plan."""
+        return max((slot.offset + slot.nbytes for slot in self.slots), default=0)
+
+    def __str__(self) -> str:
+        from dipgo.plan_text import print_plan
+
+        return print_plan(self)
+
+
+def reads(statement: Statement) -> tuple[str, ...]:
+    """Names of the values that a statement reads, repeated as often as it reads them."""
+    if isinstance(statement, Combine):
+        return tuple(name for _, name in statement.terms)
+    return tuple(operand.name for operand in statement.operands if isinstance(operand, Read))
+
+
+def writes(statement: Statement) -> tuple[str, ...]:
+    """Names of the values that a statement defines."""
+    return (statement.result,) if isinstance(statement, Combine) else statement.results
+
+
+def value_types(plan: Plan) -> dict[str, TensorType]:
+    """The type of every value of the plan; a combination has the type of its first term."""
+    types = {value.name: value.type for value in plan.inputs}
+    callees = {callee.name: callee for callee in plan.callees}
+    for statement in plan.statements:
+        if isinstance(statement, Combine):
+            types[statement.result] = types[statement.terms[0][1]]
+        else:
+            outputs = callees[statement.callee].outputs
+            types.update((n, v.type) for n, v in zip(statement.results, outputs, strict=True))
+    return types
+
+
+def calls_by_step(plan: Plan) -> dict[int, list[Call]]:
+    """Calls grouped by the step that executes them; fully reused steps are absent."""
+    grouped: dict[int, list[Call]] = {}
+    for call in plan.calls:
+        grouped.setdefault(call.step, []).append(call)
+    return grouped

@@ -1,0 +1,253 @@
+"""The plan as text: `print_plan` and `parse_plan`, each the other's inverse.
+
+Deterministic, without ids, paths or times, so that it serves as golden file and diffs well.
+`#` begins a comment: counts that follow from the rest are printed as comments and not parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dipgo.graph import TensorType, Value
+from dipgo.plan import (
+    Call,
+    Callee,
+    Combine,
+    Operand,
+    Plan,
+    Read,
+    Slot,
+    Statement,
+    Step,
+    Table,
+    TableRow,
+    calls_by_step,
+    reads,
+    value_types,
+    writes,
+)
+
+MIB = 1 << 20
+
+
+def print_plan(plan: Plan) -> str:
+    """The text of a plan; ends without a newline."""
+    return "\n".join([*_header(plan), *_declarations(plan), *_body(plan), f"return %{plan.result}"])
+
+
+def _header(plan: Plan) -> Iterator[str]:
+    gates = "".join({step.row: step.gates for step in plan.steps}.values())
+    yield f"plan {plan.name} num_inference_steps={plan.num_inference_steps}"
+    yield (
+        f"# steps={len(plan.steps)} evaluations={len(calls_by_step(plan))} "
+        f"blocks={len(plan.blocks)} gates={gates.count('1')}/{len(gates)} "
+        f"calls={len(plan.calls)} slots={len({(s.offset, s.nbytes) for s in plan.slots})} "
+        f"arena={plan.arena_nbytes / MIB:.2f} MiB"
+    )
+
+
+def _declarations(plan: Plan) -> Iterator[str]:
+    yield f"blocks {' '.join(plan.blocks)}".rstrip()
+    for value in plan.inputs:
+        yield f"input %{value.name} {value.type}"
+    for table in plan.tables:
+        yield f"table {table.name} {table.type} rows={','.join(map(str, table.rows))}"
+    for callee in plan.callees:
+        yield f"callee {callee.name} ({_values(callee.inputs)}) -> ({_values(callee.outputs)})"
+        yield (
+            f"  macs={callee.macs} attention_macs={callee.attention_macs} "
+            f"parameters={callee.parameters}"
+        )
+        if callee.members:
+            yield f"  members {' '.join(callee.members)}"
+
+
+def _values(values: tuple[Value, ...]) -> str:
+    return " ".join(f"%{value.name}={value.type}" for value in values)
+
+
+def _value(text: str) -> Value:
+    name, type_text = text.split("=")
+    return Value(_after(name, "%"), TensorType.parse(type_text))
+
+
+def _body(plan: Plan) -> Iterator[str]:
+    types, slots = value_types(plan), {slot.value: slot for slot in plan.slots}
+    statements: dict[int, list[Statement]] = {}
+    for statement in plan.statements:
+        statements.setdefault(statement.step, []).append(statement)
+    lives = _lives(plan)
+    for index, step in enumerate(plan.steps):
+        yield f"s{index} t={step.timestep!r} row={step.row} {step.gates}".rstrip()
+        for statement in statements.pop(index, []):
+            yield f"  {_statement(statement, slots)}{_comment(statement, types, lives)}"
+    yield "end"
+    for statement in statements.pop(len(plan.steps), []):
+        yield f"  {_statement(statement, slots)}"
+
+
+def _lives(plan: Plan) -> dict[str, int]:
+    """The last step that reads each value."""
+    return {name: statement.step for statement in plan.statements for name in reads(statement)}
+
+
+def _comment(statement: Statement, types: dict[str, TensorType], lives: dict[str, int]) -> str:
+    if isinstance(statement, Combine):
+        return ""
+    kept = [
+        f"{types[name]} live to s{lives[name]}"
+        for name in statement.results
+        if lives.get(name, statement.step) > statement.step
+    ]
+    return f"  # {'; '.join(kept)}" if kept else ""
+
+
+def _statement(statement: Statement, slots: dict[str, Slot]) -> str:
+    names = writes(statement)
+    results = " ".join(f"%{name}{_slot(slots[name]) if name in slots else ''}" for name in names)
+    if isinstance(statement, Combine):
+        terms = " + ".join(f"{coefficient!r}*%{name}" for coefficient, name in statement.terms)
+        return f"{results} = {terms}"
+    return f"{results} = {statement.callee}({' '.join(map(str, statement.operands))})"
+
+
+def _slot(slot: Slot) -> str:
+    return f"@{slot.offset}+{slot.nbytes}"
+
+
+class PlanSyntaxError(ValueError):
+    """A line that is not part of a plan's text; `line` counts from 1."""
+
+    def __init__(self, line: int, text: str, reason: str) -> None:
+        self.line, self.text = line, text
+        super().__init__(f"plan text, line {line}: {reason}: {text.strip()!r}")
+
+
+def parse_plan(text: str) -> Plan:
+    """The plan that prints as `text`; raises PlanSyntaxError naming the line."""
+    parser = _Parser()
+    for number, line in enumerate(text.splitlines(), start=1):
+        code = line.split("#", 1)[0].rstrip()
+        if not code:
+            continue
+        try:
+            parser.line(code)
+        except (ValueError, KeyError, IndexError) as error:
+            raise PlanSyntaxError(number, line, f"cannot be read ({error})") from error
+    return parser.plan()
+
+
+class _Parser:
+    """Reads one line at a time; the first word says what it declares."""
+
+    def __init__(self) -> None:
+        self.name, self.num_inference_steps, self.result = "", 0, ""
+        self.blocks: tuple[str, ...] = ()
+        self.steps: list[Step] = []
+        self.inputs: list[Value] = []
+        self.tables: list[Table] = []
+        self.callees: list[Callee] = []
+        self.statements: list[Statement] = []
+        self.slots: list[Slot] = []
+        self.at_end = False
+
+    def plan(self) -> Plan:
+        return Plan(
+            name=self.name,
+            num_inference_steps=self.num_inference_steps,
+            blocks=self.blocks,
+            steps=tuple(self.steps),
+            inputs=tuple(self.inputs),
+            tables=tuple(self.tables),
+            callees=tuple(self.callees),
+            statements=tuple(self.statements),
+            result=self.result,
+            slots=tuple(self.slots),
+        )
+
+    def line(self, code: str) -> None:
+        word, _, rest = code.strip().partition(" ")
+        if word in ("plan", "blocks", "input", "table", "callee", "members", "return"):
+            getattr(self, f"_{word}")(rest.strip())
+        elif word.startswith("macs="):
+            self._costs(code)
+        elif word == "end":
+            self.at_end = True
+        elif code.startswith("s"):
+            self._step(code)
+        else:
+            self.statements.append(self._statement(code))
+
+    def _plan(self, rest: str) -> None:
+        self.name, steps = rest.split(" ")
+        self.num_inference_steps = int(_after(steps, "num_inference_steps="))
+
+    def _blocks(self, rest: str) -> None:
+        self.blocks = tuple(rest.split())
+
+    def _input(self, rest: str) -> None:
+        name, type_text = rest.split(" ")
+        self.inputs.append(Value(_after(name, "%"), TensorType.parse(type_text)))
+
+    def _table(self, rest: str) -> None:
+        name, type_text, rows = rest.split(" ")
+        numbers = tuple(int(row) for row in _after(rows, "rows=").split(",") if row)
+        self.tables.append(Table(name, TensorType.parse(type_text), numbers))
+
+    def _callee(self, rest: str) -> None:
+        name, signature = rest.split(" ", 1)
+        inputs, outputs = (part.strip("() ").split() for part in signature.split("->"))
+        values = (tuple(map(_value, inputs)), tuple(map(_value, outputs)))
+        self.callees.append(Callee(name, (), *values, macs=0, attention_macs=0, parameters=0))
+
+    def _costs(self, code: str) -> None:
+        costs = {key: int(number) for key, number in (word.split("=") for word in code.split())}
+        last = self.callees[-1]
+        self.callees[-1] = Callee(last.name, last.members, last.inputs, last.outputs, **costs)
+
+    def _members(self, rest: str) -> None:
+        last = self.callees[-1]
+        costs = (last.macs, last.attention_macs, last.parameters)
+        self.callees[-1] = Callee(last.name, tuple(rest.split()), last.inputs, last.outputs, *costs)
+
+    def _return(self, rest: str) -> None:
+        self.result = _after(rest, "%")
+
+    def _step(self, code: str) -> None:
+        index, timestep, row, *gates = code.split(" ")
+        if int(_after(index, "s")) != len(self.steps):
+            raise ValueError(f"expected s{len(self.steps)}")
+        number = float(_after(timestep, "t="))
+        self.steps.append(Step(number, int(_after(row, "row=")), "".join(gates)))
+
+    def _statement(self, code: str) -> Statement:
+        left, right = code.strip().split(" = ")
+        results = tuple(self._defined(word) for word in left.split())
+        step = len(self.steps) if self.at_end else len(self.steps) - 1
+        if right.endswith(")"):
+            callee, operands = right[:-1].split("(")
+            return Call(step, callee, tuple(map(_operand, operands.split())), results)
+        terms = (term.split("*") for term in right.split(" + "))
+        return Combine(
+            step, results[0], tuple((float(number), _after(name, "%")) for number, name in terms)
+        )
+
+    def _defined(self, word: str) -> str:
+        name, at, place = _after(word, "%").partition("@")
+        if at:
+            offset, nbytes = place.split("+")
+            self.slots.append(Slot(name, int(offset), int(nbytes)))
+        return name
+
+
+def _operand(word: str) -> Operand:
+    if word.startswith("%"):
+        return Read(word[1:])
+    table, row = word.removesuffix("]").split("[")
+    return TableRow(table, int(row))
+
+
+def _after(text: str, prefix: str) -> str:
+    if not text.startswith(prefix):
+        raise ValueError(f"expected {prefix!r}")
+    return text[len(prefix) :]

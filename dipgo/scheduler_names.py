@@ -1,0 +1,75 @@
+"""The schedulers one can ask for by name, each made from a pipeline's own scheduler's config."""
+
+from typing import Any
+
+from dipgo.errors import DipgoError
+
+# Short name: diffusers class, and what it needs beyond the pipeline's config.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "plms": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++-multi": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++-single": ("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "deis": ("DEISMultistepScheduler", {"algorithm_type": "deis"}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "kdpm2": ("KDPM2DiscreteScheduler", {}),
+    "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+def make_scheduler(base: Any, name: str | None) -> Any:
+    """A scheduler called `name` with the config of `base`, a pipeline's own; `base` for None.
+
+    `name` is one of SCHEDULERS or the name of a diffusers class (`DDIMScheduler`). Raises
+    DipgoError for a name unknown, for a scheduler that needs a package that is missing, and
+    for one made for another kind of model than `base`'s.
+    """
+    if name is None:
+        return base
+    class_name, extra = SCHEDULERS.get(name, (name, {}))
+    kind = _find_class(class_name, name)
+    if not isinstance(base, kind) and kind not in base.compatibles:
+        raise DipgoError(
+            f"scheduler {name}",
+            found=f"{class_name} for a pipeline of {type(base).__name__}",
+            expected=f"a scheduler that {type(base).__name__} can be exchanged for",
+            remedy=f"choose one of {_compatible_names(base)}",
+        )
+    return kind.from_config(base.config, **extra)
+
+
+def _find_class(class_name: str, name: str) -> Any:
+    import diffusers
+
+    kind = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
+    if kind is None:
+        raise DipgoError(
+            f"scheduler {name}",
+            found="a name that diffusers has no scheduler of",
+            expected=f"one of {', '.join(SCHEDULERS)}, or the name of a diffusers class",
+            remedy="correct the name",
+        )
+    if hasattr(kind, "_backends") and not hasattr(kind, "set_timesteps"):
+        raise DipgoError(
+            f"scheduler {name}",
+            found=f"{class_name}, which needs {' and '.join(kind._backends)}",
+            expected="an environment with these packages",
+            remedy="pip install what is missing, or choose another scheduler",
+        )
+    return kind
+
+
+def _compatible_names(base: Any) -> str:
+    """The short names that would do, else the pipeline's own class."""
+    classes = {kind.__name__ for kind in base.compatibles} | {type(base).__name__}
+    names = [name for name, (class_name, _) in SCHEDULERS.items() if class_name in classes]
+    return ", ".join(names or [type(base).__name__])

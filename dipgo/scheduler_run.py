@@ -1,0 +1,85 @@
+"""Runs a diffusers scheduler as its pipelines do, in float64 throughout."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dipgo.errors import DipgoError
+
+Model = Callable[[int, torch.Tensor], torch.Tensor]  # (evaluation, its input) -> its output
+
+
+class Trajectory(NamedTuple):
+    """One run of a scheduler: timestep and model input of each evaluation, final latents."""
+
+    timesteps: list[float]
+    inputs: list[torch.Tensor]
+    result: torch.Tensor
+
+
+class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, latents in float64 stay so where a scheduler would cast them to float32.
+
+    Only the latents: a scheduler's own tables of sigmas are float32 in its pipelines too.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        cast = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.float32
+        if cast and args[0].dtype == torch.float64 and args[0].ndim >= 4:
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+def start_scheduler(scheduler: Any, num_inference_steps: int, options: dict[str, Any]) -> Any:
+    """A copy of the scheduler with its timesteps set; DipgoError where it will not have it so."""
+    fresh = copy.deepcopy(scheduler)
+    try:
+        fresh.set_timesteps(num_inference_steps, **options)
+    except Exception as error:  # a scheduler may refuse in its own way
+        raise DipgoError(
+            f"{type(scheduler).__name__}.set_timesteps({num_inference_steps})",
+            found=f"{type(error).__name__}: {error}",
+            expected="a number of steps, and options, that the scheduler takes",
+            remedy="choose another number of steps, or another scheduler",
+        ) from error
+    return fresh
+
+
+def run_scheduler(started: Any, noise: torch.Tensor, model: Model, *, seed: int = 0) -> Trajectory:
+    """The sampling loop of diffusers' pipelines, on a copy of a scheduler that was started.
+
+    `noise` is f64[B, C, H, W], with the scheduler's `init_noise_sigma` already in it; `seed`
+    is that of torch's generator, which is put back afterwards. Raises DipgoError where the
+    scheduler asks for more than the loop gives.
+    """
+    scheduler = copy.deepcopy(started)
+    try:
+        with torch.random.fork_rng(devices=[]), KeepFloat64():  # type: ignore[no-untyped-call]
+            torch.manual_seed(seed)
+            return _loop(scheduler, noise, model)
+    except Exception as error:  # a scheduler may ask for anything
+        raise DipgoError(
+            f"{type(started).__name__}.step",
+            found=f"{type(error).__name__}: {error}",
+            expected="a scheduler that steps from the model's output, a timestep and the latents",
+            remedy="choose another scheduler",
+        ) from error
+
+
+def _loop(scheduler: Any, noise: torch.Tensor, model: Model) -> Trajectory:
+    timesteps, inputs, latents = [], [], noise
+    for index, timestep in enumerate(scheduler.timesteps):
+        scaled = latents
+        if hasattr(scheduler, "scale_model_input"):  # those for flow matching have none
+            scaled = scheduler.scale_model_input(latents, timestep)
+        timesteps.append(float(timestep))
+        inputs.append(scaled.clone())
+        output = model(index, scaled)
+        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
+    return Trajectory(timesteps, inputs, latents)

@@ -1,0 +1,142 @@
+"""The SubNet: which block is computed and which reused at every step of a trajectory."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dipgo.errors import DipgoError
+from dipgo.subnet_check import check_backup, check_blocks, check_gates, check_scores, check_steps
+from dipgo.subnet_file import (
+    Document,
+    ModelRef,
+    SchedulerRef,
+    parse_gates,
+    parse_scores,
+    read_document,
+    write_document,
+)
+
+__all__ = ["ModelRef", "SchedulerRef", "SubNet"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubNet:
+    """A table of gates, step × block: 1 compute, 0 reuse what the block last yielded.
+
+    `gates` is bool[steps, blocks] and read-only, as is `scores`, f64[steps, blocks]. A row
+    belongs to one of `timesteps` (strictly falling), a column to one of `blocks` (module paths
+    of the denoiser). `backup` has one word a block for what a gated-off block yields: its last
+    `output`, its last `delta` added to today's input, or the `identity`.
+
+    Raises DipgoError where the parts contradict one another.
+    """
+
+    num_inference_steps: int
+    timesteps: tuple[float, ...]
+    blocks: tuple[str, ...]
+    gates: NDArray[np.bool_]
+    backup: tuple[str, ...]
+    model: ModelRef | None = None
+    scheduler: SchedulerRef | None = None
+    scores: NDArray[np.float64] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_steps(self.num_inference_steps, self.timesteps)
+        check_blocks(self.blocks)
+        check_gates(np.asarray(self.gates), self.timesteps, self.blocks)
+        check_backup(self.backup, self.blocks)
+        object.__setattr__(self, "timesteps", tuple(float(t) for t in self.timesteps))
+        object.__setattr__(self, "gates", _read_only(self.gates, np.bool_))
+        if self.scores is not None:
+            check_scores(np.asarray(self.scores), self.timesteps, self.blocks)
+            object.__setattr__(self, "scores", _read_only(self.scores, np.float64))
+
+    @classmethod
+    def dense(
+        cls,
+        timesteps: Iterable[float],
+        blocks: Iterable[str],
+        *,
+        num_inference_steps: int,
+        backup: str = "output",
+        model: ModelRef | None = None,
+        scheduler: SchedulerRef | None = None,
+    ) -> "SubNet":
+        """All gates on: the denoiser as it is."""
+        steps, names = tuple(timesteps), tuple(blocks)
+        gates = np.ones((len(steps), len(names)), dtype=np.bool_)
+        words = (backup,) * len(names)
+        return cls(num_inference_steps, steps, names, gates, words, model, scheduler)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SubNet":
+        """The SubNet in a JSON file; DipgoError, naming file and place, where it is not one."""
+        path = Path(path)
+        document = read_document(path)
+        try:
+            return cls._from_document(document)
+        except DipgoError as error:
+            raise DipgoError(
+                f"{path.name}, {error.where}",
+                found=error.found,
+                expected=error.expected,
+                remedy=error.remedy,
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON in one step; the same SubNet gives the same bytes."""
+        write_document(Path(path), self._to_document())
+
+    @property
+    def kept(self) -> float:
+        """The share of gates that are on, 0 to 1 (not weighted by MACs)."""
+        return float(self.gates.mean())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SubNet):
+            return NotImplemented
+        return self._to_document() == other._to_document()
+
+    def __hash__(self) -> int:
+        return hash((self.num_inference_steps, self.timesteps, self.blocks, self.gates.tobytes()))
+
+    @classmethod
+    def _from_document(cls, document: Document) -> "SubNet":
+        blocks, backup, scores = tuple(document.blocks), document.backup, document.scores
+        return cls(
+            num_inference_steps=document.num_inference_steps,
+            timesteps=tuple(document.timesteps),
+            blocks=blocks,
+            gates=parse_gates(document.gates, blocks),
+            backup=(backup,) * len(blocks) if isinstance(backup, str) else tuple(backup),
+            model=document.model,
+            scheduler=document.scheduler,
+            scores=None if scores is None else parse_scores(scores, blocks),
+            provenance=document.provenance or {},
+        )
+
+    def _to_document(self) -> Document:
+        same = len(set(self.backup)) == 1
+        return Document(
+            num_inference_steps=self.num_inference_steps,
+            timesteps=[int(t) if t.is_integer() else t for t in self.timesteps],
+            blocks=list(self.blocks),
+            gates=["".join("01"[int(gate)] for gate in row) for row in self.gates],
+            model=self.model,
+            scheduler=self.scheduler,
+            backup=self.backup[0] if same else list(self.backup),
+            scores=None if self.scores is None else self.scores.tolist(),
+            provenance=self.provenance or None,
+        )
+
+
+def _read_only(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
+    """A copy of `values` that cannot be written to."""
+    array = np.array(values, dtype=dtype)
+    array.setflags(write=False)
+    return array

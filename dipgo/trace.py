@@ -1,0 +1,153 @@
+"""Trace: a denoiser becomes a BlockGraph, read off the graph that `torch.export` captures.
+
+Every node of the exported graph says which module it ran in, so the blocks, the edges between
+them, MACs and parameters need no model-specific code. DESIGN.md, stage 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import fx, nn
+
+from dipgo.costs import node_macs
+from dipgo.graph import BlockGraph, Dependence, GraphInput, Node, Value
+from dipgo.partition import Partition, partition
+from dipgo.torch_types import tensor_type
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A BlockGraph and the exported program that it was read off."""
+
+    graph: BlockGraph
+    program: torch.export.ExportedProgram
+    partition: Partition
+    prefix: str
+
+    @cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters, buffers and constants by the name of their placeholder in the program."""
+        signature, program = self.program.graph_signature, self.program
+        stored = {**program.constants, **program.state_dict}
+        names = {
+            **signature.inputs_to_lifted_tensor_constants,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_parameters,
+        }
+        return {placeholder: stored[name] for placeholder, name in names.items()}
+
+    @cached_property
+    def tensor_names(self) -> dict[str, str]:
+        """For every such placeholder the tensor's name in the denoiser's state dict."""
+        signature = self.program.graph_signature
+        names = {
+            **signature.inputs_to_lifted_tensor_constants,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_parameters,
+        }
+        return {key: name.removeprefix(self.prefix) for key, name in names.items()}
+
+    def module(
+        self, members: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
+    ) -> fx.GraphModule:
+        """The part of the program that computes `outputs` from `inputs` with these nodes."""
+        wanted = {node for name in members for node in self.partition.members[name]}
+        values = self.partition.values
+        graph, copies = fx.Graph(), {}
+        for name in inputs:
+            copies[values[name]] = graph.placeholder(_identifier(name))
+            copies[values[name]].meta = dict(values[name].meta)
+        attributes: dict[str, torch.Tensor] = {}
+        for node in self._with_constants(wanted):
+            if node in copies:
+                continue
+            if node.op == "placeholder":
+                attribute = self.tensor_names[node.name]
+                attributes[attribute] = self.tensors[node.name]
+                copies[node] = graph.get_attr(attribute)
+            else:
+                copies[node] = graph.node_copy(node, lambda source: copies[source])
+        graph.output(tuple(copies[values[name]] for name in outputs))
+        return fx.GraphModule(attributes, graph)
+
+    def _with_constants(self, wanted: set[fx.Node]) -> Iterable[fx.Node]:
+        """`wanted`, and the parameters and constants that it needs, in topological order."""
+        needed = set(wanted)
+        for node in reversed(self.program.graph.nodes):
+            if node in needed:
+                constant = self.partition.constants
+                needed.update(source for source in node.all_input_nodes if source in constant)
+        return (node for node in self.program.graph.nodes if node in needed)
+
+
+def _identifier(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name)
+
+
+def trace(
+    module: nn.Module,
+    example: Mapping[str, torch.Tensor],
+    roles: Mapping[str, Dependence],
+    blocks: Sequence[str],
+    *,
+    model_class: str,
+    config_sha256: str,
+    prefix: str = "denoiser.",
+) -> Traced:
+    """Exports `module(*example.values())` and reads its block structure off the graph.
+
+    `blocks` are module paths below `prefix`. Raises DipgoError for a block that has no operation
+    of its own or runs more than once.
+    """
+    with torch.no_grad():
+        program = torch.export.export(module, tuple(example.values()), strict=False)
+    _drop_assertions(program.graph)
+    inputs = dict(zip(program.graph_signature.user_inputs, example, strict=True))
+    dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
+    parts = partition(program, inputs, dependences, blocks, prefix)
+    graph = BlockGraph(
+        model_class=model_class,
+        config_sha256=config_sha256,
+        inputs=tuple(
+            GraphInput(Value(name, tensor_type(tensor)), roles[name])
+            for name, tensor in example.items()
+        ),
+        nodes=tuple(_node(name, parts) for name in parts.members),
+        output=parts.names[_output(program)],
+    )
+    return Traced(graph, program, parts, prefix)
+
+
+def _drop_assertions(graph: fx.Graph) -> None:
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+
+
+def _output(program: torch.export.ExportedProgram) -> fx.Node:
+    (outputs,) = program.graph.output_node().args
+    assert isinstance(outputs, tuple)
+    assert isinstance(outputs[0], fx.Node)
+    return outputs[0]
+
+
+def _node(name: str, parts: Partition) -> Node:
+    members = parts.members[name]
+    macs = [node_macs(node, parts.constants) for node in members]
+    return Node(
+        name=name,
+        kind="block" if name in parts.blocks else "glue",
+        inputs=parts.inputs[name],
+        outputs=tuple(
+            Value(output, tensor_type(parts.values[output].meta["val"]))
+            for output in parts.outputs[name]
+        ),
+        dependence=parts.dependences[name],
+        macs=sum(one.weights for one in macs),
+        attention_macs=sum(one.attention for one in macs),
+        parameters=parts.parameters[name],
+    )

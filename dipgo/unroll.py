@@ -1,0 +1,142 @@
+"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps. DESIGN.md, stage 5.
+
+A gated-off block is simply not called: its outputs keep the names they last had.
+"""
+
+from __future__ import annotations
+
+from dipgo.errors import DipgoError
+from dipgo.graph import BlockGraph, Dependence, Node
+from dipgo.plan import Call, Callee, Combine, Operand, Plan, Read, Statement, Step, Table, TableRow
+from dipgo.plan_check import verify
+from dipgo.sampler import Sampler, Term
+from dipgo.subnet import SubNet
+
+
+def unroll(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> Plan:
+    """The plan that computes, at every step, each block whose gate is 1 and all of the glue.
+
+    Raises DipgoError where the SubNet does not fit the graph or the sampler.
+    """
+    _check_fit(graph, subnet, sampler)
+    unrolling = _Unrolling(graph, subnet, sampler)
+    for index in range(len(sampler.rows)):
+        unrolling.add_step(index)
+    return verify(unrolling.finish())
+
+
+def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
+    names = [node.name for node in graph.blocks]
+    if set(names) != set(subnet.blocks):
+        raise DipgoError(
+            "SubNet, blocks",
+            found=" ".join(subnet.blocks),
+            expected=f"the blocks of the traced model: {' '.join(names)}",
+            remedy="name every block once",
+        )
+    if tuple(map(float, subnet.timesteps)) != tuple(map(float, sampler.timesteps)):
+        raise DipgoError(
+            "SubNet, timesteps",
+            found=_ends(subnet.timesteps),
+            expected=f"{_ends(sampler.timesteps)} of {sampler.scheduler_class}",
+            remedy="use the scheduler and the number of steps that the SubNet was made for",
+        )
+    unsupported = sorted(set(subnet.backup) - {"output"})
+    if unsupported:
+        raise DipgoError(
+            "SubNet, backup",
+            found=unsupported[0],
+            expected="output",
+            remedy="only the backup `output` can be unrolled",
+        )
+
+
+def _ends(timesteps: tuple[float, ...]) -> str:
+    return f"{len(timesteps)} timesteps from {timesteps[0]:g} to {timesteps[-1]:g}"
+
+
+class _Unrolling:
+    """The state of unrolling: what each value of the graph is called at the present step."""
+
+    def __init__(self, graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
+        self.graph, self.subnet, self.sampler = graph, subnet, sampler
+        self.state = graph.input_of(Dependence.STATE).name
+        self.timestep = graph.input_of(Dependence.TIMESTEP)
+        self.column = {name: column for column, name in enumerate(subnet.blocks)}
+        self.bindings: dict[str, Operand] = {
+            entry.value.name: Read(entry.value.name) for entry in graph.inputs
+        }
+        self.statements: list[Statement] = []
+        self.states: list[str] = []
+        self.outputs: list[str] = []
+
+    def add_step(self, index: int) -> None:
+        row = self.sampler.rows[index]
+        self.states.append(f"s{index}.{self.state}")
+        self.statements.append(
+            Combine(index, self.states[-1], self._terms(self.sampler.inputs[index]))
+        )
+        self.bindings[self.state] = Read(self.states[-1])
+        self.bindings[self.timestep.name] = TableRow(self.timestep.name, row)
+        for node in self.graph.nodes:
+            if node.kind == "glue" or self.subnet.gates[row, self.column[node.name]]:
+                self._call(index, node)
+        output = self.bindings[self.graph.output]
+        assert isinstance(output, Read), "a prediction that depends on no state"
+        self.outputs.append(output.name)
+
+    def _call(self, index: int, node: Node) -> None:
+        operands = tuple(self.bindings[name] for name in node.inputs)
+        results = tuple(f"s{index}.{value.name}" for value in node.outputs)
+        self.statements.append(Call(index, node.name, operands, results))
+        for value, result in zip(node.outputs, results, strict=True):
+            self.bindings[value.name] = Read(result)
+
+    def _terms(self, terms: tuple[Term, ...]) -> tuple[tuple[float, str], ...]:
+        return tuple((term.coefficient, self._source(term)) for term in terms)
+
+    def _source(self, term: Term) -> str:
+        match term.kind:
+            case "noise":
+                return self.state
+            case "input":
+                return self.states[term.index]
+            case "output":
+                return self.outputs[term.index]
+
+    def finish(self) -> Plan:
+        steps = len(self.sampler.rows)
+        self.statements.append(Combine(steps, "result", self._terms(self.sampler.result)))
+        return Plan(
+            name=self.graph.model_class,
+            num_inference_steps=self.sampler.num_inference_steps,
+            blocks=self.subnet.blocks,
+            steps=tuple(map(self._step, self.sampler.rows)),
+            inputs=tuple(
+                entry.value for entry in self.graph.inputs if entry.role != Dependence.TIMESTEP
+            ),
+            tables=(self._timestep_table(),),
+            callees=tuple(_callee(self.graph, node) for node in self.graph.nodes),
+            statements=tuple(self.statements),
+            result="result",
+        )
+
+    def _timestep_table(self) -> Table:
+        rows = tuple(range(len(self.sampler.timesteps)))
+        return Table(self.timestep.name, self.timestep.type, rows)
+
+    def _step(self, row: int) -> Step:
+        gates = "".join("01"[int(gate)] for gate in self.subnet.gates[row])
+        return Step(float(self.sampler.timesteps[row]), row, gates)
+
+
+def _callee(graph: BlockGraph, node: Node) -> Callee:
+    return Callee(
+        name=node.name,
+        members=(),
+        inputs=tuple(graph.value(name) for name in node.inputs),
+        outputs=node.outputs,
+        macs=node.macs,
+        attention_macs=node.attention_macs,
+        parameters=node.parameters,
+    )

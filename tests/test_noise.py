@@ -1,0 +1,54 @@
+"""`initial_noise` against the generator it stands in for."""
+
+import numpy as np
+import pytest
+
+from dipgo.errors import DipgoError
+from dipgo.noise import initial_noise
+
+TOLERANCE = 1e-5
+SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**64 - 1]
+
+
+def assert_like_torch(seed: int, shape: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    wanted = torch.randn(shape, generator=generator, dtype=torch.float32).numpy()
+    noise = initial_noise(seed, shape)
+    assert noise.dtype == np.float32
+    assert noise.shape == wanted.shape
+    np.testing.assert_allclose(noise, wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (2, 4, 3, 5), (7,), (16,), (31,)])
+def test_seeds(seed: int, shape: tuple[int, ...]) -> None:
+    assert_like_torch(seed, shape)
+
+
+@pytest.mark.parametrize("size", range(41))
+def test_sizes(size: int) -> None:
+    assert_like_torch(3, (size,))
+
+
+@pytest.mark.parametrize("shape", [(), (0, 4), (3, 0), (1, 16, 128, 128), (2, 3, 5, 7, 11)])
+def test_shapes(shape: tuple[int, ...]) -> None:
+    assert_like_torch(11, shape)
+
+
+def test_it_is_the_same_every_time_and_leaves_numpy_alone() -> None:
+    np.random.seed(5)
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
+    assert np.array_equal(initial_noise(9, (40,)), initial_noise(9, (40,)))
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(DipgoError, match=rf"seed: found {seed}; expected .* from 0"):
+        initial_noise(seed, (4,))
+
+
+def test_a_negative_size_is_refused() -> None:
+    with pytest.raises(DipgoError, match="no negative size"):
+        initial_noise(0, (4, -1))

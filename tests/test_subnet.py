@@ -1,0 +1,298 @@
+"""The SubNet and its file: what goes round, and one refusal for every rule."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dipgo.errors import DipgoError
+from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+
+GOOD: dict[str, Any] = {
+    "format": "dipgo.subnet",
+    "version": 1,
+    "model": {"class": "UNet2DConditionModel", "config_sha256": "ab12"},
+    "scheduler": {"class": "DDIMScheduler", "config": {"steps_offset": 1}},
+    "num_inference_steps": 3,
+    "timesteps": [667, 334, 0.5],
+    "blocks": ["down_blocks.0", "mid_block"],
+    "backup": "output",
+    "gates": ["11", "01", "10"],
+    "scores": [[1.0, 0.9], [0.2, 0.75], [0.625, 0.1]],
+    "provenance": {"method": "test", "ratio": 0.5},
+}
+GOLDEN = """{
+  "format": "dipgo.subnet",
+  "version": 1,
+  "model": {"class": "UNet2DConditionModel", "config_sha256": "ab12"},
+  "scheduler": {"class": "DDIMScheduler", "config": {"steps_offset": 1}},
+  "num_inference_steps": 3,
+  "timesteps": [667, 334, 0.5],
+  "blocks": ["down_blocks.0", "mid_block"],
+  "backup": "output",
+  "gates": [
+    "11",
+    "01",
+    "10"
+  ],
+  "scores": [
+    [1.0, 0.9],
+    [0.2, 0.75],
+    [0.625, 0.1]
+  ],
+  "provenance": {"method": "test", "ratio": 0.5}
+}
+"""
+
+
+def load(folder: Path, text: str) -> SubNet:
+    path = folder / "subnet.json"
+    path.write_text(text)
+    return SubNet.load(path)
+
+
+def load_with(folder: Path, **changes: Any) -> SubNet:
+    return load(folder, json.dumps(GOOD | changes))
+
+
+def test_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    subnet = load_with(tmp_path)
+    assert subnet.gates.tolist() == [[True, True], [False, True], [True, False]]
+    assert subnet.timesteps == (667.0, 334.0, 0.5)
+    assert subnet.backup == ("output", "output")
+    assert subnet.model == ModelRef("UNet2DConditionModel", "ab12")
+    assert subnet.scheduler == SchedulerRef("DDIMScheduler", {"steps_offset": 1})
+    assert subnet.kept == pytest.approx(4 / 6)
+
+
+def test_what_is_saved_is_meant_to_be_read(tmp_path: Path) -> None:
+    load_with(tmp_path).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == GOLDEN
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "subnet.json"]
+
+
+def test_the_least_a_file_may_hold(tmp_path: Path) -> None:
+    needed = ("format", "version", "num_inference_steps", "timesteps", "blocks", "gates")
+    subnet = load(tmp_path, json.dumps({key: GOOD[key] for key in needed}))
+    assert (subnet.model, subnet.scheduler, subnet.scores) == (None, None, None)
+    assert subnet.backup == ("output", "output")
+
+
+def test_a_class_may_stand_without_hash_or_config(tmp_path: Path) -> None:
+    subnet = load_with(tmp_path, model={"class": "M"}, scheduler={"class": "S"})
+    assert subnet.model == ModelRef("M")
+    assert subnet.scheduler == SchedulerRef("S")
+
+
+@st.composite
+def subnets(draw: st.DrawFn) -> SubNet:
+    """Any SubNet of up to 6 steps and 5 blocks."""
+    steps, width = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    times = st.floats(0, 1000) | st.integers(0, 1000)
+    timesteps = draw(st.lists(times, min_size=steps, max_size=steps, unique=True))
+    rows = st.lists(st.booleans(), min_size=width, max_size=width)
+    gates = [[True] * width, *(draw(rows) for _ in range(steps - 1))]
+    numbers = st.lists(st.floats(-1e9, 1e9), min_size=width, max_size=width)
+    scores = draw(st.none() | st.lists(numbers, min_size=steps, max_size=steps))
+    words = st.sampled_from(["output", "delta", "identity"])
+    return SubNet(
+        num_inference_steps=draw(st.integers(1, 1000)),
+        timesteps=tuple(sorted(timesteps, reverse=True)),
+        blocks=tuple(
+            draw(st.lists(st.text(min_size=1), min_size=width, max_size=width, unique=True))
+        ),
+        gates=np.array(gates),
+        backup=tuple(draw(st.lists(words, min_size=width, max_size=width))),
+        scores=None if scores is None else np.array(scores),
+        provenance=draw(st.dictionaries(st.text(), st.integers() | st.text(), max_size=3)),
+    )
+
+
+@given(subnets())
+def test_load_undoes_save(tmp_path_factory: pytest.TempPathFactory, subnet: SubNet) -> None:
+    path = tmp_path_factory.mktemp("subnets") / "subnet.json"
+    subnet.save(path)
+    again = SubNet.load(path)
+    assert again == subnet
+    assert hash(again) == hash(subnet)
+
+
+def test_dense_computes_everything() -> None:
+    subnet = SubNet.dense((9, 5, 1), ("a", "b"), num_inference_steps=3, backup="delta")
+    assert subnet.kept == 1.0
+    assert subnet.gates.shape == (3, 2)
+    assert subnet.backup == ("delta", "delta")
+
+
+def test_equality_looks_at_every_part(tmp_path: Path) -> None:
+    subnet = load_with(tmp_path)
+    gates = subnet.gates.copy()
+    gates[1, 0] = True
+    assert subnet == replace(subnet)
+    assert subnet != replace(subnet, gates=gates)
+    assert subnet != replace(subnet, scores=None)
+    assert subnet != "subnet"
+
+
+def test_the_tables_cannot_be_written_to(tmp_path: Path) -> None:
+    given_gates = np.ones((1, 2), dtype=bool)
+    subnet = SubNet(1, (0,), ("a", "b"), given_gates, ("output", "output"))
+    with pytest.raises(ValueError, match="read-only"):
+        subnet.gates[0, 0] = False
+    given_gates[0, 0] = False
+    assert subnet.gates.all()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "format": (
+        {"format": "other"},
+        r'subnet\.json, format: found "other"; expected "dipgo\.subnet"; .+',
+    ),
+    "version": ({"version": 2, "news": 1}, r"subnet\.json, version: found 2; expected 1; .+"),
+    "extra field": (
+        {"gate": []},
+        r"subnet\.json: found unknown field `gate`; expected .+; take .+",
+    ),
+    "extra field inside": (
+        {"model": {"class": "M", "hash": ""}},
+        r"subnet\.json, \$\.model: found unknown field `hash`; .+",
+    ),
+    "type": (
+        {"timesteps": [3, 2, "1"]},
+        r"subnet\.json, \$\.timesteps\[2\]: found `str`; expected `float`; .+",
+    ),
+    "a row too few": (
+        {"gates": ["11", "01"]},
+        r"subnet\.json, gates: found 2 rows; expected 3, one a timestep; .+",
+    ),
+    "a character too few": (
+        {"gates": ["11", "0", "10"]},
+        r"subnet\.json, gates row 1: found 1 characters; expected 2, one a block; .+",
+    ),
+    "a character other than 0 and 1": (
+        {"gates": ["11", "01", "1x"]},
+        r"subnet\.json, gates row 2, block mid_block: found 'x'; expected 0 or 1; .+",
+    ),
+    "a gate off in row 0": (
+        {"gates": ["10", "01", "10"]},
+        r"subnet\.json, gates row 0, block mid_block: found 0; expected 1, because nothing "
+        r"earlier computes it; set row 0 to all 1",
+    ),
+    "a block twice": (
+        {"blocks": ["a", "a"]},
+        r"subnet\.json, blocks, entry 1: found a a second time; expected .+; .+",
+    ),
+    "a block without a name": (
+        {"blocks": ["a", ""]},
+        r"subnet\.json, blocks, entry 1: found an empty name; .+",
+    ),
+    "no blocks": (
+        {"blocks": [], "gates": ["", "", ""], "scores": None},
+        r"subnet\.json, blocks: found no block; expected .+; name at least one block",
+    ),
+    "a backup unknown": (
+        {"backup": ["output", "input"]},
+        r"subnet\.json, backup, block mid_block: found 'input'; expected output or delta or .+",
+    ),
+    "a backup too many": (
+        {"backup": ["output"] * 3},
+        r"subnet\.json, backup: found 3 words for 2 blocks; expected one word, or one a block; .+",
+    ),
+    "scores of too few rows": (
+        {"scores": [[1, 1]]},
+        r"subnet\.json, scores: found 1 rows; expected 3, one a timestep; .+",
+    ),
+    "scores of too few columns": (
+        {"scores": [[1, 1], [1], [1, 1]]},
+        r"subnet\.json, scores row 1: found 1 numbers; expected 2, one a block; .+",
+    ),
+    "timesteps rising": (
+        {"timesteps": [1, 3, 2]},
+        r"subnet\.json, timesteps, entry 1: found 3 after 1; expected strictly falling .+; .+",
+    ),
+    "a timestep twice": (
+        {"timesteps": [3, 1, 1]},
+        r"subnet\.json, timesteps, entry 2: found 1 after 1; expected strictly falling .+; .+",
+    ),
+    "no timesteps": (
+        {"timesteps": [], "gates": []},
+        r"subnet\.json, timesteps: found no timestep; .+",
+    ),
+    "no steps": (
+        {"num_inference_steps": 0},
+        r"subnet\.json, num_inference_steps: found 0; expected 1 or more; .+",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(tmp_path: Path, name: str) -> None:
+    changes, message = REFUSED[name]
+    with pytest.raises(DipgoError, match=f"^{message}$"):
+        load_with(tmp_path, **changes)
+
+
+def test_a_missing_field_is_refused(tmp_path: Path) -> None:
+    rest = {key: value for key, value in GOOD.items() if key != "gates"}
+    with pytest.raises(DipgoError, match=r"subnet\.json: found no field `gates`; expected"):
+        load(tmp_path, json.dumps(rest))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DipgoError, match=r"none\.json: found nothing .+; expected a SubNet file; "):
+        SubNet.load(tmp_path / "none.json")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DipgoError, match="expected a SubNet file"):
+        SubNet.load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 40, 200, -3])
+def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
+    with pytest.raises(DipgoError, match=r"subnet\.json: found text that is not JSON .+; .+; .+"):
+        load(tmp_path, GOLDEN[:keep])
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "subnet.json").write_bytes(GOLDEN.replace("test", "t\0st").encode("utf-16"))
+    with pytest.raises(DipgoError, match="that is not JSON"):
+        SubNet.load(tmp_path / "subnet.json")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    scores = np.array([[1, 1], [1, value], [1, 1]])
+    with pytest.raises(DipgoError, match=r"scores row 1, block mid_block: found (nan|inf); "):
+        replace(load_with(tmp_path), scores=scores)
+
+
+def test_gates_that_are_scores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DipgoError, match=r"gates: found values of type float64 other than"):
+        replace(load_with(tmp_path), gates=np.full((3, 2), 0.5))
+
+
+def test_provenance_without_words_in_json_is_refused(tmp_path: Path) -> None:
+    for value in (float("nan"), object()):
+        subnet = replace(load_with(tmp_path), provenance={"loss": value})
+        with pytest.raises(DipgoError, match="SubNet, provenance: found a value JSON has no word"):
+            subnet.save(tmp_path / "again.json")
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DipgoError, match=r"found a place that cannot be written .+; expected a"):
+        load_with(tmp_path).save(tmp_path / "none" / "subnet.json")
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    subnet = load_with(tmp_path)
+    before = (tmp_path / "subnet.json").read_bytes()
+    with pytest.raises(DipgoError):
+        replace(subnet, provenance={"loss": float("nan")}).save(tmp_path / "subnet.json")
+    assert (tmp_path / "subnet.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1

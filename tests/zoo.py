@@ -1,0 +1,166 @@
+"""Tiny models of odd shapes, with random weights: what every path must agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+
+from dipgo.models.dit import DiTFamily
+from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.unet import UNetFamily
+from dipgo.patterns import match_blocks
+from dipgo.trace import Traced, trace
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the zoo, and the granularities at which it is gated."""
+
+    build: Callable[[], torch.nn.Module]
+    family: Family
+    blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _unet(**config: Any) -> Callable[[], torch.nn.Module]:
+    def build() -> torch.nn.Module:
+        defaults = {"sample_size": 8, "norm_num_groups": 4, "cross_attention_dim": 12}
+        return UNet2DConditionModel(**{**defaults, "attention_head_dim": 2, **config})
+
+    return build
+
+
+UNET = {
+    "block": UNetFamily.default_blocks,
+    "layer": (
+        "conv_in",
+        "down_blocks.*.resnets.*",
+        "down_blocks.*.attentions.*",
+        "mid_block.resnets.*",
+        "mid_block.attentions.*",
+        "up_blocks.*.resnets.*",
+        "up_blocks.*.attentions.*",
+    ),
+}
+PLAIN = {
+    "block": UNetFamily.default_blocks,
+    "layer": ("down_blocks.*.resnets.*", "mid_block.resnets.*", "up_blocks.*.resnets.*"),
+}
+DIT = {
+    "block": DiTFamily.default_blocks,
+    "layer": ("transformer_blocks.*.attn1", "transformer_blocks.*.ff"),
+}
+
+ZOO = {
+    "one_level": Entry(
+        _unet(
+            block_out_channels=(8,),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+        ),
+        UNetFamily(),
+        UNET,
+    ),
+    "asymmetric": Entry(
+        _unet(
+            block_out_channels=(8, 16),
+            layers_per_block=(1, 2),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        ),
+        UNetFamily(),
+        UNET,
+    ),
+    "no_cross_attention": Entry(
+        _unet(
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            mid_block_type="UNetMidBlock2D",
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+        ),
+        UNetFamily(),
+        PLAIN,
+    ),
+    "three_levels": Entry(
+        _unet(
+            block_out_channels=(8, 8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        ),
+        UNetFamily(),
+        UNET,
+    ),
+    "dit": Entry(
+        lambda: DiTTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=4,
+            in_channels=4,
+            out_channels=8,
+            num_layers=4,
+            sample_size=8,
+            patch_size=2,
+            num_embeds_ada_norm=10,
+            norm_num_groups=2,
+        ),
+        DiTFamily(),
+        DIT,
+    ),
+}
+CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of the zoo, traced at one granularity."""
+
+    denoiser: torch.nn.Module
+    guided: GuidedDenoiser
+    traced: Traced
+    inputs: dict[str, torch.Tensor]
+    """Random inputs of a plan; `latents` is the initial noise."""
+
+
+@cache
+def case(name: str, grain: str, guidance: bool = True) -> Case:
+    """Deterministic weights and inputs."""
+    entry = ZOO[name]
+    torch.manual_seed(0)
+    denoiser = entry.build().eval().requires_grad_(False)
+    _scale_up(denoiser)
+    example, roles = example_inputs(
+        entry.family, denoiser, Geometry(guidance=guidance, tokens=7), 8
+    )
+    conditioning = tuple(entry.family.conditioning(denoiser, Geometry(guidance=guidance, tokens=7)))
+    guided = GuidedDenoiser(denoiser, entry.family, conditioning, guidance)
+    traced = trace(
+        guided,
+        example,
+        roles,
+        match_blocks(denoiser, entry.blocks[grain]),
+        model_class=type(denoiser).__name__,
+        config_sha256="",
+    )
+    inputs = {key: _random(tensor) for key, tensor in example.items() if key != "timestep"}
+    if guidance:
+        inputs["guidance_scale"] = torch.tensor(3.0)
+    return Case(denoiser, guided, traced, inputs)
+
+
+def _scale_up(denoiser: torch.nn.Module) -> None:
+    """Some layers start at zero (adaLN-zero); random values let every block matter."""
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+
+
+def _random(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        return torch.randn(tensor.shape)
+    return torch.randint(0, 10, tensor.shape)
