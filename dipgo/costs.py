@@ -38,9 +38,15 @@ def node_macs(node: fx.Node, constants: Set[fx.Node]) -> Macs:
     if node.target not in _MULTIPLIES:
         return Macs()
     assert callable(node.target)
-    arguments = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
+    arguments = fx.map_arg((node.args, node.kwargs), _on_meta)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         node.target(*arguments[0], **arguments[1])
     macs = int(counter.get_total_flops()) // 2
     has_weights = any(source in constants for source in node.all_input_nodes)
     return Macs(weights=macs) if has_weights else Macs(attention=macs)
+
+
+def _on_meta(source: fx.Node) -> torch.Tensor:
+    """On the meta device attention is made of products that the formulas know."""
+    value = source.meta["val"]
+    return torch.empty(value.shape, dtype=value.dtype, device="meta")

@@ -125,10 +125,14 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The scheduler whose arithmetic the plan's combinations are."""
+    """The scheduler whose arithmetic the plan's combinations are.
+
+    Noise of unit variance times `init_noise_sigma` is what goes in as `latents`.
+    """
 
     scheduler_class: str = msgspec.field(name="class")
     config: dict[str, Any]
+    init_noise_sigma: float
 
 
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -58,7 +58,7 @@ def _find_class(class_name: str, name: str) -> Any:
             expected=f"one of {', '.join(SCHEDULERS)}, or the name of a diffusers class",
             remedy="correct the name",
         )
-    if hasattr(kind, "_backends") and not hasattr(kind, "set_timesteps"):
+    if hasattr(kind, "_backends"):  # diffusers' stand-in for a class it cannot import
         raise DipgoError(
             f"scheduler {name}",
             found=f"{class_name}, which needs {' and '.join(kind._backends)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -206,7 +207,9 @@ class _Export:
                 source=self.source.name,
             ),
             sampler=records.SamplerRecord(
-                scheduler_class=type(scheduler).__name__, config=_public(scheduler.config)
+                scheduler_class=type(scheduler).__name__,
+                config=_public(scheduler.config),
+                init_noise_sigma=_init_noise_sigma(scheduler, plan.num_inference_steps),
             ),
             precision="fp32",
             opset=OPSET,
@@ -220,6 +223,13 @@ class _Export:
             tokenizer=tokenizer,
             files={path.name: _file_record(path) for path in sorted(self.directory.iterdir())},
         )
+
+
+def _init_noise_sigma(scheduler: Any, steps: int) -> float:
+    """Some schedulers know it only with their timesteps set; flow matching has none."""
+    started = copy.deepcopy(scheduler)
+    started.set_timesteps(steps)
+    return float(getattr(started, "init_noise_sigma", 1.0))
 
 
 def _public(config: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Architecture:
         """The scheduler that the published pipeline comes with."""
         import diffusers
 
-        return getattr(diffusers, self.scheduler_class)(**self.scheduler_config)
+        return getattr(diffusers, self.scheduler_class).from_config(self.scheduler_config)
 
 
 ARCHITECTURES = {
@@ -49,6 +49,7 @@ ARCHITECTURES = {
             "beta_start": 0.00085,
             "beta_end": 0.012,
             "beta_schedule": "scaled_linear",
+            "clip_sample": False,
             "set_alpha_to_one": False,
             "skip_prk_steps": True,
             "steps_offset": 1,

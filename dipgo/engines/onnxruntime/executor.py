@@ -122,9 +122,7 @@ class _Binding:
 class _Memory:
     """Where every value of the plan lies."""
 
-    def __init__(
-        self, plan: Plan, tables: Mapping[str, NDArray[np.generic]], device: str
-    ) -> None:
+    def __init__(self, plan: Plan, tables: Mapping[str, NDArray[np.generic]], device: str) -> None:
         self._device, self._plan = device, plan
         self.types = value_types(plan)
         self.inputs = {value.name: Block.empty(value.type, device) for value in plan.inputs}
@@ -164,5 +162,3 @@ class _Memory:
         if block is None:
             block = self._scratch[index % 2] = Block.empty(kind, self._device)
         return block.address()
-
-

@@ -58,7 +58,9 @@ def make_session(path: Path, settings: SessionSettings) -> "onnxruntime.Inferenc
     """A session of the graph at `path`; its weights lie beside it. Raises DipgoError."""
     runtime = _import_onnxruntime()
     wanted = PROVIDERS[settings.provider]
-    session: onnxruntime.InferenceSession = runtime.InferenceSession(path, _options(settings), providers=[wanted])
+    session: onnxruntime.InferenceSession = runtime.InferenceSession(
+        path, _options(settings), providers=[wanted]
+    )
     obtained = session.get_providers()
     if obtained[0] != wanted:
         raise DipgoError(

@@ -1,0 +1,34 @@
+"""`dipgo X` and `python -m dipgo X`: the same as `python -m dipgo.X`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from dipgo.cli import USER_ERROR, run_command
+
+COMMANDS = {
+    "export": ("dipgo.export.__main__", "write an export directory from a model and a SubNet"),
+    "run": ("dipgo.run", "make a picture, or latents, from an export directory"),
+    "bench": ("dipgo.bench", "time an export, alone or against another"),
+    "inspect": ("dipgo.inspect", "show a SubNet or the plan of an export directory"),
+}
+
+
+def main() -> int:
+    """Hands the remaining arguments to the command."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        asked_for_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
+        print(_usage(), file=sys.stdout if asked_for_help else sys.stderr)
+        return 0 if asked_for_help else USER_ERROR
+    module = importlib.import_module(COMMANDS[sys.argv[1]][0])
+    return run_command(module.main, sys.argv[2:])
+
+
+def _usage() -> str:
+    lines = [f"  {name:8} {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(["usage: dipgo COMMAND …; dipgo COMMAND --help says more", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""`python -m dipgo.bench OUT [--against dense|OTHER] [--json FILE]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from dipgo.cli import Parser, run_command, stage
+from dipgo.engines import Runner, load
+from dipgo.errors import DipgoError
+from dipgo.machine import describe_machine
+from dipgo.plan_cost import block_calls, evaluations, plan_cost
+from dipgo.timing import Timing, ideal_speedup, time_runners
+
+
+def main(arguments: list[str]) -> None:
+    """Times one export, or two by turns, and prints a table."""
+    options = _parser().parse_args(arguments)
+    with _other(options) as other:
+        paths = {"this": options.out} | ({"against": other} if other else {})
+        with stage("load the engines"):
+            runners = {
+                name: load(path, provider=options.provider, threads=options.threads)
+                for name, path in paths.items()
+            }
+        timings = _measure(runners, options.warmup, options.repeats)
+    report = make_report(runners, timings)
+    _print(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+@contextmanager
+def _other(options: Any) -> Iterator[Path | None]:
+    """The export to compare with; a dense twin is exported for the occasion."""
+    if options.against != "dense":
+        yield Path(options.against) if options.against else None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield _export_dense_twin(options.out, options.model, Path(folder) / "dense")
+
+
+def _export_dense_twin(export_dir: Path, model: str | None, out: Path) -> Path:
+    from dipgo.export.dense_twin import export_dense_twin
+
+    return export_dense_twin(export_dir, model, out, stage)
+
+
+def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str, Timing]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("runs", total=len(runners) * (warmup + repeats))
+        return time_runners(
+            runners, warmup=warmup, repeats=repeats, on_run=lambda: progress.advance(task)
+        )
+
+
+def make_report(runners: dict[str, Runner], timings: dict[str, Timing]) -> dict[str, Any]:
+    """All figures, ready for JSON; seconds are medians a run."""
+    report: dict[str, Any] = {"machine": describe_machine()}
+    for name, runner in runners.items():
+        plan, timing = runner.export.plan, timings[name]
+        cost = plan_cost(plan)
+        report[name] = {
+            "model": runner.export.manifest.model.source,
+            "steps": len(plan.steps),
+            "evaluations": evaluations(plan),
+            "block_calls": block_calls(plan),
+            "segments": len(plan.callees),
+            "macs_kept": cost.kept,
+            "macs_kept_with_attention": cost.kept_with_attention,
+            "seconds": timing.total,
+            "seconds_by_segment": timing.segments,
+            "runs": list(timing.runs),
+            "overhead": timing.overhead,
+        }
+    if "against" in runners:
+        measured = timings["against"].total / timings["this"].total
+        ideal = ideal_speedup(runners["this"], runners["against"])
+        report["speedup"] = {"ideal": ideal, "measured": measured, "retention": measured / ideal}
+    return report
+
+
+def _print(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    console = Console()
+    console.print("  ".join(f"{key} {value}" for key, value in machine.items()), style="dim")
+    table = Table()
+    columns = [name for name in ("this", "against") if name in report]
+    for heading in ("", *columns):
+        table.add_column(heading, justify="left" if not heading else "right")
+    rows = (
+        ("model", "{}"),
+        ("steps", "{}"),
+        ("evaluations", "{}"),
+        ("block_calls", "{}"),
+        ("segments", "{}"),
+        ("macs_kept", "{:.4f}"),
+        ("macs_kept_with_attention", "{:.4f}"),
+        ("seconds", "{:.3f}"),
+        ("overhead", "{:.3%}"),
+    )
+    for key, form in rows:
+        table.add_row(key.replace("_", " "), *(form.format(report[name][key]) for name in columns))
+    console.print(table)
+    if "speedup" in report:
+        speedup = report["speedup"]
+        console.print(
+            f"speedup: ideal {speedup['ideal']:.3f}×, measured {speedup['measured']:.3f}×, "
+            f"retention {speedup['retention']:.3f}"
+        )
+
+
+def _parser() -> Parser:
+    parser = Parser("dipgo.bench", description="Times an export, alone or against another.")
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, help="export directory")
+    add("--against", metavar="dense|OTHER", help="another export, or the dense twin")
+    add("--model", metavar="M", help="what the dense twin is exported from (arch: is known)")
+    add("--repeats", type=_positive, default=5, help="measured runs of each (5)")
+    add("--warmup", type=int, default=1, help="runs before them (1)")
+    add("--json", type=Path, metavar="FILE", help="where to write all figures")
+    add("--provider", default="cpu", help="cpu or cuda (cpu)")
+    add("--threads", type=int, default=0, help="0 takes every core (0)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise DipgoError(
+            "--repeats", found=text, expected="a number of at least 1", remedy="correct it"
+        )
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

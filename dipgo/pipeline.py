@@ -1,0 +1,170 @@
+"""Pipeline: from prompt to picture with an export directory alone, with diffusers' habits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.load import load
+from dipgo.engines.onnxruntime.session import SessionSettings
+from dipgo.engines.parts import Part
+from dipgo.engines.runner import Runner
+from dipgo.errors import DipgoError
+from dipgo.noise import initial_noise
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OutputType = Literal["pil", "np", "latent"]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOutput:
+    """`images`: PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent")."""
+
+    images: Any
+
+
+class Pipeline:
+    """A text-to-image export. Prompts beyond the export's batch are run one batch after another."""
+
+    def __init__(self, runner: Runner, provider: str = "cpu", threads: int = 0) -> None:
+        self.runner = runner
+        self.manifest = runner.export.manifest
+        settings = SessionSettings(provider, threads)
+        self._text = TextInput(runner.export, settings)
+        self._decoder = _part(runner.export, "vae_decoder", settings)
+
+    @classmethod
+    def from_export(
+        cls,
+        path: str | Path,
+        *,
+        provider: str = "cpu",
+        threads: int = 0,
+        check_hashes: bool = True,
+    ) -> Pipeline:
+        """Loads an export directory. Raises DipgoError."""
+        runner = load(path, provider=provider, threads=threads, check_hashes=check_hashes)
+        return cls(runner, provider, threads)
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] = "",
+        guidance_scale: float = 7.5,
+        seed: int = 0,
+        latents: NDArray[np.float32] | None = None,
+        output_type: OutputType = "pil",
+    ) -> PipelineOutput:
+        """Pictures of the prompts.
+
+        `seed` gives the noise that `torch.Generator("cpu").manual_seed(seed)` gives diffusers;
+        `latents` f32[N, C, h, w], of unit variance, takes its place. Raises DipgoError.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        negatives = _as_many(negative_prompt, len(prompts))
+        noise = self._noise(seed, len(prompts)) if latents is None else latents
+        noise = noise * np.float32(self.manifest.sampler.init_noise_sigma)
+        batches = [
+            self._run(prompts[part], negatives[part], noise[part], guidance_scale)
+            for part in self._batches(len(prompts))
+        ]
+        states = np.concatenate(batches)[: len(prompts)]
+        return PipelineOutput(self._output(states, output_type))
+
+    def _noise(self, seed: int, count: int) -> NDArray[np.float32]:
+        shape = self.runner.inputs["latents"].shape[1:]
+        return initial_noise(seed, (count, *shape))
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        size = self.manifest.batch
+        return (slice(start, start + size) for start in range(0, count, size))
+
+    def _run(
+        self,
+        prompts: list[str],
+        negatives: list[str],
+        noise: NDArray[np.float32],
+        guidance_scale: float,
+    ) -> NDArray[np.float32]:
+        missing = self.manifest.batch - len(prompts)
+        prompts, negatives = prompts + [""] * missing, negatives + [""] * missing
+        noise = np.concatenate([noise, np.zeros((missing, *noise.shape[1:]), noise.dtype)])
+        texts = negatives + prompts if self.manifest.guidance else prompts
+        inputs: dict[str, Any] = {"latents": noise, **self._text.encode(texts)}
+        if self.manifest.guidance:
+            inputs["guidance_scale"] = guidance_scale
+        return self.runner.run(inputs)["latents"]
+
+    def _output(self, latents: NDArray[np.float32], output_type: OutputType) -> Any:
+        if output_type == "latent":
+            return latents
+        pictures = self.decode(latents)
+        return pictures if output_type == "np" else [to_image(one) for one in pictures]
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1]."""
+        size = self.manifest.batch
+        padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
+        decoded = [self._decoder(padded[part]) for part in self._batches(len(padded))]
+        pictures = np.concatenate(decoded)[: len(latents)].transpose(0, 2, 3, 1)
+        return np.clip(pictures / 2 + 0.5, 0.0, 1.0)
+
+
+class TextInput:
+    """Prompts to the denoiser's conditioning."""
+
+    def __init__(self, export: ExportDirectory, settings: SessionSettings) -> None:
+        from tokenizers import Tokenizer
+
+        self._encoder = _part(export, "text_encoder", settings)
+        record = export.manifest.tokenizer
+        assert record is not None, "a text encoder without a tokenizer"
+        self._tokenizer = Tokenizer.from_file(str(export.path / record.file))
+        self._tokenizer.enable_truncation(record.length)
+        self._tokenizer.enable_padding(length=record.length, pad_id=record.pad_id)
+        self._output_name = export.manifest.parts["text_encoder"].outputs[0].name
+
+    def encode(self, texts: list[str]) -> dict[str, NDArray[np.float32]]:
+        """`encoder_hidden_states` f32[rows, tokens, width] of as many texts as rows."""
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        return {self._output_name: self._encoder(np.asarray(ids, np.int64))}
+
+
+def to_image(picture: NDArray[np.float32]) -> Image:
+    """f32[H, W, 3] in [0, 1] to a PIL picture, rounded as diffusers rounds."""
+    from PIL import Image
+
+    return Image.fromarray((picture * 255).round().astype(np.uint8))
+
+
+def _part(export: ExportDirectory, name: str, settings: SessionSettings) -> Part:
+    if name not in export.manifest.parts:
+        raise DipgoError(
+            str(export.path),
+            found=f"an export of {export.manifest.model.source} without {name.replace('_', ' ')}",
+            expected="an export of a text-to-image pipeline",
+            remedy="export a pipeline, or run the plan alone with dipgo.engines.load",
+        )
+    return Part(export, name, settings)
+
+
+def _as_many(texts: str | Sequence[str], count: int) -> list[str]:
+    if isinstance(texts, str):
+        return [texts] * count
+    if len(texts) != count:
+        raise DipgoError(
+            "negative_prompt",
+            found=f"{len(texts)} texts",
+            expected=f"one, or as many as prompts: {count}",
+            remedy="give one for each prompt",
+        )
+    return list(texts)
