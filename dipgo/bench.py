@@ -14,17 +14,20 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dipgo.cli import Parser, run_command, stage
+from dipgo.cli import Parser, run_command, stage, whole_number
 from dipgo.engines import Runner, load
-from dipgo.errors import DipgoError
+from dipgo.json_file import write_text
 from dipgo.machine import describe_machine
 from dipgo.plan_cost import block_calls, evaluations, plan_cost
+from dipgo.staging import check_file_destination
 from dipgo.timing import Timing, ideal_speedup, time_runners
 
 
 def main(arguments: list[str]) -> None:
     """Times one export, or two by turns, and prints a table."""
     options = _parser().parse_args(arguments)
+    if options.json:
+        check_file_destination(options.json)
     with _other(options) as other:
         paths = {"this": options.out} | ({"against": other} if other else {})
         with stage("load the engines"):
@@ -36,7 +39,7 @@ def main(arguments: list[str]) -> None:
     report = make_report(runners, timings)
     _print(report)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(options.json, json.dumps(report, indent=1) + "\n")
 
 
 @contextmanager
@@ -126,21 +129,12 @@ def _parser() -> Parser:
     add("out", metavar="OUT", type=Path, help="export directory")
     add("--against", metavar="dense|OTHER", help="another export, or the dense twin")
     add("--model", metavar="M", help="what the dense twin is exported from (arch: is known)")
-    add("--repeats", type=_positive, default=5, help="measured runs of each (5)")
-    add("--warmup", type=int, default=1, help="runs before them (1)")
+    add("--repeats", type=whole_number(1), default=5, help="measured runs of each (5)")
+    add("--warmup", type=whole_number(0), default=1, help="runs before them (1)")
     add("--json", type=Path, metavar="FILE", help="where to write all figures")
     add("--provider", default="cpu", help="cpu or cuda (cpu)")
-    add("--threads", type=int, default=0, help="0 takes every core (0)")
+    add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise DipgoError(
-            "--repeats", found=text, expected="a number of at least 1", remedy="correct it"
-        )
-    return number
 
 
 if __name__ == "__main__":

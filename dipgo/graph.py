@@ -12,7 +12,7 @@ DTYPE_NBYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "u8
 
 
 class Dependence(enum.Flag):
-    """What a value depends on; the empty flag is a constant. DESIGN.md, stage 2."""
+    """What a value depends on; the empty flag is a constant. docs/design.md, stage 2."""
 
     CONSTANT = 0
     TIMESTEP = enum.auto()

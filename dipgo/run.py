@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
-from dipgo.cli import Parser, run_command, stage
+from dipgo.cli import Parser, run_command, stage, whole_number
 from dipgo.errors import DipgoError
+from dipgo.staging import check_file_destination, staged_file
+
+ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
 
 
 def main(arguments: list[str]) -> None:
@@ -21,8 +25,7 @@ def main(arguments: list[str]) -> None:
             expected="a file to write",
             remedy="add --image out.png or --latents out.npy",
         )
-    for path in filter(None, (options.image, options.latents)):
-        _check_writable(path)
+    _check_files(options)
     from dipgo.pipeline import Pipeline, to_image
 
     with stage("load the engines"):
@@ -41,9 +44,12 @@ def main(arguments: list[str]) -> None:
     assert times is not None
     print(f"{times.total:.2f} s, of which {times.overhead:.2%} outside the engines")
     if options.latents:
-        np.save(options.latents, latents)
+        with staged_file(options.latents) as path:
+            np.save(path, latents)
     if options.image:
-        to_image(pipeline.decode(latents)[0]).save(options.image)
+        image = to_image(pipeline.decode(latents)[0])
+        with staged_file(options.image) as path:
+            image.save(path)
 
 
 def _parser() -> Parser:
@@ -52,24 +58,34 @@ def _parser() -> Parser:
     add("out", metavar="OUT", type=Path, help="export directory")
     add("--prompt", required=True, help="what the picture shows")
     add("--negative-prompt", default="", help="what it should not show")
-    add("--seed", type=int, default=0, help="of the initial noise, as with diffusers (0)")
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        help="of the initial noise, as with diffusers (0)",
+    )
     add("--guidance", type=float, default=7.5, help="guidance scale (7.5)")
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add("--provider", default="cpu", help="cpu or cuda (cpu)")
-    add("--threads", type=int, default=0, help="0 takes every core (0)")
+    add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
     return parser
 
 
-def _check_writable(path: Path) -> None:
+def _check_files(options: Namespace) -> None:
     """Before the work, not after it."""
-    if not path.absolute().parent.is_dir():
-        raise DipgoError(
-            str(path),
-            found="a folder that does not exist",
-            expected="a file in an existing folder",
-            remedy="make the folder first",
-        )
+    for name, endings in ENDINGS.items():
+        path = getattr(options, name)
+        if path is None:
+            continue
+        if path.suffix.lower() not in endings:
+            raise DipgoError(
+                f"--{name}",
+                found=str(path),
+                expected=f"a file that ends in {' or '.join(endings)}",
+                remedy="give the file such a name",
+            )
+        check_file_destination(path)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def probe(scheduler: Any, num_inference_steps: int, **options: Any) -> Sampler:
     `options` go to the scheduler's `set_timesteps` (`mu`, `sigmas`, …). The noise is what
     diffusers calls the initial latents, the scheduler's `init_noise_sigma` already in it.
     Coefficients are float64: the scheduler's tables as they are, without the roundings of its
-    casts of the latents to float32. DESIGN.md, stage 4.
+    casts of the latents to float32. docs/design.md, stage 4.
 
     Raises DipgoError where the scheduler cannot be run so, draws noise, or is not linear.
     """

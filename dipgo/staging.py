@@ -1,4 +1,4 @@
-"""A directory that appears whole or not at all: written beside its destination, then renamed."""
+"""What is written appears whole or not at all: made beside its destination, then renamed."""
 
 from __future__ import annotations
 
@@ -6,57 +6,115 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dipgo.errors import DipgoError
+from dipgo.manifest import FORMAT, MANIFEST_FILE
 
 
 def check_destination(out: Path, force: bool) -> None:
     """Raises DipgoError where `out` exists (unless `force`) or could not be written."""
-    if out.exists() and not force:
+    if os.path.lexists(out) and not force:
         raise DipgoError(
             str(out),
             found="something of that name",
             expected="a directory that does not exist",
-            remedy="choose another name, or --force to replace it",
+            remedy="choose another name, or --force to replace an export",
         )
-    if out.exists() and not _may_replace(out):
+    if os.path.lexists(out) and not _may_replace(out):
         raise DipgoError(
             str(out),
             found="something that is not an export",
             expected="an export directory to replace",
-            remedy="choose another name",
+            remedy="choose another name, or remove it yourself",
         )
-    parent = out.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not os.access(parent, os.W_OK) or not parent.is_dir():
-        raise _not_writable(out, f"{parent} is not a directory that can be written")
+    folder = out.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    _check_can_write(out, folder)
+
+
+def check_file_destination(path: Path) -> None:
+    """Raises DipgoError where no file could be written at `path`; there may be one already."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise DipgoError(
+            str(path),
+            found="no such folder",
+            expected="a file in a folder that exists",
+            remedy="make the folder first, or choose another",
+        )
+    if path.is_dir():
+        raise DipgoError(
+            str(path), found="a folder", expected="a file to write", remedy="name a file in it"
+        )
+    _check_can_write(path, folder)
+
+
+def _check_can_write(path: Path, folder: Path) -> None:
+    """Tries it: permissions do not tell of read-only disks, nor anything to the superuser."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_writable(path, f"{folder}, where no file can be made", error) from None
 
 
 def _may_replace(out: Path) -> bool:
     """Only an export, or an empty directory: --force must not delete anything else."""
-    return out.is_dir() and ((out / "plan.json").exists() or not any(out.iterdir()))
+    if out.is_symlink() or not out.is_dir():
+        return False
+    manifest = out / MANIFEST_FILE
+    if manifest.is_file():
+        with manifest.open("rb") as file:
+            return f'"{FORMAT}"'.encode() in file.read(1000)
+    return not any(out.iterdir())
 
 
 @contextmanager
-def staged_directory(out: Path) -> Iterator[Path]:
+def staged_directory(out: Path, force: bool) -> Iterator[Path]:
     """Yields a new directory beside `out`; on success it becomes `out`, else it is removed."""
     out = out.absolute()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        with _parents(out):
+            staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+            try:
+                yield staging
+                staging.chmod(0o755)
+                check_destination(out, force)
+                _swap(staging, out)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise _not_writable(out, error.strerror or str(error)) from None
+        raise _not_writable(out, "a place that cannot be written", error) from error
+
+
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`, of the same ending; on success that file becomes `path`."""
+    staging = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield staging
-        staging.chmod(0o755)
-        _swap(staging, out)
+        staging.replace(path)
     except OSError as error:
-        raise _not_writable(out, error.strerror or str(error)) from error
+        raise _not_writable(path, "a place that cannot be written", error) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Makes the folders above `path`; on an error those that were not there go again."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty: someone else uses it by now
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def _swap(staging: Path, out: Path) -> None:
@@ -64,16 +122,20 @@ def _swap(staging: Path, out: Path) -> None:
     if not out.exists():
         staging.rename(out)
         return
-    retired = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    out.rename(retired / out.name)
-    staging.rename(out)
+    retired = staging.with_name(f"{staging.name}.old")
+    out.rename(retired)
+    try:
+        staging.rename(out)
+    except OSError:
+        retired.rename(out)
+        raise
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def _not_writable(out: Path, problem: str) -> DipgoError:
+def _not_writable(path: Path, problem: str, error: OSError) -> DipgoError:
     return DipgoError(
-        str(out),
-        found=problem,
-        expected="a place with room to write the export",
+        str(path),
+        found=f"{problem} ({error.strerror or error})",
+        expected="a place that may be written, with room enough",
         remedy="free some space or choose another place; nothing was left behind",
     )

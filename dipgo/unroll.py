@@ -1,4 +1,4 @@
-"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps. DESIGN.md, stage 5.
+"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps. docs/design.md, stage 5.
 
 A gated-off block is simply not called: its outputs keep the names they last had.
 """

@@ -269,6 +269,16 @@ def test_an_unknown_name_is_refused(name: str) -> None:
         make_scheduler(sd15(), name)
 
 
+def test_a_scheduler_that_lacks_a_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StandIn(metaclass=diffusers.utils.DummyObject):  # type: ignore[name-defined]
+        _backends = ("torch", "scipy")
+
+    monkeypatch.setattr(diffusers, "LMSDiscreteScheduler", StandIn)
+    message = "^scheduler lms: found LMSDiscreteScheduler, which needs torch and scipy; expected"
+    with pytest.raises(DipgoError, match=message):
+        make_scheduler(sd15(), "lms")
+
+
 def test_a_scheduler_for_another_kind_of_model_is_refused() -> None:
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(DipgoError, match=r"found FlowMatch\w+ for a pipeline of DDIMScheduler; "):

@@ -6,6 +6,18 @@ if __name__ != "dipgo.export":
         "a link to it; write `import dipgo.export`"
     )
 
-from dipgo.export.api import export
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dipgo.export.api import export
 
 __all__ = ["export"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch and all that exporting needs when `export` is first used."""
+    if name != "export":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dipgo.export.api import export
+
+    return export

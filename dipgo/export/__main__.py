@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from dipgo.cli import Parser, run_command, stage
-from dipgo.export.api import export
+from dipgo.errors import DipgoError
 
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments and exports."""
     options = _parser().parse_args(arguments)
-    _silence_libraries()
+    export = _import_export()
+    silence_libraries()
     out = export(
         options.model,
         options.subnet,
@@ -52,7 +55,20 @@ def _parser() -> Parser:
     return parser
 
 
-def _silence_libraries() -> None:
+def _import_export() -> Callable[..., Path]:
+    try:
+        from dipgo.export.api import export
+    except ModuleNotFoundError as error:
+        raise DipgoError(
+            "dipgo.export",
+            found=f"no package {error.name}",
+            expected="the packages that exporting needs (running an export does without)",
+            remedy="pip install dipgo[export]",
+        ) from error
+    return export
+
+
+def silence_libraries() -> None:
     """A command says what it does itself; the libraries' bars and hints would drown it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from diffusers.utils import logging as diffusers_logging

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ContextManager, Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
@@ -19,7 +19,7 @@ import dipgo
 from dipgo import manifest as records
 from dipgo.errors import DipgoError
 from dipgo.export.combine import combine_model
-from dipgo.export.compile import DENSE, Compiled, Schedule, compile_plan
+from dipgo.export.compile import DENSE, Compiled, compile_plan, read_schedule
 from dipgo.export.lower import OPSET, lower
 from dipgo.export.parts import Part, parts_of, save_tokenizer
 from dipgo.export.weights import WeightStore
@@ -31,11 +31,11 @@ from dipgo.subnet import SubNet
 from dipgo.tables import fill_tables
 from dipgo.torch_types import TORCH_DTYPES
 
-Progress = Callable[[str], ContextManager[object]]
+Progress = Callable[[str], AbstractContextManager[object]]
 """Called with what is about to happen; the context lasts as long as that does."""
 
 
-def _silent(stage: str) -> ContextManager[object]:
+def _silent(stage: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
@@ -66,15 +66,14 @@ def export(
     _check_target(target, precision)
     _check_sizes(batch=batch, steps=steps, height=height, width=width)
     check_destination(out, force)
-    if isinstance(subnet, str | Path) and subnet != DENSE:
-        subnet = SubNet.load(subnet)
+    schedule = read_schedule(subnet, steps, scheduler, blocks)
     with progress("load the model"):
         source = load_source(model)
     geometry = Geometry(batch, height, width, guidance, source.tokens)
     _check_pixels(geometry, source)
     with progress("trace, unroll, optimise the plan"):
-        compiled = compile_plan(source, Schedule(subnet, steps, scheduler, blocks), geometry)
-    with staged_directory(out) as staging:
+        compiled = compile_plan(source, schedule, geometry)
+    with staged_directory(out, force) as staging:
         _Export(source, compiled, geometry, staging, progress).write()
     return out
 

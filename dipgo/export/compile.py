@@ -1,4 +1,4 @@
-"""Compile: model, SubNet and sampler become a plan, with the program that its callees are cut from."""
+"""Compile: model, SubNet and sampler become a plan."""
 
 from __future__ import annotations
 
@@ -22,12 +22,53 @@ DENSE = "dense"
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What to unroll: a SubNet (an object, or the path of one) or `dense`, with its options."""
+    """What to unroll: a SubNet, or with None every block that `blocks` match at every step.
 
-    subnet: SubNet | str | Path = DENSE
-    steps: int | None = None
-    scheduler: str | None = None
-    blocks: tuple[str, ...] = ()
+    `scheduler` None stands for the SubNet's, else the model's own; no `blocks` for the family's.
+    """
+
+    subnet: SubNet | None
+    steps: int
+    scheduler: str | None
+    blocks: tuple[str, ...]
+
+
+def read_schedule(
+    subnet: SubNet | str | Path,
+    steps: int | None,
+    scheduler: str | None,
+    blocks: tuple[str, ...],
+) -> Schedule:
+    """`subnet` is a SubNet, its path or "dense". Raises DipgoError where options contradict it."""
+    if subnet == DENSE:
+        return Schedule(None, _steps_of_dense(steps), scheduler, blocks)
+    given = subnet if isinstance(subnet, SubNet) else SubNet.load(subnet)
+    if steps not in (None, given.num_inference_steps):
+        raise DipgoError(
+            "--steps",
+            found=str(steps),
+            expected=f"{given.num_inference_steps}, as the SubNet has",
+            remedy="leave --steps out",
+        )
+    if blocks:
+        raise DipgoError(
+            "--blocks",
+            found="patterns beside a SubNet",
+            expected="none: the SubNet names its blocks",
+            remedy="leave --blocks out",
+        )
+    return Schedule(given, given.num_inference_steps, scheduler, blocks)
+
+
+def _steps_of_dense(steps: int | None) -> int:
+    if steps is None:
+        raise DipgoError(
+            "--subnet dense",
+            found="no number of steps",
+            expected="--steps N",
+            remedy="say how many steps to unroll",
+        )
+    return steps
 
 
 @dataclass(frozen=True)
@@ -42,18 +83,17 @@ class Compiled:
 
 def compile_plan(source: Source, schedule: Schedule, geometry: Geometry) -> Compiled:
     """Traces, unrolls and optimises. Raises DipgoError where the parts do not fit together."""
-    given = None if schedule.subnet == DENSE else _load(schedule.subnet)
-    steps = _number_of_steps(given, schedule)
+    given = schedule.subnet
     if given is not None:
         _check_model(given, source)
     scheduler = _scheduler(given, schedule, source)
-    sampler = probe(scheduler, steps)
-    patterns = given.blocks if given else schedule.blocks or source.family.default_blocks
-    traced = _trace(source, geometry, match_blocks(source.denoiser, patterns))
+    _check_steps(schedule.steps, scheduler)
+    sampler = probe(scheduler, schedule.steps)
+    traced = _trace(source, geometry, _blocks(schedule, source))
     subnet = given or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
-        num_inference_steps=steps,
+        num_inference_steps=schedule.steps,
         model=ModelRef(source.model_class, source.config_sha256),
         scheduler=SchedulerRef(type(scheduler).__name__),
     )
@@ -61,35 +101,20 @@ def compile_plan(source: Source, schedule: Schedule, geometry: Geometry) -> Comp
     return Compiled(plan, traced, subnet, scheduler)
 
 
-def _load(subnet: SubNet | str | Path) -> SubNet:
-    return subnet if isinstance(subnet, SubNet) else SubNet.load(subnet)
-
-
-def _number_of_steps(subnet: SubNet | None, schedule: Schedule) -> int:
-    if subnet is None:
-        if schedule.steps is None:
+def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:
+    """Paths of the gated modules; a SubNet names each of its own in full."""
+    if schedule.subnet is None:
+        return match_blocks(source.denoiser, schedule.blocks or source.family.default_blocks)
+    paths = {path for path, _ in source.denoiser.named_modules()}
+    for block in schedule.subnet.blocks:
+        if block not in paths:
             raise DipgoError(
-                "--subnet dense",
-                found="no number of steps",
-                expected="--steps N",
-                remedy="say how many steps to unroll",
+                f"SubNet, block {block}",
+                found=f"no module of that path in {source.name}",
+                expected=f"the path of a module within {source.model_class}",
+                remedy="mend its name, or use the model that the SubNet was made for",
             )
-        return schedule.steps
-    if schedule.steps not in (None, subnet.num_inference_steps):
-        raise DipgoError(
-            "--steps",
-            found=str(schedule.steps),
-            expected=f"{subnet.num_inference_steps}, as the SubNet has",
-            remedy="leave --steps out",
-        )
-    if schedule.blocks:
-        raise DipgoError(
-            "--blocks",
-            found="patterns beside a SubNet",
-            expected="none: the SubNet names its blocks",
-            remedy="leave --blocks out",
-        )
-    return subnet.num_inference_steps
+    return match_blocks(source.denoiser, schedule.subnet.blocks)
 
 
 def _check_model(subnet: SubNet, source: Source) -> None:
@@ -124,6 +149,17 @@ def _scheduler(subnet: SubNet | None, schedule: Schedule, source: Source) -> Any
     if subnet and subnet.scheduler and subnet.scheduler.config:
         _check_scheduler_config(subnet.scheduler.config, scheduler)
     return scheduler
+
+
+def _check_steps(steps: int, scheduler: Any) -> None:
+    most = scheduler.config.get("num_train_timesteps", steps)
+    if steps > most:
+        raise DipgoError(
+            "--steps",
+            found=str(steps),
+            expected=f"at most {most}, the timesteps that {type(scheduler).__name__} has",
+            remedy="take fewer steps",
+        )
 
 
 def _check_scheduler_config(config: dict[str, Any], scheduler: Any) -> None:

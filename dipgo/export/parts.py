@@ -87,7 +87,7 @@ def _part(name: str, module: nn.Module, example: tuple[str, torch.Tensor], outpu
 
 
 def save_tokenizer(pipeline: Any, directory: Path) -> TokenizerRecord | None:
-    """Writes the tokenizer in the form of the `tokenizers` library, for use without transformers."""
+    """Writes the tokenizer in the form of the `tokenizers` library: no transformers needed."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     if tokenizer is None:
         return None

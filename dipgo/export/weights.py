@@ -30,7 +30,8 @@ class WeightStore:
     def collect(self, model: ir.Model, own: Mapping[str, torch.Tensor], prefix: str) -> None:
         """Takes the model's initializers; `own` are those that keep their name, by that name."""
         for value in model.graph.initializers.values():
-            assert value.name is not None and value.const_value is not None
+            assert value.name is not None
+            assert value.const_value is not None
             if value.name in own:
                 name, tensor = f"{prefix}.{value.name}", own[value.name]
             elif value.const_value.nbytes > INLINE_NBYTES:

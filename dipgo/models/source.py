@@ -19,6 +19,7 @@ from dipgo.models.unet import UNetFamily
 
 FAMILIES: tuple[Family, ...] = (UNetFamily(), DiTFamily())
 CLIP_TOKENS = 77
+HUB_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Source:
 
 
 def load_source(model: Any) -> Source:
-    """`model` is a pipeline, the path of one, a Hub id, or `arch:NAME`. Raises DipgoError."""
+    """`model` is a pipeline, its path, a Hub id, `arch:NAME` or a Source. Raises DipgoError."""
+    if isinstance(model, Source):
+        return model
     if not isinstance(model, str | Path):
         return _from_pipeline(model, type(model).__name__)
     name = str(model)
@@ -78,22 +81,47 @@ def _from_architecture(name: str) -> Source:
 def _load_pipeline(name: str) -> Any:
     from diffusers import DiffusionPipeline
 
-    if Path(name).exists() and not (Path(name) / "model_index.json").exists():
-        raise DipgoError(
-            f"model {name}",
-            found="no model_index.json",
-            expected="a directory that diffusers' save_pretrained has written",
-            remedy="name the pipeline's directory, a Hub id, or arch:NAME",
-        )
+    if Path(name).exists():
+        if not (Path(name) / "model_index.json").exists():
+            raise _no_pipeline(name, "no model_index.json")
+        hub_problem = ""
+    else:
+        hub_problem = _hub_problem(name)
     try:
-        return DiffusionPipeline.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise DipgoError(
-            f"model {name}",
-            found=str(error).splitlines()[0],
-            expected="a pipeline's directory, a Hub id that can be reached, or arch:NAME",
-            remedy="check the name, or download the pipeline and name its directory",
-        ) from error
+        return DiffusionPipeline.from_pretrained(name, local_files_only=bool(hub_problem))
+    except Exception as error:  # whatever the many loaders meet in damaged files
+        raise _no_pipeline(name, hub_problem or _first_line(error)) from error
+
+
+def _hub_problem(name: str) -> str:
+    """Why the Hub cannot give the model, "" where it can; asks once, where diffusers asks again.
+
+    Raises DipgoError for what cannot be a Hub id.
+    """
+    from huggingface_hub import model_info
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        model_info(name, timeout=HUB_TIMEOUT_S)
+    except HFValidationError:
+        raise _no_pipeline(name, "no directory of that name, nor can it be a Hub id") from None
+    except Exception as error:  # of requests or httpx, whichever the Hub's client uses
+        return f"no directory of that name, and no such model from the Hub ({_first_line(error)})"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _no_pipeline(name: str, problem: str) -> DipgoError:
+    return DipgoError(
+        f"model {name}",
+        found=problem,
+        expected="a directory that diffusers' save_pretrained has written, a Hub id that can be "
+        "reached, or arch:NAME",
+        remedy="check the name and the network, or download the pipeline and give its path",
+    )
 
 
 def _from_pipeline(pipeline: Any, name: str) -> Source:

@@ -1,4 +1,4 @@
-"""Passes: functions from plan to plan, each leaving a valid plan. DESIGN.md, stage 6."""
+"""Passes: functions from plan to plan, each leaving a valid plan. docs/design.md, stage 6."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def make_session(path: Path, settings: SessionSettings) -> "onnxruntime.InferenceSession":
+def make_session(path: Path, settings: SessionSettings) -> onnxruntime.InferenceSession:
     """A session of the graph at `path`; its weights lie beside it. Raises DipgoError."""
     runtime = _import_onnxruntime()
     wanted = PROVIDERS[settings.provider]
@@ -72,7 +72,7 @@ def make_session(path: Path, settings: SessionSettings) -> "onnxruntime.Inferenc
     return session
 
 
-def _options(settings: SessionSettings) -> "onnxruntime.SessionOptions":
+def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = 3

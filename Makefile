@@ -1,0 +1,50 @@
+# Every target sets up what it needs. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+IN_VENV := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-fast lint clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Install dipgo and its tools into .venv (PYTHON=python3.12 chooses another Python)
+
+demo: $(STAMP) ## Export a small trained model, dense and pruned, run both and compare
+	@echo "== demo"
+	@$(IN_VENV)/python scripts/demo.py
+
+test: $(STAMP) ## Run every test but those that need a GPU
+	@echo "== tests: all but those that need a GPU"
+	@$(IN_VENV)/python -m pytest -q -m "not gpu"
+
+test-fast: $(STAMP) ## Run the tests that take seconds
+	@echo "== tests: the fast ones"
+	@$(IN_VENV)/python -m pytest -q -m "not gpu and not slow"
+
+lint: $(STAMP) ## Check style, format and types
+	@echo "== ruff: style"
+	@$(IN_VENV)/ruff check --quiet
+	@echo "== ruff: format"
+	@$(IN_VENV)/ruff format --check --quiet
+	@echo "== mypy: types"
+	@$(IN_VENV)/mypy
+
+clean: ## Remove .venv, caches and build products; out/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find dipgo tests scripts -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); dipgo needs 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@echo "== set-up: a virtual environment in $(VENV), with $$($(PYTHON) -V 2>&1)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== set-up: installing dipgo, PyTorch and the other packages (a few minutes)"
+	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@

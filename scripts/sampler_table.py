@@ -1,0 +1,116 @@
+"""Prints, as markdown, how every known scheduler fares as a linear map.
+
+python scripts/sampler_table.py
+"""
+
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+
+from dipgo.errors import DipgoError
+from dipgo.sampler import Sampler, Term
+from dipgo.samplers import make_scheduler, probe
+from dipgo.scheduler_names import SCHEDULERS
+
+STEPS = (20, 50)
+SD15 = {  # the scheduler's config in Stable Diffusion 1.5
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+class Deviation(NamedTuple):
+    """The largest difference from diffusers' own run, relative to the largest value there."""
+
+    inputs: float
+    result: float
+
+
+def base_scheduler(prediction: str = "epsilon") -> Any:
+    """The scheduler of Stable Diffusion 1.5, as DDIM."""
+    return diffusers.DDIMScheduler(prediction_type=prediction, **SD15)
+
+
+def named_scheduler(name: str, prediction: str = "epsilon") -> Any:
+    """A scheduler by short name; flow matching has configs of its own."""
+    if name == "flow-euler":
+        return diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    if name == "lcm":
+        return diffusers.LCMScheduler()
+    return make_scheduler(base_scheduler(prediction), name)
+
+
+def measure(scheduler: Any, sampler: Sampler, **options: Any) -> Deviation:
+    """Run scheduler and recurrence with the same random linear model on f64[1, 4, 8, 8]."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    noise, here, beside = torch.randn(3, 1, 4, 8, 8, generator=generator, dtype=torch.float64)
+
+    def model(latents: torch.Tensor, timestep: float) -> torch.Tensor:
+        mixed: torch.Tensor = here * latents + beside * latents.roll(1, dims=-1)
+        return mixed * (0.5 + timestep / 2000)
+
+    scheduler.set_timesteps(sampler.num_inference_steps, **options)
+    wanted, latents = [], noise
+    for timestep in scheduler.timesteps:
+        scaled = latents
+        if hasattr(scheduler, "scale_model_input"):
+            scaled = scheduler.scale_model_input(latents, timestep)
+        wanted.append(scaled)
+        output = model(scaled, float(timestep))
+        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
+    inputs, result = execute(sampler, noise, model)
+    return Deviation(
+        max(map(_relative, inputs, wanted)),
+        _relative(result, latents),
+    )
+
+
+def execute(
+    sampler: Sampler, noise: torch.Tensor, model: Any
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The recurrence, carried out: the model's inputs, and the final latents."""
+    values: dict[str, list[torch.Tensor]] = {"noise": [noise], "input": [], "output": []}
+
+    def total(terms: tuple[Term, ...]) -> torch.Tensor:
+        parts = [term.coefficient * values[term.kind][term.index] for term in terms]
+        return torch.stack(parts).sum(dim=0)
+
+    for row, terms in zip(sampler.rows, sampler.inputs, strict=True):
+        values["input"].append(total(terms))
+        values["output"].append(model(values["input"][-1], sampler.timesteps[row]))
+    return values["input"], total(sampler.result)
+
+
+def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def _row(name: str) -> str:
+    """One line of the table."""
+    try:
+        samplers = [probe(named_scheduler(name), steps) for steps in STEPS]
+    except DipgoError as error:
+        return f"| {name} | no: {error.found} | | | | |"
+    deviation = max(max(measure(named_scheduler(name), sampler)) for sampler in samplers)
+    counts = [f"{len(s.rows)} / {len(s.timesteps)}" for s in samplers]
+    terms = max(len(terms) for s in samplers for terms in (*s.inputs, s.result))
+    return f"| {name} | yes | {counts[0]} | {counts[1]} | {deviation:.1e} | {terms} |"
+
+
+def main() -> None:
+    """Print the table, one line a short name."""
+    diffusers.utils.logging.set_verbosity_error()
+    steps = " | ".join(f"evaluations / timesteps at {n} steps" for n in STEPS)
+    print(f"| scheduler | linear | {steps} | largest relative deviation | most terms |")
+    print("|---|---|---|---|---|---|")
+    for name in SCHEDULERS:
+        print(_row(name))
+
+
+if __name__ == "__main__":
+    main()

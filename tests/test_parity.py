@@ -1,0 +1,98 @@
+"""The oracle against straightforward eager gating, over odd models and random gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dipgo.interpret import interpret
+from dipgo.passes import run_passes
+from dipgo.plan_text import parse_plan
+from dipgo.samplers import probe
+from dipgo.subnet import SubNet
+from dipgo.unroll import unroll
+from tests.eager import run_eagerly
+from tests.zoo import CASES, Case, case
+
+TOLERANCE = 1e-5
+"""Relative L2, float32: reordering of the sampler's sums is the only difference."""
+
+SCHEDULERS = {
+    "ddim": DDIMScheduler(clip_sample=False, steps_offset=1),
+    "v_prediction": DDIMScheduler(clip_sample=False, prediction_type="v_prediction"),
+    "sample": DDIMScheduler(clip_sample=False, prediction_type="sample"),
+    "plms": PNDMScheduler(skip_prk_steps=True, steps_offset=1),
+    "dpm++": DPMSolverMultistepScheduler(),
+    "euler": EulerDiscreteScheduler(),
+    "unipc": UniPCMultistepScheduler(),
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A model, a scheduler and a SubNet with random gates."""
+
+    case: Case
+    scheduler: object
+    subnet: SubNet
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> Drawn:
+    """Rows may be all 0 (fully reused), all 1, or anything between."""
+    chosen = case(*draw(st.sampled_from(CASES)), guidance=draw(st.booleans()))
+    scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
+    steps = draw(st.integers(4, 7))
+    sampler = probe(scheduler, steps)
+    blocks = [block.name for block in chosen.traced.graph.blocks]
+    share = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    gates = generator.random((len(sampler.timesteps), len(blocks))) < share
+    gates[0] = True
+    subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, ("output",) * len(blocks))
+    return Drawn(chosen, scheduler, subnet)
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative L2 distance."""
+    return float((found - expected).norm() / expected.norm())
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn())
+def test_oracle_equals_module_hooks(example: Drawn) -> None:
+    chosen, subnet = example.case, example.subnet
+    expected = run_eagerly(chosen, example.scheduler, subnet)
+    plan = unroll(chosen.traced.graph, subnet, probe(example.scheduler, subnet.num_inference_steps))
+    optimised = run_passes(plan)
+    assert parse_plan(str(plan)) == plan
+    assert parse_plan(str(optimised)) == optimised
+    assert relative_error(interpret(plan, chosen.traced, chosen.inputs), expected) < TOLERANCE
+    assert relative_error(interpret(optimised, chosen.traced, chosen.inputs), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "grain"), CASES)
+def test_dense_plan_is_one_segment(name: str, grain: str) -> None:
+    """Whatever the sampler; DiT's class embedding, which is glue, is a segment of its own."""
+    chosen = case(name, grain)
+    blocks = [block.name for block in chosen.traced.graph.blocks]
+    for scheduler in SCHEDULERS.values():
+        sampler = probe(scheduler, 5)
+        subnet = SubNet.dense(sampler.timesteps, blocks, num_inference_steps=5)
+        plan = run_passes(unroll(chosen.traced.graph, subnet, sampler))
+        with_blocks = [one for one in plan.callees if set(blocks) & set(one.members)]
+        assert len(with_blocks) == 1
+        assert set(blocks) <= set(with_blocks[0].members)
+        assert len(plan.callees) == 1 or name == "dit"

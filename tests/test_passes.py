@@ -1,0 +1,138 @@
+"""Each pass on a plan made by hand, against its golden dump; and what must hold of all plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dipgo.passes import OPTIMISE, run_passes
+from dipgo.passes.allocate_slots import live_ranges, lower_bound_nbytes
+from dipgo.passes.eliminate_dead_calls import eliminate_dead_calls
+from dipgo.passes.fuse_steps import fuse_steps
+from dipgo.passes.number_values import number_values
+from dipgo.plan import Call, Combine, Plan, Read, Slot
+from dipgo.plan_check import InvalidPlanError, verify
+from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
+from dipgo.plan_text import PlanSyntaxError, parse_plan
+from dipgo.unroll import unroll
+from tests.handmade import UNET, euler, subnet
+
+ROWS = ("111", "000", "001", "111")
+
+
+def plan_of(*rows: str) -> Plan:
+    """The plan before any pass."""
+    return unroll(UNET, subnet(*rows), euler(len(rows)))
+
+
+def test_each_pass_has_its_golden_dump(check_golden: Callable[[str, str], None]) -> None:
+    plan = plan_of(*ROWS)
+    check_golden("0_unroll", str(plan))
+    for index, one in enumerate(OPTIMISE, start=1):
+        plan = verify(one(plan))
+        check_golden(f"{index}_{one.__name__}", str(plan))
+
+
+def test_a_fully_reused_step_costs_nothing() -> None:
+    """Rows 1 to 3 telescope: one evaluation, one combination."""
+    plan = run_passes(plan_of("111", "000", "000", "000"))
+    assert evaluations(plan) == 1
+    (call,) = plan.calls
+    assert call.step == 0
+    (combine,) = (one for one in plan.statements if isinstance(one, Combine))
+    assert [number for number, _ in combine.terms] == pytest.approx(
+        [0.9**4, 0.1 * (1 + 0.9 + 0.9**2 + 0.9**3)]
+    )
+
+
+def test_a_dense_plan_is_one_segment_called_at_every_step() -> None:
+    plan = run_passes(plan_of("111", "111", "111"))
+    assert len(plan.callees) == 1
+    assert [call.step for call in plan.calls] == [0, 1, 2]
+    assert plan_cost(plan).kept == 1.0
+
+
+def test_counts() -> None:
+    plan = run_passes(plan_of(*ROWS))
+    assert (evaluations(plan), block_calls(plan), step_patterns(plan)) == (3, 7, 2)
+
+
+def test_a_gate_that_nothing_reads_is_dead() -> None:
+    """At the last step only down0 is on, but up0 is reused: nothing is called."""
+    plan = run_passes(plan_of("111", "100"))
+    assert evaluations(plan) == 1
+
+
+gate_rows = st.lists(st.text("01", min_size=3, max_size=3), min_size=0, max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(gate_rows)
+def test_slots_of_random_plans(rows: list[str]) -> None:
+    """An independent look at every slot: no byte holds two values that are both still needed."""
+    plan = run_passes(plan_of("111", *rows))
+    owner: dict[int, str] = {}
+    slots = {slot.value: slot for slot in plan.slots}
+    granularity = 64
+    for statement in plan.statements:
+        operands = statement.operands if isinstance(statement, Call) else ()
+        names = [one.name for one in operands if isinstance(one, Read)]
+        if isinstance(statement, Combine):
+            names = [name for _, name in statement.terms]
+        for name in names:
+            if name in slots:
+                assert {owner[unit] for unit in _units(slots[name], granularity)} == {name}
+        written = statement.results if isinstance(statement, Call) else (statement.result,)
+        for name in written:
+            owner.update(dict.fromkeys(_units(slots[name], granularity), name))
+    assert {owner[unit] for unit in _units(slots[plan.result], granularity)} == {plan.result}
+    assert lower_bound_nbytes(plan) <= plan.arena_nbytes
+    assert plan.arena_nbytes <= 1.2 * lower_bound_nbytes(plan)
+    assert parse_plan(str(plan)) == plan
+
+
+def _units(slot: Slot, granularity: int) -> range:
+    return range(slot.offset // granularity, -(-(slot.offset + slot.nbytes) // granularity))
+
+
+def test_the_verifier_refuses_broken_plans() -> None:
+    plan = run_passes(plan_of(*ROWS))
+    first = plan.calls[0]
+    broken = {
+        "nothing earlier writes": replace(plan, statements=plan.statements[1:]),
+        "second definition": replace(plan, statements=(first, *plan.statements)),
+        "undeclared callee": replace(plan, callees=()),
+        "never written": replace(plan, result="elsewhere"),
+        "a row that no table holds": replace(plan, tables=()),
+        "already ended": replace(plan, statements=(*plan.statements, first)),
+        "has no slot": replace(plan, slots=plan.slots[1:]),
+        "which is still read": replace(plan, slots=_all_at_zero(plan)),
+    }
+    for message, bad in broken.items():
+        with pytest.raises((InvalidPlanError, KeyError), match=message):
+            verify(bad)
+
+
+def _all_at_zero(plan: Plan) -> tuple[Slot, ...]:
+    return tuple(replace(slot, offset=0) for slot in plan.slots)
+
+
+@pytest.mark.parametrize(
+    "line", ["  %x =", "s7 t=1.0 row=0 111", "input latents f32[1]", "table t f99[1] rows=0"]
+)
+def test_text_that_is_no_plan_is_named_by_line(line: str) -> None:
+    text = str(plan_of("111")).splitlines()
+    with pytest.raises(PlanSyntaxError, match="plan text, line 4"):
+        parse_plan("\n".join([*text[:3], line, *text[3:]]))
+
+
+def test_live_ranges_end_where_a_value_is_last_read() -> None:
+    plan = eliminate_dead_calls(number_values(plan_of("111", "001")))
+    ranges = {one.value: one for one in live_ranges(fuse_steps(plan))}
+    positions = [str(getattr(s, "callee", "combine")) for s in fuse_steps(plan).statements]
+    assert positions[ranges["s0.down0:0"].last] == "up0"
+    assert ranges["s0.down0:0"].last > ranges["s0.down0:1"].last

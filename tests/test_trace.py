@@ -1,0 +1,132 @@
+"""The block structure that tracing reads off: SD-1.5 as published, and refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from dipgo.errors import DipgoError
+from dipgo.graph import BlockGraph, Dependence
+from dipgo.models.arch import ARCHITECTURES
+from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.unet import UNetFamily
+from dipgo.patterns import match_blocks
+from dipgo.trace import trace
+
+PUBLISHED_GMACS = {
+    "down_blocks.0": 32.94,
+    "down_blocks.1": 31.32,
+    "down_blocks.2": 31.46,
+    "down_blocks.3": 3.78,
+    "mid_block": 6.03,
+    "up_blocks.0": 12.90,
+    "up_blocks.1": 75.14,
+    "up_blocks.2": 79.12,
+    "up_blocks.3": 66.04,
+}
+"""DiP-GO's released block costs for SD-1.5, batch 1, 512²; 338.83 in all."""
+
+EDGES = {
+    "down_blocks.1": {"down_blocks.0"},
+    "down_blocks.2": {"down_blocks.1"},
+    "down_blocks.3": {"down_blocks.2"},
+    "mid_block": {"down_blocks.3"},
+    "up_blocks.0": {"mid_block", "down_blocks.3", "down_blocks.2"},
+    "up_blocks.1": {"up_blocks.0", "down_blocks.2", "down_blocks.1"},
+    "up_blocks.2": {"up_blocks.1", "down_blocks.1", "down_blocks.0"},
+    "up_blocks.3": {"up_blocks.2", "down_blocks.0", "glue.conv_in"},
+}
+
+
+@pytest.fixture(scope="module")
+def sd15() -> BlockGraph:
+    """SD-1.5's U-Net on the meta device, batch 1 without guidance."""
+    with torch.device("meta"):
+        denoiser = UNet2DConditionModel(**ARCHITECTURES["sd15"].denoiser_config).eval()
+    family, geometry = UNetFamily(), Geometry(guidance=False)
+    example, roles = example_inputs(family, denoiser, geometry, 8)
+    guided = GuidedDenoiser(denoiser, family, ("encoder_hidden_states",), False)
+    blocks = match_blocks(denoiser, family.default_blocks)
+    return trace(
+        guided, example, roles, blocks, model_class="UNet2DConditionModel", config_sha256=""
+    ).graph
+
+
+def test_sd15_macs_are_the_published_ones(sd15: BlockGraph) -> None:
+    gmacs = {block.name: block.macs / 1e9 for block in sd15.blocks}
+    assert gmacs == pytest.approx(PUBLISHED_GMACS, rel=0.01)
+    assert sd15.macs / 1e9 == pytest.approx(338.83, rel=0.01)
+
+
+def test_sd15_edges_are_those_of_the_unet(sd15: BlockGraph) -> None:
+    known = {node.name for node in sd15.nodes} - {"glue.time_embedding"}
+    for block in sd15.blocks:
+        sources = {name.split(":")[0] for name in block.inputs} & known
+        assert sources == EDGES.get(block.name, {"glue.conv_in"})
+
+
+def test_sd15_parameters_are_all_accounted_for(sd15: BlockGraph) -> None:
+    assert sum(node.parameters for node in sd15.nodes) == 859_520_964
+
+
+def test_attention_products_are_counted_apart(sd15: BlockGraph) -> None:
+    """Self-attention of 4096 tokens, 320 channels, twice: 2 · 2 · 4096² · 320 MACs, and cross."""
+    (block,) = (one for one in sd15.blocks if one.name == "down_blocks.0")
+    expected = 2 * 2 * 320 * 4096 * (4096 + 77)
+    assert block.attention_macs == expected
+
+
+class _Twice(nn.Module):
+    """A model that runs one of its modules twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        first: torch.Tensor = self.shared(latents + timestep)
+        second: torch.Tensor = self.shared(self.other(first))
+        return second
+
+
+def _trace_twice(block: str) -> BlockGraph:
+    example = {"latents": torch.zeros(2, 4), "timestep": torch.tensor(1.0)}
+    roles = {"latents": Dependence.STATE, "timestep": Dependence.TIMESTEP}
+    model = _Wrapped(_Twice())
+    return trace(model, example, roles, [block], model_class="Twice", config_sha256="").graph
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, denoiser: nn.Module) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.denoiser(latents, timestep)
+        return result
+
+
+def test_a_module_that_runs_twice_cannot_be_a_block() -> None:
+    with pytest.raises(DipgoError, match="block shared: found a module that runs more than once"):
+        _trace_twice("shared")
+
+
+def test_a_module_inside_can_be_a_block() -> None:
+    assert [block.name for block in _trace_twice("other").blocks] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("down_blocks.*", "sideways.*"), "block pattern 'sideways.*': found no module"),
+        (("down_blocks.*", "down_blocks.0.resnets.*"), "a block inside the block down_blocks.0"),
+    ],
+)
+def test_patterns_that_cannot_be_blocks(patterns: tuple[str, ...], message: str) -> None:
+    with torch.device("meta"):
+        denoiser = UNet2DConditionModel(**ARCHITECTURES["sd15"].denoiser_config)
+    with pytest.raises(DipgoError) as error:
+        match_blocks(denoiser, patterns)
+    assert message in str(error.value)
