@@ -14,7 +14,7 @@ from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.load import load
 from dipgo.engines.onnxruntime.session import SessionSettings
 from dipgo.engines.parts import Part
-from dipgo.engines.runner import Runner
+from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
 from dipgo.noise import initial_noise
 
@@ -63,6 +63,7 @@ class Pipeline:
         seed: int = 0,
         latents: NDArray[np.float32] | None = None,
         output_type: OutputType = "pil",
+        on_step: OnStep = lambda step: None,
     ) -> PipelineOutput:
         """Pictures of the prompts.
 
@@ -74,7 +75,7 @@ class Pipeline:
         noise = self._noise(seed, len(prompts)) if latents is None else latents
         noise = noise * np.float32(self.manifest.sampler.init_noise_sigma)
         batches = [
-            self._run(prompts[part], negatives[part], noise[part], guidance_scale)
+            self._run(prompts[part], negatives[part], noise[part], guidance_scale, on_step)
             for part in self._batches(len(prompts))
         ]
         states = np.concatenate(batches)[: len(prompts)]
@@ -94,6 +95,7 @@ class Pipeline:
         negatives: list[str],
         noise: NDArray[np.float32],
         guidance_scale: float,
+        on_step: OnStep,
     ) -> NDArray[np.float32]:
         missing = self.manifest.batch - len(prompts)
         prompts, negatives = prompts + [""] * missing, negatives + [""] * missing
@@ -102,7 +104,7 @@ class Pipeline:
         inputs: dict[str, Any] = {"latents": noise, **self._text.encode(texts)}
         if self.manifest.guidance:
             inputs["guidance_scale"] = guidance_scale
-        return self.runner.run(inputs)["latents"]
+        return self.runner.run(inputs, on_step=on_step)["latents"]
 
     def _output(self, latents: NDArray[np.float32], output_type: OutputType) -> Any:
         if output_type == "latent":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,16 @@ class RunTimes:
         return 1.0 - sum(self.segments.values()) / self.total
 
 
+OnStep: TypeAlias = Callable[[int], object]
+"""Called with the step that a segment has just run for; steps without a call are left out."""
+
+
 class PlanExecutor(Protocol):
     """What a backend offers the runner."""
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], dict[str, float]]:
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
+    ) -> tuple[NDArray[Any], dict[str, float]]:
         """The plan's result and the seconds spent in each segment."""
 
 
@@ -50,7 +56,9 @@ class Runner:
         """Of the latest run."""
         self._executor = executor
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, inputs: Mapping[str, Any], *, on_step: OnStep = lambda step: None
+    ) -> dict[str, NDArray[Any]]:
         """All steps. `latents` is the scheduler's initial noise, already scaled.
 
         Inputs must have the names, shapes and element types of `self.inputs`; a Python number
@@ -58,7 +66,7 @@ class Runner:
         """
         arrays = _check_inputs(inputs, self.inputs)
         started = perf_counter()
-        result, segments = self._executor.run(arrays)
+        result, segments = self._executor.run(arrays, on_step)
         self.times = RunTimes(perf_counter() - started, segments)
         (name,) = self.outputs
         return {name: result}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.onnxruntime.memory import NUMPY_DTYPES, Block
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
+from dipgo.engines.runner import OnStep
 from dipgo.graph import TensorType
 from dipgo.manifest import COMBINE_FILE
 from dipgo.plan import Call, Combine, Operand, Plan, Read, Statement, value_types
@@ -32,7 +33,8 @@ class BoundCall:
     session: onnxruntime.InferenceSession
     binding: onnxruntime.IOBinding
     segment: str | None
-    """None for a step of a linear combination."""
+    """None for a part of a linear combination."""
+    step: int
 
 
 class Executor:
@@ -49,7 +51,9 @@ class Executor:
         self._memory = _Memory(self._plan, export.tables, self._device)
         self._calls = [call for one in self._plan.statements for call in self._bind(one)]
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], dict[str, float]]:
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
+    ) -> tuple[NDArray[Any], dict[str, float]]:
         """The plan's result, and the seconds spent in each segment's calls."""
         for name, array in inputs.items():
             self._memory.inputs[name].write(array)
@@ -59,6 +63,7 @@ class Executor:
             call.session.run_with_iobinding(call.binding)
             if call.segment is not None:
                 seconds[call.segment] += perf_counter() - started
+                on_step(call.step)
         return self._memory.result.read(), seconds
 
     def _bind(self, statement: Statement) -> Iterator[BoundCall]:
@@ -74,7 +79,7 @@ class Executor:
             bound.input(value.name, value.type, memory.address_of(operand))
         for value, result in zip(callee.outputs, call.results, strict=True):
             bound.output(value.name, value.type, memory.address(result))
-        return bound.call(call.callee)
+        return bound.call(call.callee, call.step)
 
     def _bind_combine(self, combine: Combine) -> Iterator[BoundCall]:
         """sum = c0 x0 + c1 x1, then sum + c2 x2 and so on, by the one graph a x + b y."""
@@ -91,7 +96,7 @@ class Executor:
                 bound.input(name, kind, address)
                 bound.input(f"{name}_coefficient", _SCALAR, memory.constant(coefficient))
             bound.output("sum", kind, target)
-            yield bound.call(None)
+            yield bound.call(None, combine.step)
             total = (1.0, target)
 
 
@@ -115,8 +120,8 @@ class _Binding:
         dtype = NUMPY_DTYPES[kind.dtype]
         self._binding.bind_output(name, self._device, 0, dtype, kind.shape, address)
 
-    def call(self, segment: str | None) -> BoundCall:
-        return BoundCall(self._session, self._binding, segment)
+    def call(self, segment: str | None, step: int) -> BoundCall:
+        return BoundCall(self._session, self._binding, segment, step)
 
 
 class _Memory:
