@@ -5,13 +5,16 @@ It is kept apart from the plan's own classes so that the file format has one pla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from dipgo.errors import DipgoError
-from dipgo.graph import TensorType, Value
+from dipgo.graph import DTYPE_NBYTES, TensorType, Value
+from dipgo.json_file import decode_json, read_file
 from dipgo.plan import (
     Call,
     Callee,
@@ -24,8 +27,9 @@ from dipgo.plan import (
     Step,
     Table,
     TableRow,
+    value_types,
 )
-from dipgo.plan_check import InvalidPlanError, verify
+from dipgo.plan_check import verify
 
 MANIFEST_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -33,42 +37,54 @@ CONSTANTS_FILE = "constants.safetensors"
 COMBINE_FILE = "combine.onnx"
 FORMAT: Literal["dipgo.export"] = "dipgo.export"
 VERSION: Literal[1] = 1
+REMEDY = "the export is damaged: export again"
+
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+FileName: TypeAlias = Annotated[str, Meta(pattern=r"^\w[^/\\]*$")]
+"""Of a file within the directory, never a path out of it."""
+Type: TypeAlias = Annotated[
+    str, Meta(pattern=rf"^({'|'.join(DTYPE_NBYTES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
+]
+"""As in the plan's text: `f32[2,77,768]`."""
 
 
 class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A named tensor: `type` as in the plan's text, `f32[2,77,768]`."""
+    """A named tensor."""
 
     name: str
-    type: str
+    type: Type
+
+
+One: TypeAlias = Annotated[list[TensorRecord], Meta(min_length=1, max_length=1)]
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ONNX graph; `members` are the blocks and glue that it computes."""
 
     name: str
-    file: str
+    file: FileName
     members: list[str]
     inputs: list[TensorRecord]
     outputs: list[TensorRecord]
-    macs: int
-    attention_macs: int
-    parameters: int
+    macs: Count
+    attention_macs: Count
+    parameters: Count
 
 
 class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An evaluation: the scheduler's timestep, its row in the SubNet, the row's gates."""
 
     timestep: float
-    row: int
-    gates: str
+    row: Count
+    gates: Annotated[str, Meta(pattern="^[01]*$")]
 
 
 class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A tensor of CONSTANTS_FILE: one entry along its first axis for each of `rows`."""
 
     name: str
-    type: str
-    rows: list[int]
+    type: Type
+    rows: list[Count]
 
 
 class CallRecord(
@@ -76,7 +92,7 @@ class CallRecord(
 ):
     """Run a segment. Operands are `%value` or `table[row]`; results are values."""
 
-    step: int
+    step: Count
     segment: str
     operands: list[str]
     results: list[str]
@@ -87,9 +103,9 @@ class CombineRecord(
 ):
     """result = sum of coefficients[i] * values[i], in float32, in this order."""
 
-    step: int
+    step: Count
     result: str
-    coefficients: list[float]
+    coefficients: Annotated[list[float], Meta(min_length=1)]
     values: list[str]
 
 
@@ -97,23 +113,23 @@ class SlotRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes [offset, offset + nbytes) of the arena."""
 
     value: str
-    offset: int
-    nbytes: int
+    offset: Count
+    nbytes: Count
 
 
 class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The plan. Statements are executed in order."""
 
     name: str
-    num_inference_steps: int
+    num_inference_steps: Annotated[int, Meta(ge=1)]
     blocks: list[str]
-    steps: list[StepRecord]
+    steps: Annotated[list[StepRecord], Meta(min_length=1)]
     inputs: list[TensorRecord]
     tables: list[TableRecord]
     statements: list[CallRecord | CombineRecord]
     result: str
     slots: list[SlotRecord]
-    arena_nbytes: int
+    arena_nbytes: Count
 
 
 class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,24 +154,24 @@ class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A graph that runs before or after the plan: `text_encoder` or `vae_decoder`."""
 
-    file: str
-    inputs: list[TensorRecord]
-    outputs: list[TensorRecord]
+    file: FileName
+    inputs: One
+    outputs: One
 
 
 class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`file` is read by the `tokenizers` library; every prompt is padded to `length`."""
 
-    file: str
-    length: int
-    pad_id: int
+    file: FileName
+    length: Count
+    pad_id: Count
 
 
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file of the directory must be."""
 
     sha256: str
-    nbytes: int
+    nbytes: Count
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,15 +184,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampler: SamplerRecord
     precision: Literal["fp32", "fp16"]
     opset: int
-    batch: int
+    batch: Annotated[int, Meta(ge=1)]
     guidance: bool
     inputs: list[TensorRecord]
-    outputs: list[TensorRecord]
+    outputs: One
     segments: list[SegmentRecord]
     program: ProgramRecord
     parts: dict[str, PartRecord]
     tokenizer: TokenizerRecord | None
-    files: dict[str, FileRecord]
+    files: dict[FileName, FileRecord]
 
 
 def tensor_records(values: tuple[Value, ...]) -> list[TensorRecord]:
@@ -293,11 +309,8 @@ def read_manifest(directory: Path) -> Manifest:
     Raises DipgoError where the directory is not an export of this version or its plan is broken.
     """
     path = directory / MANIFEST_FILE
-    content = _read(path)
-    try:
-        head = msgspec.json.decode(content, type=_Head)
-    except msgspec.DecodeError as error:
-        raise _unreadable(path, str(error)) from None
+    content = read_file(path, expected="the manifest of an export directory")
+    head = decode_json(content, _Head, name=str(path), remedy=REMEDY)
     if (head.format, head.version) != (FORMAT, VERSION):
         raise DipgoError(
             str(path),
@@ -305,25 +318,30 @@ def read_manifest(directory: Path) -> Manifest:
             expected=f"format {FORMAT!r}, version {VERSION}",
             remedy="export again with this version of dipgo",
         )
+    manifest = decode_json(content, Manifest, name=str(path), remedy=REMEDY)
     try:
-        manifest = msgspec.json.decode(content, type=Manifest)
-        verify(plan_of(manifest))
-    except (msgspec.DecodeError, InvalidPlanError, ValueError, KeyError) as error:
-        raise _unreadable(path, str(error)) from None
+        plan = verify(plan_of(manifest))
+    except (ValueError, LookupError) as error:
+        raise _damaged(path, str(error)) from None
+    for problem in _contradictions(manifest, plan):
+        raise _damaged(path, problem)
     return manifest
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DipgoError(
-            str(path),
-            found=error.strerror or "an unreadable file",
-            expected="the manifest of an export directory",
-            remedy="name a directory that `python -m dipgo.export` has written",
-        ) from None
+def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
+    """Between the manifest's parts, as far as the plan's own verifier cannot see them."""
+    if manifest.inputs != manifest.program.inputs:
+        yield "inputs that are not those of the program"
+    if "latents" not in {value.name for value in plan.inputs}:
+        yield "no input `latents`"
+    if {len(step.gates) for step in plan.steps} != {len(plan.blocks)}:
+        yield f"steps whose gates are not {len(plan.blocks)}, one a block"
+    unplaced = set(value_types(plan)) - {value.name for value in plan.inputs}
+    for name in sorted(unplaced - {slot.value for slot in plan.slots}):
+        yield f"no slot for %{name}"
+    if "text_encoder" in manifest.parts and manifest.tokenizer is None:
+        yield "a text encoder without a tokenizer"
 
 
-def _unreadable(path: Path, problem: str) -> DipgoError:
-    return DipgoError(str(path), found=problem, expected="a valid manifest", remedy="export again")
+def _damaged(path: Path, problem: str) -> DipgoError:
+    return DipgoError(str(path), found=problem, expected="a valid manifest", remedy=REMEDY)

@@ -30,7 +30,7 @@ OUT = ROOT / "out" / "demo"
 SUBNET = ROOT / "examples" / "subnets" / "demo-deepcache-5.json"
 PICTURES = 8
 SEED = 0
-GUIDANCE = 4.0
+GUIDANCE = 5.0
 ZOOM = 2
 
 

@@ -24,7 +24,7 @@ from dipgo.samplers import make_scheduler
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "demo"
-STEPS, GUIDANCE, PROMPTS = 50, 4.0, 8
+STEPS, GUIDANCE, PROMPTS = 50, 5.0, 8
 SCHEDULERS = ("ddim", "plms", "dpm++", "euler", "unipc")
 TOLERANCE = 1e-3
 

@@ -10,11 +10,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from dipgo.errors import DipgoError
-from dipgo.manifest import CONSTANTS_FILE, FileRecord, Manifest, plan_of, read_manifest
-from dipgo.plan import Plan
+from dipgo.manifest import (
+    COMBINE_FILE,
+    CONSTANTS_FILE,
+    REMEDY,
+    WEIGHTS_FILE,
+    FileRecord,
+    Manifest,
+    plan_of,
+    read_manifest,
+)
+from dipgo.plan import Plan, Table
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,9 @@ class ExportDirectory:
         """Reads the manifest and checks every file against it. Raises DipgoError."""
         path = Path(path)
         manifest = read_manifest(path)
+        _check_listed(manifest, path)
         for name, record in manifest.files.items():
             _check_file(path / name, record, check_hashes)
-        _check_listed(manifest, path)
         return cls(path, manifest)
 
     @cached_property
@@ -41,8 +51,16 @@ class ExportDirectory:
 
     @cached_property
     def tables(self) -> Mapping[str, NDArray[np.generic]]:
-        """The plan's tables, each with one entry along its first axis for each stored row."""
-        return dict(load_file(self.path / CONSTANTS_FILE))
+        """The plan's tables, each with one entry along its first axis for each stored row.
+
+        Raises DipgoError where the file holds others.
+        """
+        path = self.path / CONSTANTS_FILE
+        try:
+            stored = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, str(error), "a safetensors file") from None
+        return {table.name: _check_table(table, stored, path) for table in self.plan.tables}
 
 
 def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
@@ -59,19 +77,32 @@ def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
         raise _damaged(path, f"sha256 {digest[:12]}…", f"sha256 {record.sha256[:12]}…")
 
 
+def _check_table(
+    table: Table, stored: Mapping[str, NDArray[np.generic]], path: Path
+) -> NDArray[np.generic]:
+    """Engines read rows by their address, so a table must be as large as the plan has it."""
+    array, shape = stored.get(table.name), (len(table.rows), *table.type.shape)
+    if array is None or array.shape != shape or array.nbytes != shape[0] * table.type.nbytes:
+        found = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
+        expected = f"{table.type.dtype}{list(shape)}, as the plan has it"
+        raise _damaged(path, f"{found} under {table.name}", expected)
+    return array
+
+
 def _check_listed(manifest: Manifest, path: Path) -> None:
-    """A graph that the manifest uses but does not list could be any file."""
-    graphs: Iterable[str] = [
+    """A file that the manifest uses but does not list could be any file."""
+    used: Iterable[str] = [
         *(segment.file for segment in manifest.segments),
         *(part.file for part in manifest.parts.values()),
+        *([manifest.tokenizer.file] if manifest.tokenizer else []),
+        COMBINE_FILE,
         CONSTANTS_FILE,
+        WEIGHTS_FILE,
     ]
-    for name in graphs:
+    for name in used:
         if name not in manifest.files:
             raise _damaged(path / name, "a file without a hash", "an entry under `files`")
 
 
 def _damaged(path: Path, found: str, expected: str) -> DipgoError:
-    return DipgoError(
-        str(path), found=found, expected=expected, remedy="the export is damaged: export again"
-    )
+    return DipgoError(str(path), found=found, expected=expected, remedy=REMEDY)

@@ -90,7 +90,10 @@ def _check_input(name: str, value: Any, kind: TensorType) -> NDArray[Any]:
     dtype = NUMPY_NAMES[kind.dtype]
     if kind.shape == () and isinstance(value, int | float):
         value = np.asarray(value, dtype)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        array = np.empty((), object)
     if array.shape != kind.shape or array.dtype != dtype:
         raise DipgoError(
             f"input {name}",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import dipgo
@@ -140,7 +141,8 @@ class _Export:
                 self._add_part(part)
         with self.progress(f"write {self.weights.nbytes / 1e9:.2f} GB of weights"):
             self._write_tensors()
-        tokenizer = save_tokenizer(self.source.pipeline, self.directory)
+        with _disk_errors():
+            tokenizer = save_tokenizer(self.source.pipeline, self.directory)
         with self.progress("hash the files"):
             content = records.encode(self._manifest(tokenizer))
         (self.directory / records.MANIFEST_FILE).write_bytes(content)
@@ -181,11 +183,9 @@ class _Export:
 
     def _write_tensors(self) -> None:
         tables = fill_tables(self.compiled.plan, self.compiled.traced)
-        try:
+        with _disk_errors():
             self.weights.write(self.directory / records.WEIGHTS_FILE)
             save_file(tables, self.directory / records.CONSTANTS_FILE)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
         state = next(one for one in self.compiled.plan.inputs if one.name == "latents")
         self.models[records.COMBINE_FILE] = combine_model(state.type)
         for file, model in self.models.items():
@@ -222,6 +222,18 @@ class _Export:
             tokenizer=tokenizer,
             files={path.name: _file_record(path) for path in sorted(self.directory.iterdir())},
         )
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Libraries in Rust have no OSError: they tell of a full disk in words."""
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        if told is None:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
 
 
 def _init_noise_sigma(scheduler: Any, steps: int) -> float:

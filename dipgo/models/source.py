@@ -106,7 +106,7 @@ def _hub_problem(name: str) -> str:
     except HFValidationError:
         raise _no_pipeline(name, "no directory of that name, nor can it be a Hub id") from None
     except Exception as error:  # of requests or httpx, whichever the Hub's client uses
-        return f"no directory of that name, and no such model from the Hub ({_first_line(error)})"
+        return f"no directory of that name, nor a model on the Hub ({type(error).__name__})"
     return ""
 
 

@@ -21,6 +21,15 @@ class SessionSettings:
     provider: str = "cpu"
     threads: int = 0
 
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise DipgoError(
+                "threads",
+                found=str(self.threads),
+                expected="0 or more",
+                remedy="0 takes every core",
+            )
+
 
 def check_provider(provider: str) -> None:
     """Raises DipgoError where the provider is unknown or not in the installed package."""
@@ -58,9 +67,17 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
     """A session of the graph at `path`; its weights lie beside it. Raises DipgoError."""
     runtime = _import_onnxruntime()
     wanted = PROVIDERS[settings.provider]
-    session: onnxruntime.InferenceSession = runtime.InferenceSession(
-        path, _options(settings), providers=[wanted]
-    )
+    try:
+        session: onnxruntime.InferenceSession = runtime.InferenceSession(
+            path, _options(settings), providers=[wanted]
+        )
+    except Exception as error:  # ONNX Runtime's own exceptions have no public name
+        raise DipgoError(
+            str(path),
+            found=f"what ONNX Runtime {runtime.__version__} cannot load: {error}",
+            expected="a graph of the export, with its weights beside it",
+            remedy="export again, or install a newer onnxruntime",
+        ) from error
     obtained = session.get_providers()
     if obtained[0] != wanted:
         raise DipgoError(
