@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
@@ -11,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from dipgo.cli import Parser, run_command, stage, whole_number
+from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
 from dipgo.engines import Runner, load
 from dipgo.json_file import write_text
 from dipgo.machine import describe_machine
@@ -59,11 +59,11 @@ def _export_dense_twin(export_dir: Path, model: str | None, out: Path) -> Path:
 
 
 def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str, Timing]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("runs", total=len(runners) * (warmup + repeats))
+    total = len(runners) * (warmup + repeats)
+    done = itertools.count(1)
+    with progress_bar(f"time {total} runs", total) as advance_to:
         return time_runners(
-            runners, warmup=warmup, repeats=repeats, on_run=lambda: progress.advance(task)
+            runners, warmup=warmup, repeats=repeats, on_run=lambda: advance_to(next(done))
         )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
+from rich.progress import Progress
 
 from dipgo.errors import DipgoError
 
@@ -85,3 +86,16 @@ def stage(description: str) -> Iterator[None]:
     else:
         print(description, file=sys.stderr, flush=True)
         yield
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that says how many of `total` are done; off a terminal it is silent."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(description, file=sys.stderr, flush=True)
+        yield lambda done: None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda done: progress.update(task, completed=done)

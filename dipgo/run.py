@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dipgo.cli import Parser, run_command, stage, whole_number
+from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
 from dipgo.errors import DipgoError
 from dipgo.staging import check_file_destination, staged_file
 
@@ -32,13 +32,15 @@ def main(arguments: list[str]) -> None:
         pipeline = Pipeline.from_export(
             options.out, provider=options.provider, threads=options.threads
         )
-    with stage(f"run {len(pipeline.runner.export.plan.steps)} steps"):
+    steps = len(pipeline.runner.export.plan.steps)
+    with progress_bar(f"run {steps} steps", steps) as advance_to:
         latents = pipeline(
             options.prompt,
             negative_prompt=options.negative_prompt,
             guidance_scale=options.guidance,
             seed=options.seed,
             output_type="latent",
+            on_step=lambda step: advance_to(step + 1),
         ).images
     times = pipeline.runner.times
     assert times is not None

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from dipgo.bench import make_report
-from dipgo.engines import load
-from dipgo.plan_cost import step_patterns
+from dipgo.engines import Runner, load
+from dipgo.plan_cost import evaluations, plan_cost, step_patterns
 from dipgo.timing import random_inputs, time_runners
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +71,8 @@ def _measure(folder: Path, guidance: bool, repeats: int) -> dict[str, Any]:
         "same_latents_twice": first.tobytes() == second.tobytes(),
         "finite": bool(np.isfinite(first).all()),
         "dense_seconds_a_step": per_step,
+        "dense_gflops": 2 * _dense_macs_a_step(runners["against"]) / per_step / 1e9,
+        "machine_gemm_gflops": _gemm_gflops(),
         "eager_seconds_a_step": eager,
         "engine_speedup_over_eager": eager / per_step,
     }
@@ -93,6 +95,23 @@ def _export(out: Path, guidance: bool, *options: str) -> dict[str, float]:
         "peak_gib": peak,
         "directory_over_weights": size / (4 * parameters),
     }
+
+
+def _dense_macs_a_step(runner: Runner) -> int:
+    cost = plan_cost(runner.export.plan)
+    return (cost.macs + cost.attention_macs) // evaluations(runner.export.plan)
+
+
+def _gemm_gflops(size: int = 4096, repeats: int = 5) -> float:
+    """What this machine does in one large f32 matrix product: no engine can do much better."""
+    import torch
+
+    matrix, seconds = torch.randn(size, size), []
+    for _ in range(repeats):
+        started = perf_counter()
+        matrix @ matrix
+        seconds.append(perf_counter() - started)
+    return 2 * size**3 / median(seconds) / 1e9
 
 
 def _eager_step(guidance: bool, repeats: int = 3) -> float:
