@@ -1,6 +1,8 @@
 """Unroll: BlockGraph, SubNet and sampler become a plan over all steps. docs/design.md, stage 5.
 
-A gated-off block is simply not called: its outputs keep the names they last had.
+A gated-off block is simply not called. With the backup `output` its outputs keep the names they
+last had; with `delta` its output is today's input plus what the block last added to its input;
+with `identity` it is the input.
 """
 
 from __future__ import annotations
@@ -41,14 +43,35 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             expected=f"{_ends(sampler.timesteps)} of {sampler.scheduler_class}",
             remedy="use the scheduler and the number of steps that the SubNet was made for",
         )
-    unsupported = sorted(set(subnet.backup) - {"output"})
-    if unsupported:
+    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
+        if backup != "output":
+            _check_has_carrier(graph, block, backup)
+
+
+def _check_has_carrier(graph: BlockGraph, block: str, backup: str) -> None:
+    (node,) = (one for one in graph.blocks if one.name == block)
+    if carrier(graph, node) is None:
+        outputs = " ".join(str(value.type) for value in node.outputs)
         raise DipgoError(
-            "SubNet, backup",
-            found=unsupported[0],
-            expected="output",
-            remedy="only the backup `output` can be unrolled",
+            f"SubNet, backup of {block}",
+            found=f"{backup} for a block with outputs {outputs}",
+            expected="one output, of the type of the hidden state that goes in",
+            remedy="use the backup `output` for this block",
         )
+
+
+def carrier(graph: BlockGraph, node: Node) -> str | None:
+    """The input that a block with one output adds to: the first it reads that the state made."""
+    made_by = {value.name: one for one in graph.nodes for value in one.outputs}
+    from_state = (
+        name
+        for name in node.inputs
+        if name in made_by and Dependence.STATE in made_by[name].dependence
+    )
+    first = next(from_state, None)
+    if first is None or [graph.types[first]] != [value.type for value in node.outputs]:
+        return None
+    return first
 
 
 def _ends(timesteps: tuple[float, ...]) -> str:
@@ -63,6 +86,8 @@ class _Unrolling:
         self.state = graph.input_of(Dependence.STATE).name
         self.timestep = graph.input_of(Dependence.TIMESTEP)
         self.column = {name: column for column, name in enumerate(subnet.blocks)}
+        self.backup = dict(zip(subnet.blocks, subnet.backup, strict=True))
+        self.deltas: dict[str, str] = {}
         self.bindings: dict[str, Operand] = {
             entry.value.name: Read(entry.value.name) for entry in graph.inputs
         }
@@ -81,6 +106,8 @@ class _Unrolling:
         for node in self.graph.nodes:
             if node.kind == "glue" or self.subnet.gates[row, self.column[node.name]]:
                 self._call(index, node)
+            else:
+                self._reuse(index, node)
         output = self.bindings[self.graph.output]
         assert isinstance(output, Read), "a prediction that depends on no state"
         self.outputs.append(output.name)
@@ -91,6 +118,34 @@ class _Unrolling:
         self.statements.append(Call(index, node.name, operands, results))
         for value, result in zip(node.outputs, results, strict=True):
             self.bindings[value.name] = Read(result)
+        if self.backup.get(node.name) == "delta":
+            entered = self._carried(node)
+            delta = f"{results[0]}.delta"
+            terms = ((1.0, results[0]), (-1.0, entered))
+            self.statements.append(Combine(index, delta, terms))
+            self.deltas[node.name] = delta
+
+    def _reuse(self, index: int, node: Node) -> None:
+        """Binds the outputs of a block whose gate is 0; `output` leaves them as they are."""
+        backup = self.backup[node.name]
+        if backup == "output":
+            return
+        (output,) = node.outputs
+        entered = self._carried(node)
+        if backup == "identity":
+            self.bindings[output.name] = Read(entered)
+            return
+        result = f"s{index}.{output.name}"
+        terms = ((1.0, entered), (1.0, self.deltas[node.name]))
+        self.statements.append(Combine(index, result, terms))
+        self.bindings[output.name] = Read(result)
+
+    def _carried(self, node: Node) -> str:
+        name = carrier(self.graph, node)
+        assert name is not None
+        operand = self.bindings[name]
+        assert isinstance(operand, Read)
+        return operand.name
 
     def _terms(self, terms: tuple[Term, ...]) -> tuple[tuple[float, str], ...]:
         return tuple((term.coefficient, self._source(term)) for term in terms)

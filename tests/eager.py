@@ -6,28 +6,42 @@ import copy
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from dipgo.subnet import SubNet
 from tests.zoo import Case
 
 
 class Gating:
-    """Forward hooks that return a block's last computed output while its gate is 0."""
+    """Forward hooks that return a block's backup while its gate is 0.
+
+    `output`: what it last computed. `delta`: its first argument plus what it last added to its
+    first argument. `identity`: its first argument.
+    """
 
     def __init__(self, denoiser: torch.nn.Module, subnet: SubNet) -> None:
         self.subnet, self.row = subnet, 0
         self.last: dict[str, Any] = {}
         modules = dict(denoiser.named_modules())
         self.handles = [
-            modules[name].register_forward_hook(self._hook(column, name))
+            modules[name].register_forward_hook(self._hook(column, name), with_kwargs=True)
             for column, name in enumerate(subnet.blocks)
         ]
 
     def _hook(self, column: int, name: str) -> Any:
-        def hook(module: torch.nn.Module, arguments: Any, output: Any) -> Any:
-            if self.subnet.gates[self.row, column]:
-                self.last[name] = output
-            return self.last[name]
+        backup = self.subnet.backup[column]
+
+        def hook(module: torch.nn.Module, arguments: Any, named: Any, output: Any) -> Any:
+            on = self.subnet.gates[self.row, column]
+            if backup == "output":
+                self.last[name] = output if on else self.last[name]
+                return self.last[name]
+            entered = arguments[0] if arguments else named["hidden_states"]
+            if on:
+                self.last[name] = _tensor(output) - entered
+                return output
+            result = entered + self.last[name] if backup == "delta" else entered
+            return tree_map(lambda tensor: result, output)
 
         return hook
 
@@ -37,6 +51,14 @@ class Gating:
     def __exit__(self, *error: object) -> None:
         for handle in self.handles:
             handle.remove()
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    """The only tensor of a block's output; a down block of one layer returns it twice."""
+    first: torch.Tensor
+    first, *rest = tree_leaves(output)
+    assert all(other is first for other in rest)
+    return first
 
 
 @torch.no_grad()

@@ -11,13 +11,15 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 
 from dipgo.engines import load
 from dipgo.export import export
+from dipgo.graph import BlockGraph
 from dipgo.manifest import read_manifest
 from dipgo.models.source import Source
 from dipgo.pipeline import Pipeline
 from dipgo.samplers import probe
 from dipgo.subnet import SubNet
+from dipgo.unroll import carrier
 from tests.eager import run_eagerly
-from tests.test_parity import relative_error
+from tests.test_parity import BACKUPS, relative_error
 from tests.zoo import CASES, ZOO, case
 
 TOLERANCE = 1e-3
@@ -33,7 +35,7 @@ def test_engines_equal_module_hooks(
 ) -> None:
     """Twenty random gate tables, each through ONNX and ONNX Runtime."""
     chosen, scheduler = case(name, grain, guidance), DDIMScheduler(clip_sample=False)
-    subnet = _random_subnet(chosen.traced.graph.blocks, scheduler, seed=CASES.index((name, grain)))
+    subnet = _random_subnet(chosen.traced.graph, scheduler, seed=CASES.index((name, grain)))
     source = Source("zoo", chosen.denoiser, ZOO[name].family, scheduler, 8, tokens=7)
     export(source, subnet, tmp_path / "out", guidance=guidance)
     found = load(tmp_path / "out").run({k: v.numpy() for k, v in chosen.inputs.items()})
@@ -44,12 +46,17 @@ def test_engines_equal_module_hooks(
     assert error < TOLERANCE
 
 
-def _random_subnet(blocks: tuple[object, ...], scheduler: object, seed: int) -> SubNet:
+def _random_subnet(graph: BlockGraph, scheduler: object, seed: int) -> SubNet:
+    """Half of the gates on; of every three blocks that can have them, one of each backup."""
     sampler = probe(scheduler, STEPS)
-    names = tuple(block.name for block in blocks)  # type: ignore[attr-defined]
+    names = tuple(block.name for block in graph.blocks)
+    backup = tuple(
+        BACKUPS[index % len(BACKUPS)] if carrier(graph, block) else "output"
+        for index, block in enumerate(graph.blocks)
+    )
     gates = np.random.default_rng(seed).random((STEPS, len(names))) < 0.5
     gates[0] = True
-    return SubNet(STEPS, sampler.timesteps, names, gates, ("output",) * len(names))
+    return SubNet(STEPS, sampler.timesteps, names, gates, backup)
 
 
 @pytest.fixture(scope="module")

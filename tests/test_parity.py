@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -22,12 +22,14 @@ from dipgo.passes import run_passes
 from dipgo.plan_text import parse_plan
 from dipgo.samplers import probe
 from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.unroll import carrier, unroll
 from tests.eager import run_eagerly
 from tests.zoo import CASES, Case, case
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""
+
+BACKUPS = ("output", "delta", "identity")
 
 SCHEDULERS = {
     "ddim": DDIMScheduler(clip_sample=False, steps_offset=1),
@@ -44,25 +46,33 @@ SCHEDULERS = {
 class Drawn:
     """A model, a scheduler and a SubNet with random gates."""
 
-    case: Case
-    scheduler: object
-    subnet: SubNet
+    case: Case = field(repr=False)
+    scheduler: object = field(repr=False)
+    subnet: SubNet = field(repr=False)
+    label: str
 
 
 @st.composite
 def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
-    chosen = case(*draw(st.sampled_from(CASES)), guidance=draw(st.booleans()))
+    name, grain = draw(st.sampled_from(CASES))
+    chosen = case(name, grain, guidance=draw(st.booleans()))
     scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
     steps = draw(st.integers(4, 7))
     sampler = probe(scheduler, steps)
-    blocks = [block.name for block in chosen.traced.graph.blocks]
+    graph = chosen.traced.graph
+    blocks = [block.name for block in graph.blocks]
     share = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     gates = generator.random((len(sampler.timesteps), len(blocks))) < share
     gates[0] = True
-    subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, ("output",) * len(blocks))
-    return Drawn(chosen, scheduler, subnet)
+    backup = tuple(
+        draw(st.sampled_from(BACKUPS if carrier(graph, block) else BACKUPS[:1]))
+        for block in graph.blocks
+    )
+    subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, backup)
+    rows = " ".join("".join("01"[int(gate)] for gate in row) for row in gates)
+    return Drawn(chosen, scheduler, subnet, f"{name} {grain} {type(scheduler).__name__} {rows}")
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -186,8 +186,7 @@ class _Export:
         with _disk_errors():
             self.weights.write(self.directory / records.WEIGHTS_FILE)
             save_file(tables, self.directory / records.CONSTANTS_FILE)
-        state = next(one for one in self.compiled.plan.inputs if one.name == "latents")
-        self.models[records.COMBINE_FILE] = combine_model(state.type)
+        self.models[records.COMBINE_FILE] = combine_model()
         for file, model in self.models.items():
             ir.save(model, self.directory / file)
         for path in self.directory.iterdir():

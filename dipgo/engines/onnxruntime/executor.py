@@ -137,7 +137,7 @@ class _Memory:
         self._rows = {table.name: (table.type.nbytes, table.rows) for table in plan.tables}
         self._offsets = {slot.value: slot.offset for slot in plan.slots}
         self._constants: dict[float, Block] = {}
-        self._scratch: dict[int, Block] = {}
+        self._scratch: dict[tuple[int, TensorType], Block] = {}
 
     def address(self, name: str) -> int:
         """The address of a value; the result is kept apart, to be read when all is done."""
@@ -162,8 +162,8 @@ class _Memory:
         return block.address()
 
     def scratch(self, index: int, kind: TensorType) -> int:
-        """One of two buffers, by turns, for the partial sums of long combinations."""
-        block = self._scratch.get(index % 2)
-        if block is None:
-            block = self._scratch[index % 2] = Block.empty(kind, self._device)
-        return block.address()
+        """One of two buffers of a type, by turns, for the partial sums of long combinations."""
+        key = (index % 2, kind)
+        if key not in self._scratch:
+            self._scratch[key] = Block.empty(kind, self._device)
+        return self._scratch[key].address()
