@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -64,9 +65,12 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code."""
+    """Runs a command and returns its exit code; libraries' warnings are not for its users."""
     try:
-        main(sys.argv[1:] if arguments is None else arguments)
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            main(sys.argv[1:] if arguments is None else arguments)
     except DipgoError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
