@@ -13,12 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import prod
+from typing import TypeAlias
 
 import torch
 from torch import fx
 
 from dipgo.errors import DipgoError
 from dipgo.graph import Dependence
+
+Home: TypeAlias = str | tuple[int, Dependence]
+"""A block's name; or, of a piece of glue, the blocks before it (a bit each) and its dependence."""
 
 
 @dataclass
@@ -80,44 +84,38 @@ def _owners(
     dependence: Mapping[fx.Node, Dependence],
 ) -> dict[fx.Node, str]:
     """The block or piece of glue of every node."""
-    bit = {block: 1 << index for index, block in enumerate(blocks)}
+    bit: dict[Home, int] = {block: 1 << index for index, block in enumerate(blocks)}
     before: dict[fx.Node, int] = {}
-    owner: dict[fx.Node, str] = {}
-    pieces: dict[tuple[int, Dependence], list[fx.Node]] = {}
+    home: dict[fx.Node, Home] = {}
     calls: dict[str, str] = {}
     for node in computed:
-        sources = [source for source in node.all_input_nodes if source in before]
-        before[node] = 0
-        for source in sources:
-            before[node] |= before[source] | bit.get(owner.get(source, ""), 0)
         if node.target is operator.getitem:
             # An element of a list belongs where the list is made: lists do not cross edges.
-            (source,) = node.all_input_nodes
-            before[node] = before[source]
-            if source in owner:
-                owner[node] = owner[source]
-                continue
-        block = _block_of(node, bit, prefix, calls)
-        if block:
-            owner[node] = block
-            _check_convex(block, bit, sources, owner, before)
-        else:
-            pieces.setdefault((before[node], dependence[node]), []).append(node)
-    for name, nodes in _name_pieces(pieces, prefix).items():
-        owner.update((node, name) for node in nodes)
-    for node in computed:
-        if node.target is operator.getitem:
-            owner[node] = owner[node.all_input_nodes[0]]
-    return owner
+            (made,) = node.all_input_nodes
+            before[node], home[node] = before[made], home[made]
+            continue
+        before[node] = 0
+        for source in (one for one in node.all_input_nodes if one in before):
+            before[node] |= before[source] | bit.get(home[source], 0)
+        block = _block_of(node, blocks, prefix, calls)
+        home[node] = block or (before[node], dependence[node])
+        if block and any(
+            home[source] != block and before[source] & bit[block]
+            for source in node.all_input_nodes
+            if source in before
+        ):
+            raise _not_convex(block)
+    names = _name_pieces(home, prefix)
+    return {node: names.get(place, str(place)) for node, place in home.items()}
 
 
 def _block_of(
-    node: fx.Node, bit: Mapping[str, int], prefix: str, calls: dict[str, str]
+    node: fx.Node, blocks: Sequence[str], prefix: str, calls: dict[str, str]
 ) -> str | None:
     """The block whose module the node ran in; refuses a module that runs a second time."""
     for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
         block = str(path).split("@")[0].removeprefix(prefix)
-        if block in bit:
+        if block in blocks:
             if calls.setdefault(block, key) != key:
                 raise DipgoError(
                     f"block {block}",
@@ -129,36 +127,30 @@ def _block_of(
     return None
 
 
-def _check_convex(
-    block: str,
-    bit: Mapping[str, int],
-    sources: Sequence[fx.Node],
-    owner: Mapping[fx.Node, str],
-    before: Mapping[fx.Node, int],
-) -> None:
-    for source in sources:
-        if owner.get(source) != block and before[source] & bit[block]:
-            raise DipgoError(
-                f"block {block}",
-                found=f"an input ({source.name}) that is computed from its own output",
-                expected="a block whose inputs are known before it starts",
-                remedy="choose a block around it, or one inside it",
-            )
+def _not_convex(block: str) -> DipgoError:
+    return DipgoError(
+        f"block {block}",
+        found="an input that is computed from its own output",
+        expected="a block whose inputs are known before it starts",
+        remedy="choose a block around it, or one inside it",
+    )
 
 
-def _name_pieces(
-    pieces: Mapping[tuple[int, Dependence], list[fx.Node]], prefix: str
-) -> dict[str, list[fx.Node]]:
+def _name_pieces(home: Mapping[fx.Node, Home], prefix: str) -> dict[Home, str]:
     """Names each piece after the module that its nodes ran in."""
-    named: dict[str, list[fx.Node]] = {}
-    for nodes in pieces.values():
+    pieces: dict[Home, list[fx.Node]] = {}
+    for node, place in home.items():
+        if not isinstance(place, str):
+            pieces.setdefault(place, []).append(node)
+    named: dict[str, Home] = {}
+    for place, nodes in pieces.items():
         base = f"glue.{_shared_module(nodes, prefix)}"
         name, count = base, 1
         while name in named:
             count += 1
             name = f"{base}.{count}"
-        named[name] = nodes
-    return named
+        named[name] = place
+    return {place: name for name, place in named.items()}
 
 
 def _shared_module(nodes: Sequence[fx.Node], prefix: str) -> str:

@@ -379,7 +379,7 @@ def test_a_disk_that_is_full_half_way(pipeline: Path, damaged: Path, refused: Re
 
 def test_folders_made_for_out_go_again(tmp_path: Path) -> None:
     with (
-        pytest.raises(DipgoError, match="found .+File too large.+; expected .+; free some space"),
+        pytest.raises(DipgoError, match=r"found .+File too large.+; expected .+; free some space"),
         _files_of_at_most(1000),
         staged_directory(tmp_path / "a" / "b" / "out", force=False) as folder,
     ):
