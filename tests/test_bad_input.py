@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline
 
 import dipgo.bench
 import dipgo.engines
@@ -30,6 +31,7 @@ from dipgo.gate_pickle import import_gate_pickle
 from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from dipgo.staging import staged_directory
 from tests.tiny_pipeline import save_tiny_pipeline
+from tests.zoo import ZOO
 
 BLOCKS = [*(f"down_blocks.{i}" for i in range(4)), "mid_block"]
 SUBNET: dict[str, Any] = {
@@ -48,6 +50,16 @@ SUBNET: dict[str, Any] = {
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A good pipeline."""
     return save_tiny_pipeline(tmp_path_factory.mktemp("bad_input") / "pipeline")
+
+
+@pytest.fixture(scope="session")
+def tiny_dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline around another denoiser."""
+    path = tmp_path_factory.mktemp("dit") / "pipeline"
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, sample_size=8)
+    pipeline = DiTPipeline(ZOO["dit"].build(), vae, DDIMScheduler(clip_sample=False))
+    pipeline.save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -616,13 +628,19 @@ BENCHES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "no folder": (["--json", "{tmp}/no/x.json"], ("no/x.json", "no such folder", "exists", "make")),
     "against nothing": (["--against", "{tmp}/no"], (MANIFEST_FILE, "No such file", "the manifest")),
     "against dense": (["--against", "dense"], ("--against dense", "pipeline", "--model M", "say")),
+    "against another's twin": (
+        ["--against", "dense", "--model", "{tiny_dit}"],
+        ("--against dense", "DiTTransformer2DModel", "UNet2DConditionModel", "name the model"),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BENCHES)
-def test_arguments_of_bench(name: str, exported: Path, tmp_path: Path, refused: Refused) -> None:
+def test_arguments_of_bench(
+    name: str, exported: Path, tiny_dit: Path, tmp_path: Path, refused: Refused
+) -> None:
     options, fragments = BENCHES[name]
-    given = [option.format(tmp=tmp_path) for option in options]
+    given = [option.format(tmp=tmp_path, tiny_dit=tiny_dit) for option in options]
     refused(dipgo.bench.main, [exported, *given], *fragments)
 
 

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from dipgo.engines import load
 from dipgo.export import export
 from dipgo.graph import BlockGraph
-from dipgo.manifest import read_manifest
+from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source
 from dipgo.pipeline import Pipeline
 from dipgo.samplers import probe

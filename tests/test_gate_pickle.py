@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dipgo.errors import DipgoError
 from dipgo.gate_pickle import import_gate_pickle
@@ -32,12 +33,11 @@ BLOCKS = ("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_bloc
 
 
 def as_tensor(pair: list[float]) -> Any:
-    return pytest.importorskip("torch").tensor(pair)
+    return torch.tensor(pair)
 
 
 def as_half_slice(pair: list[float]) -> Any:
     """A pair that is a strided view into a longer half-precision storage."""
-    torch = pytest.importorskip("torch")
     return torch.tensor([9.0, pair[0], 9.0, pair[1], 9.0], dtype=torch.float16)[1:4:2]
 
 
@@ -196,7 +196,6 @@ def test_nothing_runs(
 
 
 def test_nothing_runs_within_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     inner = io.BytesIO()
     torch.save(Call(os.system, "touch ran"), inner, _use_new_zipfile_serialization=False)
@@ -207,7 +206,6 @@ def test_nothing_runs_within_a_tensor(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
     storage = torch.zeros(4).storage()
     for offset, size, stride in ((3, (2,), (1,)), (0, (2,), (-1,)), (0, (10**9,), (0,))):
         hooks: collections.OrderedDict[Any, Any] = collections.OrderedDict()

@@ -19,7 +19,7 @@ ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 LAYERS = {
     "data": """
         errors json_file staging noise patterns recurrence sampler
-        graph plan plan_check plan_text plan_cost manifest
+        graph plan plan_check plan_text plan_cost manifest manifest_file manifest_plan
         subnet subnet_check subnet_file safe_pickle gate_pickle
         """,
     "models": """

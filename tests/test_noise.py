@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dipgo.errors import DipgoError
 from dipgo.noise import initial_noise
@@ -11,7 +12,6 @@ SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**6
 
 
 def assert_like_torch(seed: int, shape: tuple[int, ...]) -> None:
-    torch = pytest.importorskip("torch")
     generator = torch.Generator("cpu").manual_seed(seed)
     wanted = torch.randn(shape, generator=generator, dtype=torch.float32).numpy()
     noise = initial_noise(seed, shape)

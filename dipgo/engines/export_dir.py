@@ -21,9 +21,9 @@ from dipgo.manifest import (
     WEIGHTS_FILE,
     FileRecord,
     Manifest,
-    plan_of,
-    read_manifest,
 )
+from dipgo.manifest_file import read_manifest
+from dipgo.manifest_plan import plan_of
 from dipgo.plan import Plan, Table
 
 

@@ -24,6 +24,8 @@ from dipgo.export.compile import DENSE, Compiled, compile_plan, read_schedule
 from dipgo.export.lower import OPSET, lower
 from dipgo.export.parts import Part, parts_of, save_tokenizer
 from dipgo.export.weights import WeightStore
+from dipgo.manifest_file import encode
+from dipgo.manifest_plan import program_record, segment_records, tensor_records
 from dipgo.models.family import Geometry
 from dipgo.models.source import Source, load_source
 from dipgo.plan import Callee
@@ -144,7 +146,7 @@ class _Export:
         with _disk_errors():
             tokenizer = save_tokenizer(self.source.pipeline, self.directory)
         with self.progress("hash the files"):
-            content = records.encode(self._manifest(tokenizer))
+            content = encode(self._manifest(tokenizer))
         (self.directory / records.MANIFEST_FILE).write_bytes(content)
 
     def _add_segment(self, callee: Callee) -> None:
@@ -176,9 +178,8 @@ class _Export:
         self.weights.collect(model, dict(part.module.state_dict()), part.name)
         file = f"{part.name}.onnx"
         self.models[file] = model
-        tensors = records.tensor_records
         self.parts[part.name] = records.PartRecord(
-            file, tensors((part.input,)), tensors((part.output,))
+            file, tensor_records((part.input,)), tensor_records((part.output,))
         )
 
     def _write_tensors(self) -> None:
@@ -213,10 +214,10 @@ class _Export:
             opset=OPSET,
             batch=self.geometry.batch,
             guidance=self.geometry.guidance,
-            inputs=records.tensor_records(plan.inputs),
-            outputs=records.tensor_records((replace(result, name="latents"),)),
-            segments=records.segment_records(plan),
-            program=records.program_record(plan),
+            inputs=tensor_records(plan.inputs),
+            outputs=tensor_records((replace(result, name="latents"),)),
+            segments=segment_records(plan),
+            program=program_record(plan),
             parts=self.parts,
             tokenizer=tokenizer,
             files={path.name: _file_record(path) for path in sorted(self.directory.iterdir())},

@@ -7,8 +7,9 @@ from pathlib import Path
 from dipgo.errors import DipgoError
 from dipgo.export.api import Progress, export
 from dipgo.graph import TensorType
-from dipgo.manifest import Manifest, read_manifest
-from dipgo.models.source import load_source
+from dipgo.manifest import Manifest
+from dipgo.manifest_file import read_manifest
+from dipgo.models.source import Source, load_source
 
 
 def export_dense_twin(export_dir: Path, model: str | None, out: Path, progress: Progress) -> Path:
@@ -18,12 +19,14 @@ def export_dense_twin(export_dir: Path, model: str | None, out: Path, progress: 
     """
     manifest = read_manifest(export_dir)
     model = model or manifest.model.source
-    _check_model(manifest, model)
+    _check_is_found(manifest, model)
     latents = next(one for one in manifest.inputs if one.name == "latents")
     *_, height, width = TensorType.parse(latents.type).shape
-    scale = load_source(model).pixels_per_latent
+    source = load_source(model)
+    _check_same_model(manifest, source)
+    scale = source.pixels_per_latent
     return export(
-        model,
+        source,
         "dense",
         out,
         steps=manifest.program.num_inference_steps,
@@ -36,11 +39,23 @@ def export_dense_twin(export_dir: Path, model: str | None, out: Path, progress: 
     )
 
 
-def _check_model(manifest: Manifest, model: str) -> None:
+def _check_is_found(manifest: Manifest, model: str) -> None:
     if model == manifest.model.source and not model.startswith("arch:"):
         raise DipgoError(
             "--against dense",
             found=f"an export of the pipeline {model}, without its path",
             expected="--model M",
             remedy="say where the pipeline is",
+        )
+
+
+def _check_same_model(manifest: Manifest, source: Source) -> None:
+    found = (source.model_class, source.config_sha256)
+    expected = (manifest.model.class_name, manifest.model.config_sha256)
+    if found != expected:
+        raise DipgoError(
+            "--against dense",
+            found=f"{found[0]} of configuration {found[1][:12]}… in {source.name}",
+            expected=f"{expected[0]} of configuration {expected[1][:12]}…, as was exported",
+            remedy="name the model that the export was made of",
         )
