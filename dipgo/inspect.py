@@ -60,7 +60,7 @@ def _show_export(path: Path, console: Console, with_plan: bool) -> None:
         "MACs kept": f"{cost.kept:.4f}, with attention {cost.kept_with_attention:.4f}",
         "weights": f"{manifest.files[WEIGHTS_FILE].nbytes / MIB:.1f} MiB",
         "directory": f"{sum(file.nbytes for file in manifest.files.values()) / MIB:.1f} MiB",
-        "arena": f"{plan.arena_nbytes / MIB:.2f} MiB "
+        "cache": f"{plan.arena_nbytes / MIB:.2f} MiB "
         f"(lower bound {lower_bound_nbytes(plan) / MIB:.2f} MiB)",
     }
     for name, fact in facts.items():
