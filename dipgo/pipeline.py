@@ -21,6 +21,8 @@ from dipgo.noise import initial_noise
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+GUIDANCE_SCALE = 7.5
+"""As diffusers' Stable Diffusion pipelines have it."""
 OutputType = Literal["pil", "np", "latent"]
 
 
@@ -59,7 +61,7 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | Sequence[str] = "",
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int = 0,
         latents: NDArray[np.float32] | None = None,
         output_type: OutputType = "pil",
@@ -67,19 +69,32 @@ class Pipeline:
     ) -> PipelineOutput:
         """Pictures of the prompts.
 
+        `guidance_scale` is GUIDANCE_SCALE unless given; an export without guidance takes none.
         `seed` gives the noise that `torch.Generator("cpu").manual_seed(seed)` gives diffusers;
         `latents` f32[N, C, h, w], of unit variance, takes its place. Raises DipgoError.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         negatives = _as_many(negative_prompt, len(prompts))
+        scale = self._scale(guidance_scale, negatives)
         noise = self._noise(seed, len(prompts)) if latents is None else latents
         noise = noise * np.float32(self.manifest.sampler.init_noise_sigma)
         batches = [
-            self._run(prompts[part], negatives[part], noise[part], guidance_scale, on_step)
+            self._run(prompts[part], negatives[part], noise[part], scale, on_step)
             for part in self._batches(len(prompts))
         ]
         states = np.concatenate(batches)[: len(prompts)]
         return PipelineOutput(self._output(states, output_type))
+
+    def _scale(self, given: float | None, negatives: list[str]) -> float:
+        """The guidance scale; refuses what an export without guidance would have to ignore."""
+        if not self.manifest.guidance and (given is not None or any(negatives)):
+            raise DipgoError(
+                str(self.runner.export.path),
+                found="a guidance scale or a negative prompt for an export without guidance",
+                expected="neither",
+                remedy="leave them out, or export without --no-guidance",
+            )
+        return GUIDANCE_SCALE if given is None else given
 
     def _noise(self, seed: int, count: int) -> NDArray[np.float32]:
         shape = self.runner.inputs["latents"].shape[1:]

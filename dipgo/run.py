@@ -66,7 +66,7 @@ def _parser() -> Parser:
         default=0,
         help="of the initial noise, as with diffusers (0)",
     )
-    add("--guidance", type=float, default=7.5, help="guidance scale (7.5)")
+    add("--guidance", type=float, metavar="SCALE", help="guidance scale (7.5)")
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add("--provider", default="cpu", help="cpu or cuda (cpu)")

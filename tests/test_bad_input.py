@@ -621,6 +621,17 @@ def test_a_disk_that_is_full_after_the_run(
     assert _tree(tmp_path) == {out: b"what was there"}
 
 
+@pytest.mark.parametrize("option", [["--guidance", "5"], ["--negative-prompt", "a circle"]])
+def test_an_export_without_guidance_takes_none(
+    option: list[str], pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(pipeline, "dense", tmp_path / "plain", steps=1, guidance=False)
+    given = [tmp_path / "plain", *PROMPT, *option, "--latents", tmp_path / "out.npy"]
+    assert run_command(dipgo.run.main, list(map(str, given))) == 2
+    assert "for an export without guidance; expected neither; leave" in capsys.readouterr().err
+    assert not (tmp_path / "out.npy").exists()
+
+
 BENCHES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "warmup": (["--warmup", "-1"], ("--warmup", "'-1'", "at least 0", "--help")),
     "repeats": (["--repeats", "0"], ("--repeats", "'0'", "at least 1", "--help")),
