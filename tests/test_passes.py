@@ -136,3 +136,13 @@ def test_live_ranges_end_where_a_value_is_last_read() -> None:
     positions = [str(getattr(s, "callee", "combine")) for s in fuse_steps(plan).statements]
     assert positions[ranges["s0.down0:0"].last] == "up0"
     assert ranges["s0.down0:0"].last > ranges["s0.down0:1"].last
+
+
+def test_who_reads_a_block_that_is_passed_by_is_in_another_segment() -> None:
+    """With `identity`, up0 reads what down0 makes under the name of mid: no edge of the graph."""
+    made = replace(subnet("111", "101", "101"), backup=("output", "identity", "output"))
+    plan = run_passes(unroll(UNET, made, euler(3)))
+    segment = {member: callee.name for callee in plan.callees for member in callee.members}
+    assert segment["down0"] != segment["up0"]
+    last = plan.calls[-1]
+    assert Read("s2.down0:1") in last.operands

@@ -41,18 +41,20 @@ def _calls_by_callee(plan: Plan) -> dict[str, dict[int, Call]]:
 
 def _group(called: list[Callee], calls: dict[str, dict[int, Call]]) -> list[list[str]]:
     """Callees (in topological order) in groups of equal steps whose quotient graph is acyclic."""
-    sources = _sources_within_steps(calls)
+    sources, renamed = _sources_within_steps(called, calls)
     groups: list[list[str]] = []
     group_of: dict[str, int] = {}
     ancestors: list[set[int]] = []
     for callee in called:
         parents = {group_of[source] for source in sources[callee.name]}
+        apart = {group_of[source] for source in renamed[callee.name]}
         steps = calls[callee.name].keys()
         home = next(
             (
                 index
                 for index in reversed(range(len(groups)))
                 if calls[groups[index][0]].keys() == steps
+                and index not in apart
                 and not any(index in ancestors[parent] for parent in parents - {index})
             ),
             None,
@@ -75,23 +77,31 @@ def _add_ancestors(ancestors: list[set[int]], home: int, parents: set[int]) -> N
             known |= before
 
 
-def _sources_within_steps(calls: dict[str, dict[int, Call]]) -> dict[str, set[str]]:
-    """For every callee those that it reads from within a step; caches impose no order."""
+def _sources_within_steps(
+    called: list[Callee], calls: dict[str, dict[int, Call]]
+) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """For every callee those that it reads from within a step; caches impose no order.
+
+    Then those of them whose value it knows by another name: a block whose backup is `identity`
+    passes on its input, which is then not an edge of the graph that a segment is cut from.
+    """
     writer = {
-        (call.step, result): name
-        for name, by_step in calls.items()
-        for call in by_step.values()
-        for result in call.results
+        (step, result): (callee.name, value.name)
+        for callee in called
+        for step, call in calls[callee.name].items()
+        for result, value in zip(call.results, callee.outputs, strict=True)
     }
-    return {
-        name: {
-            writer[call.step, read]
-            for call in by_step.values()
-            for read in reads(call)
-            if (call.step, read) in writer
-        }
-        for name, by_step in calls.items()
-    }
+    sources: dict[str, set[str]] = {callee.name: set() for callee in called}
+    renamed: dict[str, set[str]] = {callee.name: set() for callee in called}
+    for callee in called:
+        for step, call in calls[callee.name].items():
+            for operand, value in zip(call.operands, callee.inputs, strict=True):
+                if isinstance(operand, Read) and (step, operand.name) in writer:
+                    source, name = writer[step, operand.name]
+                    sources[callee.name].add(source)
+                    if name != value.name:
+                        renamed[callee.name].add(source)
+    return sources, renamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +118,8 @@ class _Segment:
     def of(cls, name: str, members: list[dict[int, Call]], plan: Plan) -> _Segment:
         """`members` holds, for every member in topological order, its calls by step."""
         steps = list(members[0])
-        inputs = _external_inputs(members, steps)
+        callees = {callee.name: callee for callee in plan.callees}
+        inputs = _external_inputs(members, steps, callees)
         outputs = _external_outputs(members, steps, plan)
         first = [by_step[steps[0]].callee for by_step in members]
         by_name = dict(zip(first, members, strict=True))
@@ -137,11 +148,11 @@ class _Segment:
 
 
 def _external_inputs(
-    members: list[dict[int, Call]], steps: list[int]
+    members: list[dict[int, Call]], steps: list[int], callees: dict[str, Callee]
 ) -> tuple[tuple[str, int], ...]:
-    """One (member, operand index) for every distinct operand that no member computes."""
+    """One (member, operand index) for every value of the graph that no member computes."""
     own = {step: _results(members, step) for step in steps}
-    seen: dict[tuple[Operand, ...], tuple[str, int]] = {}
+    seen: dict[tuple[str, tuple[Operand, ...]], tuple[str, int]] = {}
     for by_step in members:
         calls = [by_step[step] for step in steps]
         for index, operands in enumerate(zip(*(call.operands for call in calls), strict=True)):
@@ -151,7 +162,8 @@ def _external_inputs(
             }
             assert len(internal) == 1, f"{calls[0].callee}: an operand both inside and outside"
             if internal == {False}:
-                seen.setdefault(operands, (calls[0].callee, index))
+                name = callees[calls[0].callee].inputs[index].name
+                seen.setdefault((name, operands), (calls[0].callee, index))
     return tuple(seen.values())
 
 
