@@ -31,25 +31,23 @@ class Traced:
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters, buffers and constants by the name of their placeholder in the program."""
-        signature, program = self.program.graph_signature, self.program
-        stored = {**program.constants, **program.state_dict}
-        names = {
-            **signature.inputs_to_lifted_tensor_constants,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_parameters,
-        }
-        return {placeholder: stored[name] for placeholder, name in names.items()}
+        stored = {**self.program.constants, **self.program.state_dict}
+        return {placeholder: stored[name] for placeholder, name in self._stored_names.items()}
 
     @cached_property
     def tensor_names(self) -> dict[str, str]:
         """For every such placeholder the tensor's name in the denoiser's state dict."""
+        return {key: name.removeprefix(self.prefix) for key, name in self._stored_names.items()}
+
+    @cached_property
+    def _stored_names(self) -> dict[str, str]:
+        """For every such placeholder the tensor's name in the program."""
         signature = self.program.graph_signature
-        names = {
+        return {
             **signature.inputs_to_lifted_tensor_constants,
             **signature.inputs_to_buffers,
             **signature.inputs_to_parameters,
         }
-        return {key: name.removeprefix(self.prefix) for key, name in names.items()}
 
     def module(
         self, members: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
