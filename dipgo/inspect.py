@@ -1,35 +1,152 @@
-"""`python -m dipgo.inspect SUBNET|OUT`."""
+"""`python -m dipgo.inspect SUBNET|OUT|PLAN`."""
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from dipgo.cli import Parser, run_command
+from dipgo.cli import Parser, run_command, stage
 from dipgo.engines.export_dir import ExportDirectory
+from dipgo.errors import DipgoError
+from dipgo.export.packages import export_packages
 from dipgo.manifest import WEIGHTS_FILE
-from dipgo.passes.allocate_slots import lower_bound_nbytes
+from dipgo.passes import PlanSize, find_passes, plan_size, run_passes
+from dipgo.passes.allocate_slots import lower_bound_nbytes, naive_nbytes
+from dipgo.plan import Plan
 from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
+from dipgo.plan_file import is_plan_file, read_plan
+from dipgo.request_arguments import add_request_arguments, pass_names, request_options
 from dipgo.subnet import SubNet
 
 MIB = 1 << 20
 
 
 def main(arguments: list[str]) -> None:
-    """Shows a SubNet file, or an export directory."""
-    parser = Parser("dipgo.inspect", description="Shows a SubNet, or the plan of an export.")
-    parser.add_argument("path", metavar="SUBNET|OUT", type=Path)
-    parser.add_argument("--no-plan", action="store_true", help="leave out the plan's text")
-    options = parser.parse_args(arguments)
+    """Shows a SubNet file, an export directory, or a plan and what the passes make of it."""
+    options = _parser().parse_args(arguments)
     console = Console(soft_wrap=True, highlight=False)
-    if options.path.is_dir():
-        _show_export(options.path, console, with_plan=not options.no_plan)
+    path = Path(options.path)
+    if path.is_dir():
+        _show_export(path, options, console)
+    elif is_plan_file(path):
+        _show_passes(_passes_on_file(path, options), options, console)
+    elif options.model:
+        _show_passes(_passes_on_model(options), options, console)
     else:
-        _show_subnet(SubNet.load(options.path), console)
+        _refuse_passes(options, "a SubNet without a model")
+        _show_subnet(SubNet.load(path), console)
+
+
+def _parser() -> Parser:
+    parser = Parser("dipgo.inspect", description="Shows a SubNet, an export, or a plan's text.")
+    parser.add_argument("path", metavar="SUBNET|OUT|PLAN", help="with --model also the word dense")
+    parser.add_argument("--no-plan", action="store_true", help="leave out the plan's text")
+    parser.add_argument("--model", metavar="M", help="compile the SubNet for this model")
+    add_request_arguments(parser)
+    parser.add_argument(
+        "--print-between-passes", action="store_true", help="show the plan after each pass"
+    )
+    return parser
+
+
+def _refuse_passes(options: Namespace, found: str) -> None:
+    """An option that would do nothing is an error."""
+    for name in ("passes", "print_between_passes"):
+        if getattr(options, name):
+            raise DipgoError(
+                f"--{name.replace('_', '-')}",
+                found=found,
+                expected="a plan's text, or a SubNet with --model",
+                remedy="add --model M, or leave the option out",
+            )
+
+
+@dataclass
+class _History:
+    """The plan before the passes, named `unroll` or `file`, and after each."""
+
+    plans: list[tuple[str, Plan]] = field(default_factory=list)
+
+    def add(self, name: str, plan: Plan) -> None:
+        """Called by the pass manager."""
+        self.plans.append((name, plan))
+
+
+def _passes_on_file(path: Path, options: Namespace) -> _History:
+    history = _History()
+    plan = read_plan(path)
+    history.add("file", plan)
+    chosen = find_passes(pass_names(options)) if options.passes else ()
+    run_passes(plan, chosen, history.add)
+    return history
+
+
+def _passes_on_model(options: Namespace) -> _History:
+    with export_packages():
+        from dipgo.export.compile import compile_plan
+        from dipgo.export.prepare import Request, prepare
+    history = _History()
+    chosen = find_passes(pass_names(options))
+    request = Request(options.path, **request_options(options))
+    prepared = prepare(options.model, request, stage)
+    with stage("trace, unroll, run the passes"):
+        compile_plan(prepared.source, prepared.schedule, prepared.geometry, chosen, history.add)
+    return history
+
+
+def _show_passes(history: _History, options: Namespace, console: Console) -> None:
+    plan = history.plans[-1][1]
+    for name, one in history.plans if options.print_between_passes else ():
+        console.print(Text(f"# after {name}\n{one}\n"))
+    if not options.print_between_passes and not options.no_plan:
+        console.print(Text(str(plan)))
+    console.print()
+    console.print(_savings([(name, plan_size(one)) for name, one in history.plans]), width=110)
+    if plan.slots:
+        console.print(_cache(plan))
+
+
+def _savings(sizes: Sequence[tuple[str, PlanSize]]) -> Table:
+    """A line for each pass: what the plan calls, computes and keeps, and the change.
+
+    The parameters are those of what the loop calls, in millions.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("after", no_wrap=True)
+    for column in ("callees", "calls", "GMACs", "loop Mparams", "cache MiB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    before = sizes[0][1]
+    for name, size in sizes:
+        table.add_row(
+            name,
+            _change(size.callees, before.callees, "d"),
+            _change(size.calls, before.calls, "d"),
+            _change(size.macs / 1e9, before.macs / 1e9, ".3f"),
+            _change(size.loop_parameters / 1e6, before.loop_parameters / 1e6, ".3f"),
+            _change(size.cache_nbytes / MIB, before.cache_nbytes / MIB, ".2f"),
+        )
+        before = size
+    return table
+
+
+def _change(after: float, before: float, form: str) -> str:
+    change = after - before
+    return f"{after:{form}} ({change:+{form}})" if change else f"{after:{form}}"
+
+
+def _cache(plan: Plan) -> str:
+    arena, bound, naive = plan.arena_nbytes, lower_bound_nbytes(plan), naive_nbytes(plan)
+    return (
+        f"cache {arena / MIB:.2f} MiB: lower bound {bound / MIB:.2f} MiB "
+        f"(+{arena / bound - 1:.2%}), without reuse {naive / MIB:.2f} MiB"
+    )
 
 
 def _show_subnet(subnet: SubNet, console: Console) -> None:
@@ -38,10 +155,11 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     console.print(f"steps {subnet.num_inference_steps}   gates kept {subnet.kept:.4f}")
 
 
-def _show_export(path: Path, console: Console, with_plan: bool) -> None:
+def _show_export(path: Path, options: Namespace, console: Console) -> None:
+    _refuse_passes(options, "an export, whose passes have run")
     export = ExportDirectory.open(path)
     plan, manifest = export.plan, export.manifest
-    if with_plan:
+    if not options.no_plan:
         console.print(Text(str(plan)))
     rows = {step.row: step for step in plan.steps}
     _show_gates(
@@ -60,11 +178,10 @@ def _show_export(path: Path, console: Console, with_plan: bool) -> None:
         "MACs kept": f"{cost.kept:.4f}, with attention {cost.kept_with_attention:.4f}",
         "weights": f"{manifest.files[WEIGHTS_FILE].nbytes / MIB:.1f} MiB",
         "directory": f"{sum(file.nbytes for file in manifest.files.values()) / MIB:.1f} MiB",
-        "cache": f"{plan.arena_nbytes / MIB:.2f} MiB "
-        f"(lower bound {lower_bound_nbytes(plan) / MIB:.2f} MiB)",
     }
     for name, fact in facts.items():
         console.print(f"{name:12} {fact}")
+    console.print(_cache(plan))
 
 
 def _show_gates(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from dipgo.plan import Combine, Operand, Plan, TableRow, reads
+from dipgo.plan import Combine, Leaf, Operand, Plan, Stack, TableRow, reads
 from dipgo.tables import fill_tables
 from dipgo.trace import Traced
 
@@ -21,21 +21,29 @@ def interpret(plan: Plan, traced: Traced, inputs: Mapping[str, torch.Tensor]) ->
     last_read = {name: position for position, s in enumerate(plan.statements) for name in reads(s)}
     values = dict(inputs)
 
-    def fetch(operand: Operand) -> torch.Tensor:
-        if isinstance(operand, TableRow):
-            return tables[operand.table][rows[operand.table].index(operand.row)]
-        return values[operand.name]
+    def fetch(leaf: Leaf) -> torch.Tensor:
+        if isinstance(leaf, TableRow):
+            return tables[leaf.table][rows[leaf.table].index(leaf.row)]
+        return values[leaf.name]
 
     for position, statement in enumerate(plan.statements):
         if isinstance(statement, Combine):
             values[statement.result] = combine(statement, values)
         else:
-            results = modules[statement.callee](*map(fetch, statement.operands))
-            values.update(zip(statement.results, results, strict=True))
+            for lane in range(statement.width):
+                operands = (_of_lane(operand, lane) for operand in statement.operands)
+                results = modules[statement.callee](*map(fetch, operands))
+                names = (lanes[lane] for lanes in statement.outputs)
+                values.update(zip(names, results, strict=True))
         for name in reads(statement):
             if last_read[name] == position and name != plan.result:
                 values.pop(name, None)
     return values[plan.result]
+
+
+def _of_lane(operand: Operand, lane: int) -> Leaf:
+    """What a lane of a call reads: the oracle runs the lanes of a batch one by one."""
+    return operand.lanes[lane] if isinstance(operand, Stack) else operand
 
 
 def combine(statement: Combine, values: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -40,7 +40,11 @@ One: TypeAlias = Annotated[list[TensorRecord], Meta(min_length=1, max_length=1)]
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One ONNX graph; `members` are the blocks and glue that it computes."""
+    """One ONNX graph; `members` are the blocks and glue that it computes.
+
+    The inputs in `stacked`, if any, and then all outputs, have a leading axis: an entry a lane.
+    Types and costs are those of one lane.
+    """
 
     name: str
     file: FileName
@@ -50,6 +54,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     macs: Count
     attention_macs: Count
     parameters: Count
+    stacked: list[str]
 
 
 class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,9 +76,12 @@ class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CallRecord(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="call", tag_field="op"
 ):
-    """Run a segment. Operands are `%value` or `table[row]`; results are values."""
+    """Run a segment, at a step or, with a step of -1, in the prologue; results are values.
 
-    step: Count
+    Operands are `%value`, `table[row]` or, for a stacked input, `{lane lane …}` of these.
+    """
+
+    step: Annotated[int, Meta(ge=-1)]
     segment: str
     operands: list[str]
     results: list[str]
@@ -106,6 +114,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocks: list[str]
     steps: Annotated[list[StepRecord], Meta(min_length=1)]
     inputs: list[TensorRecord]
+    state: str
     tables: list[TableRecord]
     statements: list[CallRecord | CombineRecord]
     result: str

@@ -18,10 +18,12 @@ from dipgo.plan import (
     Call,
     Callee,
     Combine,
+    Leaf,
     Operand,
     Plan,
     Read,
     Slot,
+    Stack,
     Statement,
     Step,
     Table,
@@ -46,6 +48,7 @@ def segment_records(plan: Plan) -> list[SegmentRecord]:
             macs=callee.macs,
             attention_macs=callee.attention_macs,
             parameters=callee.parameters,
+            stacked=list(callee.stacked),
         )
         for callee in plan.callees
     ]
@@ -59,6 +62,7 @@ def program_record(plan: Plan) -> ProgramRecord:
         blocks=list(plan.blocks),
         steps=[StepRecord(step.timestep, step.row, step.gates) for step in plan.steps],
         inputs=tensor_records(plan.inputs),
+        state=plan.state,
         tables=[TableRecord(one.name, str(one.type), list(one.rows)) for one in plan.tables],
         statements=[_statement_record(statement) for statement in plan.statements],
         result=plan.result,
@@ -84,6 +88,7 @@ def plan_of(manifest: Manifest) -> Plan:
         blocks=tuple(program.blocks),
         steps=tuple(Step(one.timestep, one.row, one.gates) for one in program.steps),
         inputs=_values(program.inputs),
+        state=program.state,
         tables=tuple(
             Table(one.name, TensorType.parse(one.type), tuple(one.rows)) for one in program.tables
         ),
@@ -107,6 +112,7 @@ def _callee(record: SegmentRecord) -> Callee:
         macs=record.macs,
         attention_macs=record.attention_macs,
         parameters=record.parameters,
+        stacked=tuple(record.stacked),
     )
 
 
@@ -119,6 +125,12 @@ def _statement(record: CallRecord | CombineRecord) -> Statement:
 
 
 def _operand(text: str) -> Operand:
+    if text.startswith("{"):
+        return Stack(tuple(map(_leaf, text.strip("{}").split())))
+    return _leaf(text)
+
+
+def _leaf(text: str) -> Leaf:
     if text.startswith("%"):
         return Read(text[1:])
     table, row = text.removesuffix("]").rsplit("[", 1)

@@ -1,9 +1,11 @@
 """Partition of an exported graph into blocks and glue.
 
-A node that ran inside a block's module belongs to the block; a constant belongs to whatever
-reads it; every other node is glue. Glue nodes form one piece if the same blocks lie before them
-and they depend on the same kinds of input. Both only grow along an edge, so the pieces and the
-blocks have no cycle among them.
+A node that ran inside a block's module and depends on the state belongs to the block; a constant
+belongs to whatever reads it; every other node is glue. What depends on the timestep or the prompt
+alone is glue even inside a block: no gate decides about it, and it need not be in the denoising
+loop. Glue nodes form one piece if the same blocks lie before them and they depend on the same
+kinds of input. Both only grow along an edge, so the pieces and the blocks have no cycle among
+them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ from dipgo.graph import Dependence
 
 Home: TypeAlias = str | tuple[int, Dependence]
 """A block's name; or, of a piece of glue, the blocks before it (a bit each) and its dependence."""
+
+_INPUT_ONLY = {
+    Dependence.TIMESTEP: "timestep",
+    Dependence.PROMPT: "prompt",
+    Dependence.TIMESTEP | Dependence.PROMPT: "prompt_timestep",
+}
+"""Names of the pieces that do not depend on the state: one of each kind, for the whole model."""
 
 
 @dataclass
@@ -98,6 +107,8 @@ def _owners(
         for source in (one for one in node.all_input_nodes if one in before):
             before[node] |= before[source] | bit.get(home[source], 0)
         block = _block_of(node, blocks, prefix, calls)
+        if Dependence.STATE not in dependence[node]:
+            block = None
         home[node] = block or (before[node], dependence[node])
         if block and any(
             home[source] != block and before[source] & bit[block]
@@ -137,14 +148,14 @@ def _not_convex(block: str) -> DipgoError:
 
 
 def _name_pieces(home: Mapping[fx.Node, Home], prefix: str) -> dict[Home, str]:
-    """Names each piece after the module that its nodes ran in."""
-    pieces: dict[Home, list[fx.Node]] = {}
+    """Names each piece after what it depends on, or after the module that its nodes ran in."""
+    pieces: dict[tuple[int, Dependence], list[fx.Node]] = {}
     for node, place in home.items():
         if not isinstance(place, str):
             pieces.setdefault(place, []).append(node)
     named: dict[str, Home] = {}
     for place, nodes in pieces.items():
-        base = f"glue.{_shared_module(nodes, prefix)}"
+        base = f"glue.{_INPUT_ONLY.get(place[1]) or _shared_module(nodes, prefix)}"
         name, count = base, 1
         while name in named:
             count += 1
@@ -203,8 +214,8 @@ def _check_all_present(result: Partition) -> None:
         if block not in result.members:
             raise DipgoError(
                 f"block {block}",
-                found="a module that computes nothing",
-                expected="a module with operations that depend on the inputs",
+                found="a module that computes nothing from the state",
+                expected="a module with operations that depend on the state",
                 remedy="leave it out of the blocks",
             )
 

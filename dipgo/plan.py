@@ -4,7 +4,13 @@
     statement  = call | combine
     call       : results = callee(operands)       one execution of a block, glue or segment
     combine    : result  = sum of coefficient * value     the sampler's arithmetic
-    operand    = %value | table[row]              a row of a table is known when exporting
+    operand    = leaf | {leaf …}                  a stack has one entry for each lane of a call
+    leaf       = %value | table[row]              a row of a table is known when exporting
+
+Statements of the step PROLOGUE come first and run once per prompt. A call of a callee with
+`stacked` inputs computes several independent calls at once, one a lane: such an input is a stack,
+the other operands are shared by all lanes, and every output is a result for each lane. The lanes
+of a stack, like those of an output, lie side by side in memory.
 
 A value keeps its name for as long as anything reads it: caching is naming. A slot is the
 range of bytes of the arena in which a value lives from the statement that writes it to the
@@ -13,6 +19,7 @@ last that reads it. `dipgo.plan_text` prints and parses plans, `dipgo.plan_check
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -40,7 +47,23 @@ class TableRow:
         return f"{self.table}[{self.row}]"
 
 
-Operand: TypeAlias = Read | TableRow
+Leaf: TypeAlias = Read | TableRow
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """An operand with one entry for each lane of the call, side by side in memory."""
+
+    lanes: tuple[Leaf, ...]
+
+    def __str__(self) -> str:
+        return f"{{{' '.join(map(str, self.lanes))}}}"
+
+
+Operand: TypeAlias = Leaf | Stack
+
+PROLOGUE = -1
+"""The step of statements that run once per prompt, before s0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +88,9 @@ class Table:
 class Callee:
     """What a call runs: a node of the BlockGraph, or a segment of several (`members`).
 
-    Inputs and outputs carry the names that their values have in the BlockGraph.
+    Inputs and outputs carry the names that their values have in the BlockGraph, and the types of
+    one lane. `stacked` names the inputs that have an entry for each lane; none where calls are
+    not batched. Costs are those of one lane.
     """
 
     name: str
@@ -75,16 +100,39 @@ class Callee:
     macs: int
     attention_macs: int
     parameters: int
+    stacked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One execution of a callee at step `step`."""
+    """One execution of a callee at step `step`, or at PROLOGUE.
+
+    `results` has the lanes of the first output, then those of the second, and so on.
+    """
 
     step: int
     callee: str
     operands: tuple[Operand, ...]
     results: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of lanes."""
+        stacks = (operand for operand in self.operands if isinstance(operand, Stack))
+        return next((len(stack.lanes) for stack in stacks), 1)
+
+    @property
+    def outputs(self) -> tuple[tuple[str, ...], ...]:
+        """For each output of the callee its results, one a lane."""
+        width = self.width
+        return tuple(
+            self.results[first : first + width] for first in range(0, len(self.results), width)
+        )
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The operands, those of stacks one by one."""
+        return tuple(leaf for operand in self.operands for leaf in leaves(operand))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +158,17 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A static execution of all steps. `slots` is empty until `allocate_slots` has run."""
+    """A static execution of all steps. `slots` is empty until `allocate_slots` has run.
+
+    `state` names the input that is the initial noise; the other inputs belong to the prompt.
+    """
 
     name: str
     num_inference_steps: int
     blocks: tuple[str, ...]
     steps: tuple[Step, ...]
     inputs: tuple[Value, ...]
+    state: str
     tables: tuple[Table, ...]
     callees: tuple[Callee, ...]
     statements: tuple[Statement, ...]
@@ -139,11 +191,23 @@ class Plan:
         return print_plan(self)
 
 
+def leaves(operand: Operand) -> tuple[Leaf, ...]:
+    """The lanes of a stack, or the operand itself."""
+    return operand.lanes if isinstance(operand, Stack) else (operand,)
+
+
+def map_leaves(operand: Operand, change: Callable[[Leaf], Leaf]) -> Operand:
+    """The operand with `change` applied to it, or to each lane of a stack."""
+    if isinstance(operand, Stack):
+        return Stack(tuple(map(change, operand.lanes)))
+    return change(operand)
+
+
 def reads(statement: Statement) -> tuple[str, ...]:
     """Names of the values that a statement reads, repeated as often as it reads them."""
     if isinstance(statement, Combine):
         return tuple(name for _, name in statement.terms)
-    return tuple(operand.name for operand in statement.operands if isinstance(operand, Read))
+    return tuple(leaf.name for leaf in statement.leaves if isinstance(leaf, Read))
 
 
 def writes(statement: Statement) -> tuple[str, ...]:
@@ -159,14 +223,20 @@ def value_types(plan: Plan) -> dict[str, TensorType]:
         if isinstance(statement, Combine):
             types[statement.result] = types[statement.terms[0][1]]
         else:
-            outputs = callees[statement.callee].outputs
-            types.update((n, v.type) for n, v in zip(statement.results, outputs, strict=True))
+            for value, names in zip(
+                callees[statement.callee].outputs, statement.outputs, strict=True
+            ):
+                types.update(dict.fromkeys(names, value.type))
     return types
 
 
 def calls_by_step(plan: Plan) -> dict[int, list[Call]]:
-    """Calls grouped by the step that executes them; fully reused steps are absent."""
+    """Calls grouped by the step that executes them; fully reused steps are absent.
+
+    Those of the prologue, which belong to no step, are left out.
+    """
     grouped: dict[int, list[Call]] = {}
     for call in plan.calls:
-        grouped.setdefault(call.step, []).append(call)
+        if call.step != PROLOGUE:
+            grouped.setdefault(call.step, []).append(call)
     return grouped

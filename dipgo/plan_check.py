@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from dipgo.graph import TensorType
-from dipgo.plan import Call, Callee, Combine, Plan, Read, Statement, reads, value_types, writes
+from dipgo.plan import (
+    PROLOGUE,
+    Call,
+    Callee,
+    Combine,
+    Leaf,
+    Plan,
+    Read,
+    Slot,
+    Stack,
+    Statement,
+    Table,
+    TableRow,
+    reads,
+    value_types,
+    writes,
+)
 
 
 class InvalidPlanError(ValueError):
@@ -12,27 +30,20 @@ class InvalidPlanError(ValueError):
 
 def verify(plan: Plan) -> Plan:
     """Returns the plan unchanged, or raises InvalidPlanError."""
-    defined = {value.name for value in plan.inputs}
     callees = {callee.name: callee for callee in plan.callees}
-    tables = {table.name: table for table in plan.tables}
-    step = 0
-    for statement in plan.statements:
-        _require(statement.step >= step, statement, "a step that has already ended")
-        step = statement.step
-        for name in reads(statement):
-            _require(name in defined, statement, f"a read of %{name}, which nothing earlier writes")
-        for name in writes(statement):
-            _require(name not in defined, statement, f"a second definition of %{name}")
-            defined.add(name)
-        if isinstance(statement, Call):
-            _require(statement.callee in callees, statement, "an undeclared callee")
-            _check_signature(statement, callees[statement.callee])
-    if plan.result not in defined:
-        raise InvalidPlanError(f"return: %{plan.result} is never written")
+    _check_definitions(plan)
+    for call in plan.calls:
+        _require(call.callee in callees, call, "an undeclared callee")
+        _check_signature(call, callees[call.callee])
     types = value_types(plan)
-    rows = {name: (table.type, set(table.rows)) for name, table in tables.items()}
+    tables = {table.name: table for table in plan.tables}
+    lanes = _lanes(plan)
     for statement in plan.statements:
-        _check_types(statement, types, rows, callees)
+        if isinstance(statement, Combine):
+            _check_terms(statement, types)
+        else:
+            _check_operands(statement, callees[statement.callee], types, tables)
+            _check_stacks(statement, tables, lanes)
     if plan.slots:
         _check_slots(plan, types)
     return plan
@@ -40,47 +51,140 @@ def verify(plan: Plan) -> Plan:
 
 def _require(condition: bool, statement: Statement, problem: str) -> None:
     if not condition:
-        raise InvalidPlanError(f"s{statement.step}, {_describe(statement)}: {problem}")
+        raise InvalidPlanError(f"{describe(statement)}: {problem}")
 
 
-def _describe(statement: Statement) -> str:
-    return statement.callee if isinstance(statement, Call) else f"%{statement.result}"
+def describe(statement: Statement) -> str:
+    """Step and call, as they are named in messages: `s3, up0`."""
+    step = "prologue" if statement.step == PROLOGUE else f"s{statement.step}"
+    return f"{step}, {statement.callee if isinstance(statement, Call) else f'%{statement.result}'}"
+
+
+def _check_definitions(plan: Plan) -> None:
+    """Every value is written once, and before it is read; steps follow one another."""
+    defined = {value.name for value in plan.inputs}
+    if plan.state not in defined:
+        raise InvalidPlanError(f"state: %{plan.state} is no input")
+    step = PROLOGUE
+    for statement in plan.statements:
+        _require(statement.step >= step, statement, "a step that has already ended")
+        step = statement.step
+        for name in reads(statement):
+            if name not in defined:
+                raise InvalidPlanError(
+                    f"{describe(statement)}: a read of %{name}, {_where_written(plan, name)}"
+                )
+        for name in writes(statement):
+            _require(name not in defined, statement, f"a second definition of %{name}")
+            defined.add(name)
+    if plan.result not in defined:
+        raise InvalidPlanError(f"return: %{plan.result} is never written")
+
+
+def _where_written(plan: Plan, name: str) -> str:
+    """Why a value is not there yet: nothing writes it, a later call does, or there is a cycle."""
+    writer = next((one for one in plan.statements if name in writes(one)), None)
+    if writer is None:
+        return "which nothing earlier writes"
+    cycle = _cycle(plan, writer)
+    if cycle:
+        return f"a cycle: {' <- '.join(map(describe, cycle))}"
+    return f"which nothing earlier writes, only {describe(writer)}"
+
+
+def _cycle(plan: Plan, start: Statement) -> list[Statement]:
+    """Statements, each of which reads what the next one writes, from `start` back to it."""
+    writer = {name: one for one in plan.statements for name in writes(one)}
+    found: dict[int, list[Statement]] = {id(start): [start]}
+    pending = [start]
+    while pending:
+        path = found[id(pending.pop())]
+        for source in (writer[name] for name in reads(path[-1]) if name in writer):
+            if source is start:
+                return [*path, start]
+            if id(source) not in found:
+                found[id(source)] = [*path, source]
+                pending.append(source)
+    return []
 
 
 def _check_signature(call: Call, callee: Callee) -> None:
     arity = (len(call.operands), len(call.results))
-    expected = (len(callee.inputs), len(callee.outputs))
+    expected = (len(callee.inputs), len(callee.outputs) * call.width)
     _require(arity == expected, call, f"{arity} operands and results; {expected} declared")
-
-
-def _check_types(
-    statement: Statement,
-    types: dict[str, TensorType],
-    rows: dict[str, tuple[TensorType, set[int]]],
-    callees: dict[str, Callee],
-) -> None:
-    if isinstance(statement, Combine):
-        for _, name in statement.terms:
-            _require(
-                types[name] == types[statement.result],
-                statement,
-                f"%{name} is {types[name]}, the result {types[statement.result]}",
-            )
-        return
-    for operand, value in zip(statement.operands, callees[statement.callee].inputs, strict=True):
-        expected = value.type
-        if isinstance(operand, Read):
-            found = types[operand.name]
+    for operand, value in zip(call.operands, callee.inputs, strict=True):
+        if isinstance(operand, Stack):
+            _require(value.name in callee.stacked, call, f"a stack for %{value.name}, not stacked")
+            _require(len(operand.lanes) == call.width, call, "stacks of different widths")
         else:
-            known = operand.table in rows and operand.row in rows[operand.table][1]
-            _require(known, statement, f"{operand}, a row that no table holds")
-            found = rows[operand.table][0]
-        _require(found == expected, statement, f"{operand} is {found}, expected {expected}")
+            _require(value.name not in callee.stacked, call, f"no stack for %{value.name}")
+
+
+def _check_terms(combine: Combine, types: dict[str, TensorType]) -> None:
+    for _, name in combine.terms:
+        _require(
+            types[name] == types[combine.result],
+            combine,
+            f"%{name} is {types[name]}, the result {types[combine.result]}",
+        )
+
+
+def _check_operands(
+    call: Call, callee: Callee, types: dict[str, TensorType], tables: dict[str, Table]
+) -> None:
+    for operand, value in zip(call.operands, callee.inputs, strict=True):
+        for leaf in operand.lanes if isinstance(operand, Stack) else (operand,):
+            if isinstance(leaf, Read):
+                found = types[leaf.name]
+            else:
+                known = leaf.table in tables and leaf.row in tables[leaf.table].rows
+                _require(known, call, f"{leaf}, a row that no table holds")
+                found = tables[leaf.table].type
+            _require(found == value.type, call, f"{leaf} is {found}, expected {value.type}")
+
+
+Lane = tuple[int, int, int]
+"""Which statement writes a value, as which of its outputs, in which lane."""
+
+
+def _lanes(plan: Plan) -> dict[str, Lane]:
+    return {
+        name: (position, output, lane)
+        for position, statement in enumerate(plan.statements)
+        if isinstance(statement, Call)
+        for output, names in enumerate(statement.outputs)
+        for lane, name in enumerate(names)
+    }
+
+
+def _check_stacks(call: Call, tables: dict[str, Table], lanes: dict[str, Lane]) -> None:
+    """The lanes of a stack must lie side by side."""
+    for stack in (one for one in call.operands if isinstance(one, Stack)):
+        for first, second in pairwise(stack.lanes):
+            _require(
+                _adjacent(first, second, tables, lanes),
+                call,
+                f"{first} and {second}, which do not lie side by side, in a stack",
+            )
+
+
+def _adjacent(first: Leaf, second: Leaf, tables: dict[str, Table], lanes: dict[str, Lane]) -> bool:
+    if isinstance(first, TableRow) and isinstance(second, TableRow):
+        rows = tables[first.table].rows
+        return first.table == second.table and rows.index(first.row) + 1 == rows.index(second.row)
+    if isinstance(first, Read) and isinstance(second, Read):
+        position, output, lane = lanes.get(first.name, (-1, -1, -1))
+        return lanes.get(second.name) == (position, output, lane + 1)
+    return False
 
 
 def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
     """Walks the plan with the arena in hand: a write may not touch a value still to be read."""
     slots = {slot.value: slot for slot in plan.slots}
+    written = {name for statement in plan.statements for name in writes(statement)}
+    for slot in plan.slots:
+        if slot.value not in written:
+            raise InvalidPlanError(f"slot of %{slot.value}: no statement writes it")
     last_read = {plan.result: len(plan.statements)}
     for position, statement in enumerate(plan.statements):
         for name in reads(statement):
@@ -93,9 +197,25 @@ def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
             slot = slots[name]
             _require(slot.nbytes >= types[name].nbytes, statement, f"%{name} exceeds its slot")
             for other in live:
-                disjoint = (
-                    slots[other].offset + slots[other].nbytes <= slot.offset
-                    or slot.offset + slot.nbytes <= slots[other].offset
+                _require(
+                    _disjoint(slots[other], slot),
+                    statement,
+                    f"%{name} overwrites %{other}, which is still read",
                 )
-                _require(disjoint, statement, f"%{name} overwrites %{other}, which is still read")
             live.add(name)
+        if isinstance(statement, Call):
+            _check_lanes_are_adjacent(statement, slots)
+
+
+def _disjoint(one: Slot, other: Slot) -> bool:
+    return one.offset + one.nbytes <= other.offset or other.offset + other.nbytes <= one.offset
+
+
+def _check_lanes_are_adjacent(call: Call, slots: dict[str, Slot]) -> None:
+    for names in call.outputs:
+        for first, second in pairwise(names):
+            _require(
+                slots[first].offset + slots[first].nbytes == slots[second].offset,
+                call,
+                f"%{first} and %{second}, lanes of one output, in slots that are not side by side",
+            )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from dipgo.plan import Plan
+from dipgo.plan import PROLOGUE, Call, Plan, TableRow, calls_by_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +30,46 @@ class PlanCost:
 
 
 def plan_cost(plan: Plan) -> PlanCost:
-    """Row 0 of a SubNet computes everything, so a plan's callees make up the dense denoiser."""
+    """Row 0 of a SubNet computes everything, so a plan's callees make up the dense denoiser.
+
+    A dense plan calls each at every step; what is hoisted out of the loop, and depends on no
+    timestep, once.
+    """
     callees = {callee.name: callee for callee in plan.callees}
-    called = [callees[call.callee] for call in plan.calls]
-    steps = len(plan.steps)
+    lanes = [(callees[call.callee], call.width) for call in plan.calls]
+    once = {call.callee for call in plan.calls if call.step == PROLOGUE and not _has_rows(call)}
+    dense = [(one, 1 if one.name in once else len(plan.steps)) for one in plan.callees]
     return PlanCost(
-        macs=sum(callee.macs for callee in called),
-        attention_macs=sum(callee.attention_macs for callee in called),
-        dense_macs=steps * sum(callee.macs for callee in plan.callees),
-        dense_attention_macs=steps * sum(callee.attention_macs for callee in plan.callees),
+        macs=sum(callee.macs * width for callee, width in lanes),
+        attention_macs=sum(callee.attention_macs * width for callee, width in lanes),
+        dense_macs=sum(callee.macs * times for callee, times in dense),
+        dense_attention_macs=sum(callee.attention_macs * times for callee, times in dense),
     )
 
 
+def _has_rows(call: Call) -> bool:
+    return any(isinstance(leaf, TableRow) for leaf in call.leaves)
+
+
 def evaluations(plan: Plan) -> int:
-    """Steps at which anything is called."""
-    return len({call.step for call in plan.calls})
+    """Steps whose prediction is computed: each is a lane of every callee that all steps need."""
+    lanes: Counter[str] = Counter()
+    for calls in calls_by_step(plan).values():
+        for call in calls:
+            lanes[call.callee] += call.width
+    return max(lanes.values(), default=0)
 
 
 def block_calls(plan: Plan) -> int:
-    """Executions of blocks (not of glue) over all steps."""
+    """Executions of blocks (not of glue) over all steps; each lane of a batch is one."""
     blocks = set(plan.blocks)
     inside = {
         callee.name: len(blocks.intersection(callee.members or (callee.name,)))
         for callee in plan.callees
     }
-    return sum(inside[call.callee] for call in plan.calls)
+    return sum(inside[call.callee] * call.width for call in plan.calls)
 
 
 def step_patterns(plan: Plan) -> int:
     """Distinct sets of callees among the steps that call any."""
-    by_step: dict[int, set[str]] = {}
-    for call in plan.calls:
-        by_step.setdefault(call.step, set()).add(call.callee)
-    return len({frozenset(names) for names in by_step.values()})
+    return len({frozenset(call.callee for call in calls) for calls in calls_by_step(plan).values()})

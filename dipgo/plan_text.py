@@ -6,26 +6,31 @@ Deterministic, without ids, paths or times, so that it serves as golden file and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dipgo.graph import TensorType, Value
 from dipgo.plan import (
+    PROLOGUE,
     Call,
     Callee,
     Combine,
+    Leaf,
     Operand,
     Plan,
     Read,
     Slot,
+    Stack,
     Statement,
     Step,
     Table,
     TableRow,
-    calls_by_step,
     reads,
     value_types,
     writes,
 )
+from dipgo.plan_cost import evaluations
 
 MIB = 1 << 20
 
@@ -39,7 +44,7 @@ def _header(plan: Plan) -> Iterator[str]:
     gates = "".join({step.row: step.gates for step in plan.steps}.values())
     yield f"plan {plan.name} num_inference_steps={plan.num_inference_steps}"
     yield (
-        f"# steps={len(plan.steps)} evaluations={len(calls_by_step(plan))} "
+        f"# steps={len(plan.steps)} evaluations={evaluations(plan)} "
         f"blocks={len(plan.blocks)} gates={gates.count('1')}/{len(gates)} "
         f"calls={len(plan.calls)} slots={len({(s.offset, s.nbytes) for s in plan.slots})} "
         f"arena={plan.arena_nbytes / MIB:.2f} MiB"
@@ -50,6 +55,7 @@ def _declarations(plan: Plan) -> Iterator[str]:
     yield f"blocks {' '.join(plan.blocks)}".rstrip()
     for value in plan.inputs:
         yield f"input %{value.name} {value.type}"
+    yield f"state %{plan.state}"
     for table in plan.tables:
         yield f"table {table.name} {table.type} rows={','.join(map(str, table.rows))}"
     for callee in plan.callees:
@@ -60,6 +66,8 @@ def _declarations(plan: Plan) -> Iterator[str]:
         )
         if callee.members:
             yield f"  members {' '.join(callee.members)}"
+        if callee.stacked:
+            yield f"  stacked {' '.join(callee.stacked)}"
 
 
 def _values(values: tuple[Value, ...]) -> str:
@@ -77,6 +85,10 @@ def _body(plan: Plan) -> Iterator[str]:
     for statement in plan.statements:
         statements.setdefault(statement.step, []).append(statement)
     lives = _lives(plan)
+    if PROLOGUE in statements:
+        yield "prologue"
+        for statement in statements.pop(PROLOGUE):
+            yield f"  {_statement(statement, slots)}{_comment(statement, types, lives)}"
     for index, step in enumerate(plan.steps):
         yield f"s{index} t={step.timestep!r} row={step.row} {step.gates}".rstrip()
         for statement in statements.pop(index, []):
@@ -103,12 +115,25 @@ def _comment(statement: Statement, types: dict[str, TensorType], lives: dict[str
 
 
 def _statement(statement: Statement, slots: dict[str, Slot]) -> str:
-    names = writes(statement)
-    results = " ".join(f"%{name}{_slot(slots[name]) if name in slots else ''}" for name in names)
+    results = _results(statement, slots)
     if isinstance(statement, Combine):
         terms = " + ".join(f"{coefficient!r}*%{name}" for coefficient, name in statement.terms)
         return f"{results} = {terms}"
     return f"{results} = {statement.callee}({' '.join(map(str, statement.operands))})"
+
+
+def _results(statement: Statement, slots: dict[str, Slot]) -> str:
+    """The names that a statement defines, the lanes of an output of a batched call in braces."""
+    names = [f"%{name}{_slot(slots[name]) if name in slots else ''}" for name in writes(statement)]
+    if isinstance(statement, Combine) or not _is_batched(statement):
+        return " ".join(names)
+    width = statement.width
+    outputs = (names[first : first + width] for first in range(0, len(names), width))
+    return " ".join(f"{{{' '.join(lanes)}}}" for lanes in outputs)
+
+
+def _is_batched(call: Call) -> bool:
+    return any(isinstance(operand, Stack) for operand in call.operands)
 
 
 def _slot(slot: Slot) -> str:
@@ -141,7 +166,7 @@ class _Parser:
     """Reads one line at a time; the first word says what it declares."""
 
     def __init__(self) -> None:
-        self.name, self.num_inference_steps, self.result = "", 0, ""
+        self.name, self.num_inference_steps, self.state, self.result = "", 0, "", ""
         self.blocks: tuple[str, ...] = ()
         self.steps: list[Step] = []
         self.inputs: list[Value] = []
@@ -149,7 +174,7 @@ class _Parser:
         self.callees: list[Callee] = []
         self.statements: list[Statement] = []
         self.slots: list[Slot] = []
-        self.at_end = False
+        self.step = PROLOGUE
 
     def plan(self) -> Plan:
         return Plan(
@@ -158,6 +183,7 @@ class _Parser:
             blocks=self.blocks,
             steps=tuple(self.steps),
             inputs=tuple(self.inputs),
+            state=self.state,
             tables=tuple(self.tables),
             callees=tuple(self.callees),
             statements=tuple(self.statements),
@@ -167,14 +193,16 @@ class _Parser:
 
     def line(self, code: str) -> None:
         word, _, rest = code.strip().partition(" ")
-        if word in ("plan", "blocks", "input", "table", "callee", "members", "return"):
+        if word in _DECLARATIONS:
             getattr(self, f"_{word}")(rest.strip())
         elif word.startswith("macs="):
             self._costs(code)
+        elif word == "prologue":
+            self.step = PROLOGUE
         elif word == "end":
-            self.at_end = True
+            self.step = len(self.steps)
         elif code.startswith("s"):
-            self._step(code)
+            self._begin_step(code)
         else:
             self.statements.append(self._statement(code))
 
@@ -189,6 +217,9 @@ class _Parser:
         name, type_text = rest.split(" ")
         self.inputs.append(Value(_after(name, "%"), TensorType.parse(type_text)))
 
+    def _state(self, rest: str) -> None:
+        self.state = _after(rest, "%")
+
     def _table(self, rest: str) -> None:
         name, type_text, rows = rest.split(" ")
         numbers = tuple(int(row) for row in _after(rows, "rows=").split(",") if row)
@@ -202,34 +233,40 @@ class _Parser:
 
     def _costs(self, code: str) -> None:
         costs = {key: int(number) for key, number in (word.split("=") for word in code.split())}
-        last = self.callees[-1]
-        self.callees[-1] = Callee(last.name, last.members, last.inputs, last.outputs, **costs)
+        self.callees[-1] = replace(
+            self.callees[-1],
+            macs=costs["macs"],
+            attention_macs=costs["attention_macs"],
+            parameters=costs["parameters"],
+        )
 
     def _members(self, rest: str) -> None:
-        last = self.callees[-1]
-        costs = (last.macs, last.attention_macs, last.parameters)
-        self.callees[-1] = Callee(last.name, tuple(rest.split()), last.inputs, last.outputs, *costs)
+        self.callees[-1] = replace(self.callees[-1], members=tuple(rest.split()))
+
+    def _stacked(self, rest: str) -> None:
+        self.callees[-1] = replace(self.callees[-1], stacked=tuple(rest.split()))
 
     def _return(self, rest: str) -> None:
         self.result = _after(rest, "%")
 
-    def _step(self, code: str) -> None:
+    def _begin_step(self, code: str) -> None:
         index, timestep, row, *gates = code.split(" ")
         if int(_after(index, "s")) != len(self.steps):
             raise ValueError(f"expected s{len(self.steps)}")
         number = float(_after(timestep, "t="))
+        self.step = len(self.steps)
         self.steps.append(Step(number, int(_after(row, "row=")), "".join(gates)))
 
     def _statement(self, code: str) -> Statement:
         left, right = code.strip().split(" = ")
-        results = tuple(self._defined(word) for word in left.split())
-        step = len(self.steps) if self.at_end else len(self.steps) - 1
+        results = tuple(map(self._defined, _BRACES.sub(" ", left).split()))
         if right.endswith(")"):
             callee, operands = right[:-1].split("(")
-            return Call(step, callee, tuple(map(_operand, operands.split())), results)
+            return Call(self.step, callee, tuple(map(_operand, _WORD.findall(operands))), results)
+        (result,) = results
         terms = (term.split("*") for term in right.split(" + "))
         return Combine(
-            step, results[0], tuple((float(number), _after(name, "%")) for number, name in terms)
+            self.step, result, tuple((float(number), _after(name, "%")) for number, name in terms)
         )
 
     def _defined(self, word: str) -> str:
@@ -240,7 +277,28 @@ class _Parser:
         return name
 
 
+_DECLARATIONS = (
+    "plan",
+    "blocks",
+    "input",
+    "state",
+    "table",
+    "callee",
+    "members",
+    "stacked",
+    "return",
+)
+_BRACES = re.compile(r"[{}]")
+_WORD = re.compile(r"\{[^}]*\}|\S+")
+
+
 def _operand(word: str) -> Operand:
+    if word.startswith("{"):
+        return Stack(tuple(map(_leaf, word.strip("{}").split())))
+    return _leaf(word)
+
+
+def _leaf(word: str) -> Leaf:
     if word.startswith("%"):
         return Read(word[1:])
     table, row = word.removesuffix("]").split("[")

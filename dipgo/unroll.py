@@ -170,6 +170,7 @@ class _Unrolling:
             inputs=tuple(
                 entry.value for entry in self.graph.inputs if entry.role != Dependence.TIMESTEP
             ),
+            state=self.state,
             tables=(self._timestep_table(),),
             callees=tuple(_callee(self.graph, node) for node in self.graph.nodes),
             statements=tuple(self.statements),

@@ -54,8 +54,8 @@ def measure(steps: int) -> dict[str, float]:
     seconds = {"unroll": perf_counter() - started}
     for one in OPTIMISE:
         began = perf_counter()
-        plan = verify(one(plan))
-        seconds[one.__name__] = perf_counter() - began
+        plan = verify(one.run(plan))
+        seconds[one.name] = perf_counter() - began
     seconds["total"] = perf_counter() - started
     return seconds | {"arena_over_bound": plan.arena_nbytes / lower_bound_nbytes(plan)}
 

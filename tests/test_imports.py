@@ -19,18 +19,18 @@ ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 LAYERS = {
     "data": """
         errors json_file staging noise patterns recurrence sampler
-        graph plan plan_check plan_text plan_cost manifest manifest_file manifest_plan
+        graph plan plan_check plan_text plan_file plan_cost manifest manifest_file manifest_plan
         subnet subnet_check subnet_file safe_pickle gate_pickle
         """,
     "models": """
         models torch_types costs partition trace tables
-        samplers sampler_check scheduler_names scheduler_run
+        lanes samplers sampler_check scheduler_names scheduler_run
         """,
     "plans": "unroll passes interpret",
     "search": "search schedules",
     "export": "export",
     "engines": "engines",
-    "commands": "cli machine timing pipeline run bench inspect __main__",
+    "commands": "cli request_arguments machine timing pipeline run bench inspect __main__",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 DEPTH = {layer: depth for depth, layer in enumerate(LAYERS)}
@@ -47,8 +47,8 @@ WITHOUT = {
 }
 EXCEPTIONS = {
     ("safe_pickle", "torch"),  # decodes the tensors in a published pickle
-    ("export.__main__", "diffusers"),  # turns their progress bars off
-    ("export.__main__", "transformers"),
+    ("export.packages", "diffusers"),  # turns their progress bars off
+    ("export.packages", "transformers"),
 }
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from dipgo.interpret import interpret
 from dipgo.passes import run_passes
+from dipgo.plan import PROLOGUE
 from dipgo.plan_text import parse_plan
 from dipgo.samplers import probe
 from dipgo.subnet import SubNet
@@ -105,15 +106,17 @@ def test_oracle_equals_module_hooks(errors: list[float], example: Drawn) -> None
 
 
 @pytest.mark.parametrize(("name", "grain"), CASES)
-def test_dense_plan_is_one_segment(name: str, grain: str) -> None:
-    """Whatever the sampler; DiT's class embedding, which is glue, is a segment of its own."""
+def test_dense_plan_is_one_segment_and_a_prologue(name: str, grain: str) -> None:
+    """Whatever the sampler: one segment is called at every step, the others once a prompt."""
     chosen = case(name, grain)
     blocks = [block.name for block in chosen.traced.graph.blocks]
     for scheduler in SCHEDULERS.values():
         sampler = probe(scheduler, 5)
         subnet = SubNet.dense(sampler.timesteps, blocks, num_inference_steps=5)
         plan = run_passes(unroll(chosen.traced.graph, subnet, sampler))
-        with_blocks = [one for one in plan.callees if set(blocks) & set(one.members)]
-        assert len(with_blocks) == 1
-        assert set(blocks) <= set(with_blocks[0].members)
-        assert len(plan.callees) == 1 or name == "dit"
+        in_loop = {call.callee for call in plan.calls if call.step != PROLOGUE}
+        (segment,) = (callee for callee in plan.callees if callee.name in in_loop)
+        assert set(blocks) <= set(segment.members)
+        once = [call.callee for call in plan.calls if call.step == PROLOGUE]
+        assert len(once) == len(set(once)) == len(plan.callees) - 1
+        assert len(once) == (2 if name == "dit" else "no" not in name.split("_"))

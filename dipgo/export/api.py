@@ -6,8 +6,8 @@ import copy
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,26 +20,22 @@ import dipgo
 from dipgo import manifest as records
 from dipgo.errors import DipgoError
 from dipgo.export.combine import combine_model
-from dipgo.export.compile import DENSE, Compiled, compile_plan, read_schedule
+from dipgo.export.compile import DENSE, Compiled, compile_plan
 from dipgo.export.lower import OPSET, lower
+from dipgo.export.lower_lanes import lower_lanes
 from dipgo.export.parts import Part, parts_of, save_tokenizer
+from dipgo.export.prepare import Prepared, Progress, Request, prepare, silent
 from dipgo.export.weights import WeightStore
 from dipgo.manifest_file import encode
 from dipgo.manifest_plan import program_record, segment_records, tensor_records
-from dipgo.models.family import Geometry
-from dipgo.models.source import Source, load_source
+from dipgo.passes import OPTIMISE, Pass, find_passes
 from dipgo.plan import Callee
 from dipgo.staging import check_destination, staged_directory
 from dipgo.subnet import SubNet
 from dipgo.tables import fill_tables
 from dipgo.torch_types import TORCH_DTYPES
 
-Progress = Callable[[str], AbstractContextManager[object]]
-"""Called with what is about to happen; the context lasts as long as that does."""
-
-
-def _silent(stage: str) -> AbstractContextManager[object]:
-    return nullcontext()
+PASS_NAMES = tuple(one.name for one in OPTIMISE)
 
 
 def export(
@@ -56,28 +52,28 @@ def export(
     guidance: bool = True,
     target: str = "onnxruntime",
     precision: Literal["fp32"] = "fp32",
+    passes: Sequence[str] = PASS_NAMES,
     force: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Path:
     """Writes an export directory and returns its path; on any error nothing is written.
 
     `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline; `subnet` a
     SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
+    `passes` are names, to run in this order.
     Raises DipgoError.
     """
     out = Path(out)
     _check_target(target, precision)
-    _check_sizes(batch=batch, steps=steps, height=height, width=width)
+    chosen = find_passes(passes)
+    _check_slots_are_allocated(chosen)
     check_destination(out, force)
-    schedule = read_schedule(subnet, steps, scheduler, blocks)
-    with progress("load the model"):
-        source = load_source(model)
-    geometry = Geometry(batch, height, width, guidance, source.tokens)
-    _check_pixels(geometry, source)
+    request = Request(subnet, steps, scheduler, blocks, batch, height, width, guidance)
+    prepared = prepare(model, request, progress)
     with progress("trace, unroll, optimise the plan"):
-        compiled = compile_plan(source, schedule, geometry)
+        compiled = compile_plan(prepared.source, prepared.schedule, prepared.geometry, chosen)
     with staged_directory(out, force) as staging:
-        _Export(source, compiled, geometry, staging, progress).write()
+        _Export(prepared, compiled, staging, progress).write()
     return out
 
 
@@ -92,28 +88,15 @@ def _check_target(target: str, precision: str) -> None:
         )
 
 
-def _check_sizes(**sizes: int | None) -> None:
-    for name, size in sizes.items():
-        least = 0 if name in ("height", "width") else 1
-        if size is not None and size < least:
-            raise DipgoError(
-                f"--{name}",
-                found=str(size),
-                expected=f"a number of at least {least}",
-                remedy="correct it",
-            )
-
-
-def _check_pixels(geometry: Geometry, source: Source) -> None:
-    scale = source.pixels_per_latent
-    for name, size in (("height", geometry.height), ("width", geometry.width)):
-        if size % scale:
-            raise DipgoError(
-                f"--{name}",
-                found=str(size),
-                expected=f"a multiple of {scale}, the pixels of one latent",
-                remedy=f"use {max(scale, round(size / scale) * scale)}",
-            )
+def _check_slots_are_allocated(passes: Sequence[Pass]) -> None:
+    """Engines write to slots, and no other pass may come after these are allocated."""
+    if not passes or passes[-1].name != "allocate_slots":
+        raise DipgoError(
+            "--passes",
+            found=f"{passes[-1].name if passes else 'no pass'} as the last",
+            expected="allocate_slots as the last: engines write to slots",
+            remedy="add allocate_slots to the end",
+        )
 
 
 class _Export:
@@ -121,13 +104,13 @@ class _Export:
 
     def __init__(
         self,
-        source: Source,
+        prepared: Prepared,
         compiled: Compiled,
-        geometry: Geometry,
         directory: Path,
         progress: Progress,
     ) -> None:
-        self.source, self.compiled, self.geometry = source, compiled, geometry
+        self.source, self.geometry = prepared.source, prepared.geometry
+        self.compiled = compiled
         self.directory, self.progress = directory, progress
         self.models: dict[str, ir.Model] = {}
         self.parts: dict[str, records.PartRecord] = {}
@@ -152,13 +135,19 @@ class _Export:
     def _add_segment(self, callee: Callee) -> None:
         inputs = [value.name for value in callee.inputs]
         outputs = [value.name for value in callee.outputs]
-        module = self.compiled.traced.module(callee.members, inputs, outputs)
-        example = [
-            torch.zeros(value.type.shape, dtype=TORCH_DTYPES[value.type.dtype])
-            for value in callee.inputs
-        ]
-        model = lower(module, example, name=callee.name, inputs=inputs, outputs=outputs)
-        self.weights.collect(model, dict(module.state_dict()), "denoiser")
+        members = callee.members or (callee.name,)
+        module = self.compiled.traced.module(members, inputs, outputs)
+        own = dict(module.state_dict())
+        if callee.stacked:
+            widths = {c.width for c in self.compiled.plan.calls if c.callee == callee.name}
+            model = lower_lanes(module, callee, widths)
+        else:
+            example = [
+                torch.zeros(value.type.shape, dtype=TORCH_DTYPES[value.type.dtype])
+                for value in callee.inputs
+            ]
+            model = lower(module, example, name=callee.name, inputs=inputs, outputs=outputs)
+        self.weights.collect(model, own, "denoiser")
         self.models[f"{callee.name}.onnx"] = model
 
     def _parts(self) -> Iterator[Part]:

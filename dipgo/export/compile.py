@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from dipgo.errors import DipgoError
 from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
 from dipgo.models.source import Source
-from dipgo.passes import run_passes
+from dipgo.passes import OPTIMISE, OnPass, Pass, run_passes
 from dipgo.patterns import match_blocks
 from dipgo.plan import Plan
 from dipgo.samplers import make_scheduler, probe
@@ -81,8 +82,17 @@ class Compiled:
     scheduler: Any
 
 
-def compile_plan(source: Source, schedule: Schedule, geometry: Geometry) -> Compiled:
-    """Traces, unrolls and optimises. Raises DipgoError where the parts do not fit together."""
+def compile_plan(
+    source: Source,
+    schedule: Schedule,
+    geometry: Geometry,
+    passes: Sequence[Pass] = OPTIMISE,
+    on_pass: OnPass = lambda name, plan: None,
+) -> Compiled:
+    """Traces, unrolls and optimises. Raises DipgoError where the parts do not fit together.
+
+    `on_pass` is called with "unroll" and the plan before the passes, then after each.
+    """
     given = schedule.subnet
     if given is not None:
         _check_model(given, source)
@@ -97,8 +107,9 @@ def compile_plan(source: Source, schedule: Schedule, geometry: Geometry) -> Comp
         model=ModelRef(source.model_class, source.config_sha256),
         scheduler=SchedulerRef(type(scheduler).__name__),
     )
-    plan = run_passes(unroll(traced.graph, subnet, sampler))
-    return Compiled(plan, traced, subnet, scheduler)
+    plan = unroll(traced.graph, subnet, sampler)
+    on_pass("unroll", plan)
+    return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler)
 
 
 def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dipgo.errors import DipgoError
-from dipgo.export.api import Progress, export
+from dipgo.export.api import export
+from dipgo.export.prepare import Progress
 from dipgo.graph import TensorType
 from dipgo.manifest import Manifest
 from dipgo.manifest_file import read_manifest

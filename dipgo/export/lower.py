@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -22,9 +23,13 @@ def lower(
     name: str,
     inputs: Sequence[str],
     outputs: Sequence[str],
+    dynamic_shapes: Any = None,
 ) -> ir.Model:
-    """The module as ONNX with static shapes; initializers still hold the module's own tensors."""
-    program = _export(module.eval(), tuple(example))
+    """The module as ONNX; initializers still hold the module's own tensors.
+
+    Shapes are static but for those in `dynamic_shapes`, which is as `torch.export` takes it.
+    """
+    program = _export(module.eval(), tuple(example), dynamic_shapes)
     model = program.model
     model.graph.name = name
     _strip_provenance(model)
@@ -33,17 +38,22 @@ def lower(
     return model
 
 
-def _export(module: nn.Module, example: tuple[torch.Tensor, ...]) -> torch.onnx.ONNXProgram:
-    """`torch.onnx.export`, without its remarks on packages that are not needed."""
+def _export(
+    module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any
+) -> torch.onnx.ONNXProgram:
+    """`torch.onnx.export`, without its remarks on packages that are not needed.
+
+    The capture comes first and by itself: left to the exporter it would be tried in several ways,
+    and the last error reported, not the first.
+    """
+    captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module, example, dynamo=True, opset_version=OPSET, verbose=False
-            )
+            program = torch.onnx.export(captured, dynamo=True, opset_version=OPSET, verbose=False)
     finally:
         logger.setLevel(level)
     assert program is not None

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dipgo.plan import Call, Callee, Operand, Plan, Read, Statement, Table, TableRow
+from dipgo.plan import (
+    Call,
+    Callee,
+    Leaf,
+    Operand,
+    Plan,
+    Read,
+    Statement,
+    Table,
+    TableRow,
+    map_leaves,
+)
 
 
 def fold_timesteps(plan: Plan) -> Plan:
@@ -21,7 +32,10 @@ def fold_timesteps(plan: Plan) -> Plan:
         if not isinstance(statement, Call):
             kept.append(statement)
             continue
-        operands = tuple(_folded(operand, folded) for operand in statement.operands)
+        operands = tuple(
+            map_leaves(operand, lambda leaf: _folded(leaf, folded))
+            for operand in statement.operands
+        )
         row = _common_row(operands)
         if row is None:
             kept.append(replace(statement, operands=operands))
@@ -36,8 +50,8 @@ def fold_timesteps(plan: Plan) -> Plan:
     return replace(plan, statements=statements, tables=tables, callees=_called(plan, statements))
 
 
-def _folded(operand: Operand, folded: dict[str, TableRow]) -> Operand:
-    return folded.get(operand.name, operand) if isinstance(operand, Read) else operand
+def _folded(leaf: Leaf, folded: dict[str, TableRow]) -> Leaf:
+    return folded.get(leaf.name, leaf) if isinstance(leaf, Read) else leaf
 
 
 def _common_row(operands: tuple[Operand, ...]) -> int | None:
@@ -49,9 +63,9 @@ def _common_row(operands: tuple[Operand, ...]) -> int | None:
 def _rows_in_use(statements: tuple[Statement, ...]) -> dict[str, tuple[int, ...]]:
     used: dict[str, set[int]] = {}
     for statement in statements:
-        for operand in statement.operands if isinstance(statement, Call) else ():
-            if isinstance(operand, TableRow):
-                used.setdefault(operand.table, set()).add(operand.row)
+        for leaf in statement.leaves if isinstance(statement, Call) else ():
+            if isinstance(leaf, TableRow):
+                used.setdefault(leaf.table, set()).add(leaf.row)
     return {name: tuple(sorted(rows)) for name, rows in used.items()}
 
 

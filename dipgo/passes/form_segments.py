@@ -2,6 +2,7 @@
 
 A segment is convex: nothing outside it lies on a way from one member to another, so that all of
 its inputs are ready before it starts. Each node, hence each weight, is in exactly one segment.
+A callee's first call goes with the first calls of its fellow members, and so on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dipgo.plan import Call, Callee, Operand, Plan, Read, Statement, reads, writ
 
 def form_segments(plan: Plan) -> Plan:
     """Groups callees by the steps in which they are called and rewrites the calls."""
-    calls = _calls_by_callee(plan)
+    calls: dict[str, list[Call]] = {}
+    for call in plan.calls:
+        calls.setdefault(call.callee, []).append(call)
     called = [callee for callee in plan.callees if callee.name in calls]
     groups = _group(called, calls)
     segments = [
@@ -29,31 +32,26 @@ def form_segments(plan: Plan) -> Plan:
     )
 
 
-def _calls_by_callee(plan: Plan) -> dict[str, dict[int, Call]]:
-    """For every callee its calls by step."""
-    calls: dict[str, dict[int, Call]] = {}
-    for call in plan.calls:
-        by_step = calls.setdefault(call.callee, {})
-        assert call.step not in by_step, f"{call.callee} is called twice at s{call.step}"
-        by_step[call.step] = call
-    return calls
+def _steps(calls: list[Call]) -> tuple[int, ...]:
+    """The steps of a callee's calls; the prologue may have several."""
+    return tuple(call.step for call in calls)
 
 
-def _group(called: list[Callee], calls: dict[str, dict[int, Call]]) -> list[list[str]]:
+def _group(called: list[Callee], calls: dict[str, list[Call]]) -> list[list[str]]:
     """Callees (in topological order) in groups of equal steps whose quotient graph is acyclic."""
-    sources, renamed = _sources_within_steps(called, calls)
+    sources, foreign = _sources_within_steps(called, calls)
     groups: list[list[str]] = []
     group_of: dict[str, int] = {}
     ancestors: list[set[int]] = []
     for callee in called:
         parents = {group_of[source] for source in sources[callee.name]}
-        apart = {group_of[source] for source in renamed[callee.name]}
-        steps = calls[callee.name].keys()
+        apart = {group_of[source] for source in foreign[callee.name]}
+        steps = _steps(calls[callee.name])
         home = next(
             (
                 index
                 for index in reversed(range(len(groups)))
-                if calls[groups[index][0]].keys() == steps
+                if _steps(calls[groups[index][0]]) == steps
                 and index not in apart
                 and not any(index in ancestors[parent] for parent in parents - {index})
             ),
@@ -78,30 +76,33 @@ def _add_ancestors(ancestors: list[set[int]], home: int, parents: set[int]) -> N
 
 
 def _sources_within_steps(
-    called: list[Callee], calls: dict[str, dict[int, Call]]
+    called: list[Callee], calls: dict[str, list[Call]]
 ) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     """For every callee those that it reads from within a step; caches impose no order.
 
-    Then those of them whose value it knows by another name: a block whose backup is `identity`
-    passes on its input, which is then not an edge of the graph that a segment is cut from.
+    Then those of them that it cannot share a segment with: it knows their value by another name (a
+    block whose backup is `identity` passes on its input, which is then no edge of the graph that
+    a segment is cut from), or reads that of another of their calls.
     """
     writer = {
-        (step, result): (callee.name, value.name)
+        result: (callee.name, value.name, index, call.step)
         for callee in called
-        for step, call in calls[callee.name].items()
+        for index, call in enumerate(calls[callee.name])
         for result, value in zip(call.results, callee.outputs, strict=True)
     }
     sources: dict[str, set[str]] = {callee.name: set() for callee in called}
-    renamed: dict[str, set[str]] = {callee.name: set() for callee in called}
+    foreign: dict[str, set[str]] = {callee.name: set() for callee in called}
     for callee in called:
-        for step, call in calls[callee.name].items():
+        for index, call in enumerate(calls[callee.name]):
             for operand, value in zip(call.operands, callee.inputs, strict=True):
-                if isinstance(operand, Read) and (step, operand.name) in writer:
-                    source, name = writer[step, operand.name]
+                if not isinstance(operand, Read) or operand.name not in writer:
+                    continue
+                source, name, occurrence, step = writer[operand.name]
+                if step == call.step:
                     sources[callee.name].add(source)
-                    if name != value.name:
-                        renamed[callee.name].add(source)
-    return sources, renamed
+                    if (name, occurrence) != (value.name, index):
+                        foreign[callee.name].add(source)
+    return sources, foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +116,18 @@ class _Segment:
     calls: tuple[Call, ...]
 
     @classmethod
-    def of(cls, name: str, members: list[dict[int, Call]], plan: Plan) -> _Segment:
-        """`members` holds, for every member in topological order, its calls by step."""
-        steps = list(members[0])
+    def of(cls, name: str, members: list[list[Call]], plan: Plan) -> _Segment:
+        """`members` holds, for every member in topological order, its calls."""
         callees = {callee.name: callee for callee in plan.callees}
-        inputs = _external_inputs(members, steps, callees)
-        outputs = _external_outputs(members, steps, plan)
-        first = [by_step[steps[0]].callee for by_step in members]
-        by_name = dict(zip(first, members, strict=True))
-        calls = tuple(
-            Call(
-                step,
-                name,
-                tuple(by_name[member][step].operands[index] for member, index in inputs),
-                tuple(by_name[member][step].results[index] for member, index in outputs),
-            )
-            for step in steps
-        )
-        return cls(name, tuple(first), inputs, outputs, calls)
+        names = tuple(calls[0].callee for calls in members)
+        inputs, outputs = _external_inputs(members, callees), _external_outputs(members, plan)
+        calls = []
+        for together in zip(*members, strict=True):
+            call_of = dict(zip(names, together, strict=True))
+            operands = tuple(call_of[member].operands[index] for member, index in inputs)
+            results = tuple(call_of[member].results[index] for member, index in outputs)
+            calls.append(Call(together[0].step, name, operands, results))
+        return cls(name, names, inputs, outputs, tuple(calls))
 
     def callee(self, callees: dict[str, Callee]) -> Callee:
         members = [callees[name] for name in self.members]
@@ -148,46 +143,48 @@ class _Segment:
 
 
 def _external_inputs(
-    members: list[dict[int, Call]], steps: list[int], callees: dict[str, Callee]
+    members: list[list[Call]], callees: dict[str, Callee]
 ) -> tuple[tuple[str, int], ...]:
     """One (member, operand index) for every value of the graph that no member computes."""
-    own = {step: _results(members, step) for step in steps}
+    own = _results(members)
     seen: dict[tuple[str, tuple[Operand, ...]], tuple[str, int]] = {}
-    for by_step in members:
-        calls = [by_step[step] for step in steps]
+    for calls in members:
+        callee = callees[calls[0].callee]
         for index, operands in enumerate(zip(*(call.operands for call in calls), strict=True)):
             internal = {
-                isinstance(operand, Read) and operand.name in own[step]
-                for step, operand in zip(steps, operands, strict=True)
+                isinstance(operand, Read) and operand.name in results
+                for results, operand in zip(own, operands, strict=True)
             }
-            assert len(internal) == 1, f"{calls[0].callee}: an operand both inside and outside"
+            assert len(internal) == 1, f"{callee.name}: an operand both inside and outside"
             if internal == {False}:
-                name = callees[calls[0].callee].inputs[index].name
-                seen.setdefault((name, operands), (calls[0].callee, index))
+                name = callee.inputs[index].name
+                seen.setdefault((name, operands), (callee.name, index))
     return tuple(seen.values())
 
 
-def _external_outputs(
-    members: list[dict[int, Call]], steps: list[int], plan: Plan
-) -> tuple[tuple[str, int], ...]:
+def _external_outputs(members: list[list[Call]], plan: Plan) -> tuple[tuple[str, int], ...]:
     """Every (member, result index) that anything but the same call of the segment reads."""
-    names = {by_step[steps[0]].callee for by_step in members}
+    own = _results(members)
+    home = {result: index for index, results in enumerate(own) for result in results}
+    at = {id(call): index for calls in members for index, call in enumerate(calls)}
     needed = {plan.result}
     for statement in plan.statements:
-        inside = isinstance(statement, Call) and statement.callee in names
-        own = _results(members, statement.step) if inside else set()
-        needed.update(set(reads(statement)) - own)
+        index = at.get(id(statement))
+        needed.update(name for name in reads(statement) if index is None or home.get(name) != index)
     return tuple(
-        (by_step[steps[0]].callee, index)
-        for by_step in members
-        for index in range(len(by_step[steps[0]].results))
-        if any(by_step[step].results[index] in needed for step in steps)
+        (calls[0].callee, index)
+        for calls in members
+        for index in range(len(calls[0].results))
+        if any(call.results[index] in needed for call in calls)
     )
 
 
-def _results(members: list[dict[int, Call]], step: int) -> set[str]:
-    """All that the segment's call at `step` computes."""
-    return {result for by_step in members for result in by_step[step].results}
+def _results(members: list[list[Call]]) -> list[set[str]]:
+    """For each call of the segment all that it computes."""
+    return [
+        {result for call in together for result in call.results}
+        for together in zip(*members, strict=True)
+    ]
 
 
 def _schedule(plan: Plan, segments: Iterable[_Segment]) -> tuple[Statement, ...]:

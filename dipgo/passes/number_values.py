@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dipgo.passes.terms import merge_terms
-from dipgo.plan import Call, Combine, Operand, Plan, Read, Statement
+from dipgo.plan import Call, Combine, Leaf, Plan, Read, Statement, map_leaves
 
 
 def number_values(plan: Plan) -> Plan:
@@ -34,14 +34,12 @@ def _rename(statement: Statement, names: dict[str, str]) -> Statement:
     if isinstance(statement, Combine):
         terms = tuple((number, names.get(name, name)) for number, name in statement.terms)
         return replace(statement, terms=merge_terms(terms))
-    operands = tuple(_rename_operand(operand, names) for operand in statement.operands)
+
+    def rename(leaf: Leaf) -> Leaf:
+        return Read(names.get(leaf.name, leaf.name)) if isinstance(leaf, Read) else leaf
+
+    operands = tuple(map_leaves(operand, rename) for operand in statement.operands)
     return replace(statement, operands=operands)
-
-
-def _rename_operand(operand: Operand, names: dict[str, str]) -> Operand:
-    if isinstance(operand, Read) and operand.name in names:
-        return Read(names[operand.name])
-    return operand
 
 
 def _is_copy(combine: Combine) -> bool:

@@ -20,7 +20,7 @@ from dipgo.engines.onnxruntime.session import SessionSettings, make_session
 from dipgo.engines.runner import OnStep
 from dipgo.graph import TensorType
 from dipgo.manifest import COMBINE_FILE
-from dipgo.plan import Call, Combine, Operand, Plan, Read, Statement, value_types
+from dipgo.plan import Call, Combine, Leaf, Plan, Read, Statement, leaves, value_types
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -42,6 +42,7 @@ class Executor:
 
     def __init__(self, export: ExportDirectory, settings: SessionSettings) -> None:
         self._plan = export.plan
+        self._callees = {callee.name: callee for callee in self._plan.callees}
         self._device = settings.provider
         self._sessions = {
             segment.name: make_session(export.path / segment.file, settings)
@@ -73,12 +74,14 @@ class Executor:
             yield from self._bind_combine(statement)
 
     def _bind_call(self, call: Call) -> BoundCall:
-        callee = next(one for one in self._plan.callees if one.name == call.callee)
+        callee = self._callees[call.callee]
         memory, bound = self._memory, _Binding(self._sessions[call.callee], self._device)
         for value, operand in zip(callee.inputs, call.operands, strict=True):
-            bound.input(value.name, value.type, memory.address_of(operand))
-        for value, result in zip(callee.outputs, call.results, strict=True):
-            bound.output(value.name, value.type, memory.address(result))
+            kind = _with_lanes(value.type, call) if value.name in callee.stacked else value.type
+            bound.input(value.name, kind, memory.address_of(leaves(operand)[0]))
+        for value, results in zip(callee.outputs, call.outputs, strict=True):
+            kind = _with_lanes(value.type, call) if callee.stacked else value.type
+            bound.output(value.name, kind, memory.address(results[0]))
         return bound.call(call.callee, call.step)
 
     def _bind_combine(self, combine: Combine) -> Iterator[BoundCall]:
@@ -98,6 +101,11 @@ class Executor:
             bound.output("sum", kind, target)
             yield bound.call(None, combine.step)
             total = (1.0, target)
+
+
+def _with_lanes(kind: TensorType, call: Call) -> TensorType:
+    """The lanes of a stack, or of an output, lie side by side: they are one tensor."""
+    return TensorType(kind.dtype, (call.width, *kind.shape))
 
 
 _SCALAR = TensorType("f32", ())
@@ -147,12 +155,12 @@ class _Memory:
             return self.inputs[name].address()
         return self._arena.address(self._offsets[name])
 
-    def address_of(self, operand: Operand) -> int:
+    def address_of(self, leaf: Leaf) -> int:
         """The address of a value or of a row of a table."""
-        if isinstance(operand, Read):
-            return self.address(operand.name)
-        nbytes, rows = self._rows[operand.table]
-        return self._tables[operand.table].address(nbytes * rows.index(operand.row))
+        if isinstance(leaf, Read):
+            return self.address(leaf.name)
+        nbytes, rows = self._rows[leaf.table]
+        return self._tables[leaf.table].address(nbytes * rows.index(leaf.row))
 
     def constant(self, number: float) -> int:
         """The address of a scalar f32."""

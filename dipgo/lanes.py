@@ -1,0 +1,241 @@
+"""Lanes: a part of the denoiser that computes several independent calls at once.
+
+Values that differ from call to call carry a leading axis, one entry a lane; what all calls share
+carries none, and is computed once. The number of lanes stays symbolic, so that one graph serves
+every width. (The same idea as `torch.vmap`, which fixes the number of lanes while exporting and
+takes attention apart.)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from dipgo.errors import DipgoError
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Laned:
+    """A tensor with a leading axis of lanes."""
+
+    tensor: Tensor
+
+
+class LanedModule(nn.Module):
+    """`module` over lanes: inputs with their flag in `stacked` have the leading axis.
+
+    Every output has it.
+    """
+
+    def __init__(self, module: fx.GraphModule, stacked: Sequence[bool]) -> None:
+        super().__init__()
+        assert any(stacked), "lanes of which none differs"
+        self.module, self.stacked = module, tuple(stacked)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Raises DipgoError for an operator without a rule."""
+        lanes = inputs[self.stacked.index(True)].shape[0]
+        given = [
+            Laned(one) if flag else one for one, flag in zip(inputs, self.stacked, strict=True)
+        ]
+        outputs = _Interpreter(self.module, lanes).run(*given)
+        return tuple(_with_lanes(one, lanes) for one in outputs)
+
+
+def _with_lanes(value: Tensor | Laned, lanes: int) -> Tensor:
+    if isinstance(value, Laned):
+        return value.tensor
+    return value.unsqueeze(0).expand(lanes, *value.shape)
+
+
+class _Interpreter(fx.Interpreter):
+    """Runs operators on lanes by the rules below; what all lanes share runs as it is."""
+
+    def __init__(self, module: fx.GraphModule, lanes: int) -> None:
+        super().__init__(module)
+        self.lanes = lanes
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if not any(isinstance(one, Laned) for one in tree_leaves((args, kwargs))):
+            return super().call_function(target, args, kwargs)
+        if target is operator.getitem:
+            return args[0][args[1]]
+        rule = RULES.get(target)
+        if rule is None:
+            raise DipgoError(
+                "pass batch_calls",
+                found=f"the operator {target}, which has no rule for lanes",
+                expected="operators with a rule in dipgo/lanes.py",
+                remedy="leave batch_calls out of --passes",
+            )
+        return tree_map(Laned, rule(self.lanes, target, args, dict(kwargs)))
+
+
+Rule = Callable[[int, Any, Any, dict[str, Any]], Any]
+
+
+def _bare(value: Any) -> Any:
+    return value.tensor if isinstance(value, Laned) else value
+
+
+def _leading(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Operators that act on trailing axes and let any number of axes lead."""
+    return target(*map(_bare, args), **kwargs)
+
+
+def _elementwise(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Broadcasting: axes that are missing come after that of the lanes, not before it."""
+    rank = max(_rank(one) for one in args)
+    return target(*(_aligned(one, rank) for one in args), **kwargs)
+
+
+def _rank(value: Any) -> int:
+    """The rank within a lane."""
+    if isinstance(value, Laned):
+        return value.tensor.dim() - 1
+    return value.dim() if isinstance(value, Tensor) else 0
+
+
+def _aligned(value: Any, rank: int) -> Any:
+    if not isinstance(value, Laned):
+        return value
+    tensor = value.tensor
+    missing = rank - _rank(value)
+    return tensor.reshape(tensor.shape[0], *[1] * missing, *tensor.shape[1:]) if missing else tensor
+
+
+def _folded(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Operators whose first axis is a batch: lanes are folded into it, and unfolded after."""
+    value, *rest = args
+    return target(value.tensor.flatten(0, 1), *rest, **kwargs).unflatten(0, (lanes, -1))
+
+
+def _attention(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Query, key and value; a mask may lack axes, and is given the batch that it stands for."""
+    arguments = _by_name(target, args, kwargs)
+    mask = arguments["attn_mask"]
+    names = ["query", "key", "value"]
+    if mask is not None:
+        tensor = _with_lanes(mask, lanes)
+        query = _with_lanes(arguments["query"], lanes)
+        tensor = _aligned(Laned(tensor), query.dim() - 1)
+        arguments["attn_mask"] = Laned(tensor.expand(-1, query.shape[1], *tensor.shape[2:]))
+        names.append("attn_mask")
+    for name in names:
+        arguments[name] = _with_lanes(arguments[name], lanes).flatten(0, 1)
+    return target(**arguments).unflatten(0, (lanes, -1))
+
+
+_AXES = {"dim", "dim0", "dim1", "dims", "start_dim", "end_dim"}
+"""Names of arguments that count axes."""
+
+
+def _axes(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Operators with arguments that count axes: those counted from the front move by one."""
+    arguments = _by_name(target, args, kwargs)
+    rank = max(map(_rank, tree_leaves(tuple(arguments.values()))))
+    for name in _AXES & arguments.keys():
+        every = list(range(rank)) if arguments[name] is None else arguments[name]
+        arguments[name] = tree_map(lambda axis: axis + 1 if axis >= 0 else axis, every)
+    return target(**tree_map(_bare, arguments))
+
+
+def _permuted(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The axis of the lanes stays first."""
+    value, order = args
+    rank = _rank(value)
+    return target(value.tensor, [0, *(axis % rank + 1 for axis in order)])
+
+
+def _joined(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """`cat` and `stack`: what is shared is repeated for every lane."""
+    tensors, *rest = args
+    laned = [Laned(_with_lanes(one, lanes)) for one in tensors]
+    return _axes(lanes, target, (laned, *rest), kwargs)
+
+
+def _sized(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Operators whose second argument is the shape that results."""
+    value, size, *rest = args
+    tensor = _aligned(value, len(size)) if target in _BROADCASTS else value.tensor
+    first = 1 if target is aten.repeat.default else lanes
+    return target(tensor, [first, *size], *rest, **kwargs)
+
+
+_BROADCASTS = {aten.expand.default, aten.repeat.default}
+
+
+def _einsum(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Lanes are the ellipsis of the operands that have them, and of the result."""
+    equation, operands = args[0].replace(" ", ""), args[1]
+    terms, result = equation.split("->")
+    marked = [
+        f"...{term}" if isinstance(one, Laned) else term
+        for term, one in zip(terms.split(","), operands, strict=True)
+    ]
+    return target(f"{','.join(marked)}->...{result}", [_bare(one) for one in operands], **kwargs)
+
+
+def _by_name(target: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments by their names in the operator's schema, defaults included."""
+    arguments = {}
+    for index, one in enumerate(target._schema.arguments):
+        given = args[index] if index < len(args) else kwargs.get(one.name, one.default_value)
+        arguments[one.name] = given
+    return arguments
+
+
+def _overloads(names: str) -> list[Any]:
+    """Operators of aten by name and overload."""
+    return [getattr(getattr(aten, name), kind) for name, kind in map(_split, names.split())]
+
+
+def _split(name: str) -> tuple[str, str]:
+    operator_name, _, overload = name.partition(".")
+    return operator_name, overload or "default"
+
+
+RULES: dict[Any, Rule] = {
+    **dict.fromkeys(
+        _overloads(
+            "linear layer_norm rms_norm embedding dropout clone contiguous to.dtype "
+            "to.dtype_layout _to_copy silu gelu relu sigmoid tanh exp sin cos sqrt rsqrt neg abs "
+            "softplus reciprocal pow.Tensor_Scalar log hardswish leaky_relu elu detach alias "
+            "lift_fresh_copy clamp"
+        ),
+        _leading,
+    ),
+    **dict.fromkeys(
+        _overloads(
+            "add.Tensor sub.Tensor mul.Tensor div.Tensor add.Scalar mul.Scalar maximum minimum "
+            "matmul pow.Tensor_Tensor where.self eq.Tensor eq.Scalar ne.Scalar gt.Scalar "
+            "lt.Scalar ge.Scalar le.Scalar rsub.Scalar"
+        ),
+        _elementwise,
+    ),
+    **dict.fromkeys(
+        _overloads(
+            "unsqueeze squeeze.dim squeeze.dims transpose.int flatten.using_ints "
+            "unflatten.int chunk split.Tensor split_with_sizes slice.Tensor select.int mean.dim "
+            "sum.dim_IntList softmax.int cumsum amax unbind.int flip"
+        ),
+        _axes,
+    ),
+    **dict.fromkeys(_overloads("cat stack"), _joined),
+    **dict.fromkeys(_overloads("view reshape expand repeat"), _sized),
+    **dict.fromkeys(
+        _overloads("conv1d conv2d conv3d group_norm upsample_nearest2d.vec avg_pool2d"),
+        _folded,
+    ),
+    aten.permute.default: _permuted,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.einsum.default: _einsum,
+}

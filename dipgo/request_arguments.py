@@ -1,0 +1,44 @@
+"""Arguments that say what to compile: shared by `export` and `inspect`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from dipgo.cli import Parser
+from dipgo.passes import OPTIMISE
+
+DEFAULT_PASSES = ",".join(one.name for one in OPTIMISE)
+
+
+def add_request_arguments(parser: Parser) -> None:
+    """Steps, scheduler, blocks, sizes, guidance and passes."""
+    add = parser.add_argument
+    add("--steps", type=int, metavar="N", help="with dense: how many steps to unroll")
+    add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, unipc, … (the pipeline's)")
+    add("--blocks", nargs="+", default=[], metavar="PATTERN", help="with dense: what is gated")
+    add("--batch", type=int, default=1, metavar="N", help="pictures a run (1)")
+    add("--height", type=int, default=0, metavar="PX", help="pixels (the model's own)")
+    add("--width", type=int, default=0, metavar="PX", help="pixels (the model's own)")
+    add("--no-guidance", action="store_true", help="without classifier-free guidance")
+    add("--passes", metavar="A,B,C", help=f"passes to run, in order ({DEFAULT_PASSES})")
+
+
+def request_options(options: Namespace) -> dict[str, Any]:
+    """The fields of a `Request` that these arguments hold; `subnet` is not among them."""
+    return {
+        "steps": options.steps,
+        "scheduler": options.scheduler,
+        "blocks": tuple(options.blocks),
+        "batch": options.batch,
+        "height": options.height,
+        "width": options.width,
+        "guidance": not options.no_guidance,
+    }
+
+
+def pass_names(options: Namespace) -> tuple[str, ...]:
+    """The names in `--passes`, else those of every pass."""
+    if options.passes is None:
+        return tuple(one.name for one in OPTIMISE)
+    return tuple(name.strip() for name in options.passes.split(","))
