@@ -16,6 +16,17 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorNoise:
+    """z_t += scale · z_T at every timestep t < `below`, z_T being the initial latents.
+
+    Source: Faster Diffusion (arXiv 2312.09608), prior noise injection.
+    """
+
+    scale: float
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sampler:
     """A scheduler with its timesteps fixed. docs/design.md, stage 4.
 

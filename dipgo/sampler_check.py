@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from dipgo.errors import DipgoError
+from dipgo.sampler import PriorNoise
 from dipgo.scheduler_run import run_scheduler
 
 SCALES = (0.0, 1.0, 1e2, 1e4)  # of the random data, one a sample: clipping shows at size only
@@ -13,14 +14,14 @@ BENDING = ("clip_sample", "thresholding")  # options that make a scheduler non-l
 LINEAR = "ddim, pndm, dpm++, euler, unipc, deis, lms, heun, kdpm2 or flow-euler"
 
 
-def check_linear(started: Any, table: torch.Tensor) -> None:
+def check_linear(started: Any, table: torch.Tensor, prior_noise: PriorNoise | None = None) -> None:
     """Run a started scheduler on random data; DipgoError where `table` does not foretell it.
 
     Row i of the table, f64[E + 1, 1 + E], has the coefficients of input i over [noise, output
     0, output 1, …], its last row those of the final latents.
     """
     data = _make_data(len(started.timesteps))
-    first, second = (_run_seeded(started, data, seed) for seed in (0, 1))
+    first, second = (_run_seeded(started, data, seed, prior_noise) for seed in (0, 1))
     if not torch.equal(first, second):
         raise _random(started)
     wanted = torch.tensordot(table, data, dims=1)
@@ -60,7 +61,15 @@ def _make_data(evaluations: int) -> torch.Tensor:
     return data * torch.tensor(SCALES, dtype=torch.float64).reshape(-1, 1, 1, 1)
 
 
-def _run_seeded(started: Any, data: torch.Tensor, seed: int) -> torch.Tensor:
+def _run_seeded(
+    started: Any, data: torch.Tensor, seed: int, prior_noise: PriorNoise | None
+) -> torch.Tensor:
     """f64[E + 1, B, 2, 4, 4]: every input, and the final latents."""
-    run = run_scheduler(started, data[0], lambda index, _: data[1 + index].clone(), seed=seed)
+    run = run_scheduler(
+        started,
+        data[0],
+        lambda index, _: data[1 + index].clone(),
+        seed=seed,
+        prior_noise=prior_noise,
+    )
     return torch.stack([*run.inputs, run.result])

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from dipgo.recurrence import find_recurrence
-from dipgo.sampler import Sampler
+from dipgo.sampler import PriorNoise, Sampler
 from dipgo.sampler_check import check_linear
 from dipgo.scheduler_names import make_scheduler
 from dipgo.scheduler_run import run_scheduler, start_scheduler
@@ -13,7 +13,13 @@ from dipgo.scheduler_run import run_scheduler, start_scheduler
 __all__ = ["make_scheduler", "probe", "read_coefficients"]
 
 
-def probe(scheduler: Any, num_inference_steps: int, **options: Any) -> Sampler:
+def probe(
+    scheduler: Any,
+    num_inference_steps: int,
+    *,
+    prior_noise: PriorNoise | None = None,
+    **options: Any,
+) -> Sampler:
     """The recurrence that a diffusers scheduler performs in `num_inference_steps` steps.
 
     `options` go to the scheduler's `set_timesteps` (`mu`, `sigmas`, …). The noise is what
@@ -24,10 +30,10 @@ def probe(scheduler: Any, num_inference_steps: int, **options: Any) -> Sampler:
     Raises DipgoError where the scheduler cannot be run so, draws noise, or is not linear.
     """
     started = start_scheduler(scheduler, num_inference_steps, options)
-    evaluated, table = read_coefficients(started)
-    check_linear(started, table)
+    evaluated, table = read_coefficients(started, prior_noise)
+    check_linear(started, table, prior_noise)
     timesteps = tuple(dict.fromkeys(evaluated))
-    *inputs, result = find_recurrence(table.numpy())
+    *inputs, result = find_recurrence(table.numpy(), with_noise=prior_noise is not None)
     return Sampler(
         scheduler_class=type(scheduler).__name__,
         num_inference_steps=num_inference_steps,
@@ -38,7 +44,9 @@ def probe(scheduler: Any, num_inference_steps: int, **options: Any) -> Sampler:
     )
 
 
-def read_coefficients(started: Any) -> tuple[list[float], torch.Tensor]:
+def read_coefficients(
+    started: Any, prior_noise: PriorNoise | None = None
+) -> tuple[list[float], torch.Tensor]:
     """The timestep of each of E evaluations, and the coefficients of all inputs: f64[E + 1, 1 + E].
 
     Row i has those of input i over the basis [initial noise, output 0, output 1, …]; the last
@@ -46,5 +54,7 @@ def read_coefficients(started: Any) -> tuple[list[float], torch.Tensor]:
     """
     size = 1 + len(started.timesteps)
     basis = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, 1, size)
-    run = run_scheduler(started, basis[0], lambda index, _: basis[1 + index].clone())
+    run = run_scheduler(
+        started, basis[0], lambda index, _: basis[1 + index].clone(), prior_noise=prior_noise
+    )
     return run.timesteps, torch.stack([*run.inputs, run.result]).reshape(size, size)

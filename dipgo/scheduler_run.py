@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipgo.errors import DipgoError
+from dipgo.sampler import PriorNoise
 
 Model = Callable[[int, torch.Tensor], torch.Tensor]  # (evaluation, its input) -> its output
 
@@ -51,7 +52,14 @@ def start_scheduler(scheduler: Any, num_inference_steps: int, options: dict[str,
     return fresh
 
 
-def run_scheduler(started: Any, noise: torch.Tensor, model: Model, *, seed: int = 0) -> Trajectory:
+def run_scheduler(
+    started: Any,
+    noise: torch.Tensor,
+    model: Model,
+    *,
+    seed: int = 0,
+    prior_noise: PriorNoise | None = None,
+) -> Trajectory:
     """The sampling loop of diffusers' pipelines, on a copy of a scheduler that was started.
 
     `noise` is f64[B, C, H, W], with the scheduler's `init_noise_sigma` already in it; `seed`
@@ -62,7 +70,7 @@ def run_scheduler(started: Any, noise: torch.Tensor, model: Model, *, seed: int 
     try:
         with torch.random.fork_rng(devices=[]), KeepFloat64():  # type: ignore[no-untyped-call]
             torch.manual_seed(seed)
-            return _loop(scheduler, noise, model)
+            return _loop(scheduler, noise, model, prior_noise)
     except Exception as error:  # a scheduler may ask for anything
         raise DipgoError(
             f"{type(started).__name__}.step",
@@ -72,9 +80,13 @@ def run_scheduler(started: Any, noise: torch.Tensor, model: Model, *, seed: int 
         ) from error
 
 
-def _loop(scheduler: Any, noise: torch.Tensor, model: Model) -> Trajectory:
+def _loop(
+    scheduler: Any, noise: torch.Tensor, model: Model, prior_noise: PriorNoise | None
+) -> Trajectory:
     timesteps, inputs, latents = [], [], noise
     for index, timestep in enumerate(scheduler.timesteps):
+        if prior_noise and timestep < prior_noise.below:
+            latents = latents + prior_noise.scale * noise
         scaled = latents
         if hasattr(scheduler, "scale_model_input"):  # those for flow matching have none
             scaled = scheduler.scale_model_input(latents, timestep)

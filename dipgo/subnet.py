@@ -1,7 +1,7 @@
 """The SubNet: which block is computed and which reused at every step of a trajectory."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dipgo.errors import DipgoError
-from dipgo.subnet_check import check_backup, check_blocks, check_gates, check_scores, check_steps
+from dipgo.sampler import PriorNoise
+from dipgo.subnet_check import (
+    check_backup,
+    check_blocks,
+    check_gates,
+    check_prior_noise,
+    check_scores,
+    check_steps,
+)
 from dipgo.subnet_file import (
     Document,
     ModelRef,
+    PriorNoiseRef,
     SchedulerRef,
     parse_gates,
     parse_scores,
@@ -20,7 +29,7 @@ from dipgo.subnet_file import (
     write_document,
 )
 
-__all__ = ["ModelRef", "SchedulerRef", "SubNet"]
+__all__ = ["ModelRef", "PriorNoise", "SchedulerRef", "SubNet"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +39,8 @@ class SubNet:
     `gates` is bool[steps, blocks] and read-only, as is `scores`, f64[steps, blocks]. A row
     belongs to one of `timesteps` (strictly falling), a column to one of `blocks` (module paths
     of the denoiser). `backup` has one word a block for what a gated-off block yields: its last
-    `output`, its last `delta` added to today's input, or the `identity`.
+    `output`, its last `delta` added to today's input, or the `identity`. `prior_noise` is what
+    the method that made the gates adds to the latents late in the trajectory, if it does.
 
     Raises DipgoError where the parts contradict one another.
     """
@@ -44,12 +54,14 @@ class SubNet:
     scheduler: SchedulerRef | None = None
     scores: NDArray[np.float64] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    prior_noise: PriorNoise | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps, self.timesteps)
         check_blocks(self.blocks)
         check_gates(np.asarray(self.gates), self.timesteps, self.blocks)
         check_backup(self.backup, self.blocks)
+        check_prior_noise(self.prior_noise)
         object.__setattr__(self, "timesteps", tuple(float(t) for t in self.timesteps))
         object.__setattr__(self, "gates", _read_only(self.gates, np.bool_))
         if self.scores is not None:
@@ -118,6 +130,7 @@ class SubNet:
             scheduler=document.scheduler,
             scores=None if scores is None else parse_scores(scores, blocks),
             provenance=document.provenance or {},
+            prior_noise=_prior_noise(document.prior_noise),
         )
 
     def _to_document(self) -> Document:
@@ -132,7 +145,12 @@ class SubNet:
             backup=self.backup[0] if same else list(self.backup),
             scores=None if self.scores is None else self.scores.tolist(),
             provenance=self.provenance or None,
+            prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
         )
+
+
+def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:
+    return PriorNoise(reference.scale, reference.below) if reference else None
 
 
 def _read_only(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
+from dipgo.sampler import PriorNoise
 
 BACKUPS = ("output", "delta", "identity")
 
@@ -95,6 +96,20 @@ def check_backup(backup: Sequence[str], blocks: Sequence[str]) -> None:
                 found=repr(word),
                 expected=" or ".join(BACKUPS),
                 remedy="choose what the block yields when its gate is 0",
+            )
+
+
+def check_prior_noise(prior_noise: PriorNoise | None) -> None:
+    """Finite numbers."""
+    if prior_noise is None:
+        return
+    for name, number in (("scale", prior_noise.scale), ("below", prior_noise.below)):
+        if not math.isfinite(number):
+            raise DipgoError(
+                f"prior_noise, {name}",
+                found=str(number),
+                expected="a finite number",
+                remedy="correct it, or leave prior_noise out",
             )
 
 

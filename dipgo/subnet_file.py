@@ -32,6 +32,13 @@ class SchedulerRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     config: dict[str, Any] | None = None
 
 
+class PriorNoiseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the initial noise, `scale` times is added again at every timestep under `below`."""
+
+    scale: float
+    below: float
+
+
 class Header(msgspec.Struct):
     """What is read first, whatever else the document holds."""
 
@@ -51,6 +58,7 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     blocks: list[str]
     backup: str | list[str] = "output"
     gates: list[str]
+    prior_noise: PriorNoiseRef | None = None
     scores: list[list[float]] | None = None
     provenance: dict[str, Any] | None = None
 

@@ -66,11 +66,14 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
     """The pipeline's own loop, with hooks; latents f32[B, C, H, W]."""
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(subnet.num_inference_steps)
-    latents = case.inputs["latents"]
+    noise = latents = case.inputs["latents"]
+    prior = subnet.prior_noise
     rest = [tensor for name, tensor in case.inputs.items() if name != "latents"]
     with Gating(case.denoiser, subnet) as gating:
         for timestep in scheduler.timesteps:
             gating.row = subnet.timesteps.index(float(timestep))
+            if prior and timestep < prior.below:
+                latents = latents + prior.scale * noise
             state = scheduler.scale_model_input(latents, timestep)
             prediction = case.guided(state, timestep.float(), *rest)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]

@@ -130,6 +130,12 @@ class Case:
 @cache
 def case(name: str, grain: str, guidance: bool = True) -> Case:
     """Deterministic weights and inputs."""
+    return traced_case(name, ZOO[name].blocks[grain], guidance)
+
+
+@cache
+def traced_case(name: str, patterns: tuple[str, ...], guidance: bool = True) -> Case:
+    """The same, with the blocks that the patterns match."""
     entry = ZOO[name]
     torch.manual_seed(0)
     denoiser = entry.build().eval().requires_grad_(False)
@@ -143,7 +149,7 @@ def case(name: str, grain: str, guidance: bool = True) -> Case:
         guided,
         example,
         roles,
-        match_blocks(denoiser, entry.blocks[grain]),
+        match_blocks(denoiser, patterns),
         model_class=type(denoiser).__name__,
         config_sha256="",
     )

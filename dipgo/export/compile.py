@@ -98,7 +98,7 @@ def compile_plan(
         _check_model(given, source)
     scheduler = _scheduler(given, schedule, source)
     _check_steps(schedule.steps, scheduler)
-    sampler = probe(scheduler, schedule.steps)
+    sampler = probe(scheduler, schedule.steps, prior_noise=given.prior_noise if given else None)
     traced = _trace(source, geometry, _blocks(schedule, source))
     subnet = given or SubNet.dense(
         sampler.timesteps,

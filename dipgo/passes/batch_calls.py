@@ -2,8 +2,8 @@
 
 Such calls differ only in what was known all along: rows of tables, or lanes of an earlier batch.
 They run as the lanes of one call, when the first of them would; what they share is computed once.
-The decoders of Faster Diffusion's non-key steps (arXiv 2312.09608, section 3.3) are found so, and
-so is all that depends on prompt and timestep.
+The decoders of Faster Diffusion's non-key steps (arXiv 2312.09608, parallel decoding) are found
+so, and so is all that depends on prompt and timestep.
 """
 
 from __future__ import annotations

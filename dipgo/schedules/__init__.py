@@ -1,0 +1,1 @@
+"""Schedules: what other methods skip, as SubNets."""

@@ -1,0 +1,72 @@
+"""Faster Diffusion (arXiv 2312.09608): the encoder runs at key steps only, the decoder at all.
+
+Its parallel decoding needs nothing here: non-key steps read the last key step's encoder and no
+newer state, so `batch_calls` finds that their decoders can run together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dipgo.errors import DipgoError
+from dipgo.sampler import PriorNoise
+from dipgo.subnet import SubNet
+
+DDIM_50_KEY_STEPS = (0, 1, 2, 3, 5, 10, 15, 25, 35)
+"""For Stable Diffusion with 50 steps of DDIM."""
+
+DREAMBOOTH_KEY_STEPS = (*DDIM_50_KEY_STEPS, 40)
+"""For DreamBooth and Custom Diffusion, 50 steps of DDIM."""
+
+DPM_20_KEY_STEPS = (0, 1, 2, 3, 5, 10, 15)
+"""For 20 steps of DPM-Solver or DPM-Solver++."""
+
+PRIOR_NOISE = PriorNoise(scale=0.003, below=500.0)
+"""Makes up for the detail that skipping loses."""
+
+
+def faster_diffusion(
+    blocks: Sequence[str],
+    timesteps: Sequence[float],
+    *,
+    num_inference_steps: int,
+    key_steps: Sequence[int] = DDIM_50_KEY_STEPS,
+    decoder: str = "up_blocks.",
+    prior_noise: PriorNoise | None = PRIOR_NOISE,
+) -> SubNet:
+    """Rows of `key_steps` compute every block, the others those that begin with `decoder`.
+
+    `blocks` must hold `conv_in`: its output is a skip of the last up block, and is reused too.
+    Raises DipgoError.
+    """
+    _check(blocks, key_steps, len(timesteps), decoder)
+    gates = np.array([[name.startswith(decoder) for name in blocks]] * len(timesteps))
+    gates[list(key_steps)] = True
+    return SubNet(
+        num_inference_steps=num_inference_steps,
+        timesteps=tuple(timesteps),
+        blocks=tuple(blocks),
+        gates=gates,
+        backup=("output",) * len(blocks),
+        provenance={"method": "Faster Diffusion", "key_steps": list(key_steps)},
+        prior_noise=prior_noise,
+    )
+
+
+def _check(blocks: Sequence[str], key_steps: Sequence[int], rows: int, decoder: str) -> None:
+    if "conv_in" not in blocks or not any(name.startswith(decoder) for name in blocks):
+        raise DipgoError(
+            "Faster Diffusion, blocks",
+            found=" ".join(blocks),
+            expected=f"conv_in, the encoder's blocks, and some that begin with {decoder}",
+            remedy="name conv_in as a block",
+        )
+    if 0 not in key_steps or not all(0 <= step < rows for step in key_steps):
+        raise DipgoError(
+            "Faster Diffusion, key steps",
+            found=" ".join(map(str, key_steps)),
+            expected=f"0, and others below {rows}",
+            remedy="choose key steps among the steps",
+        )
