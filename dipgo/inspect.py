@@ -26,12 +26,14 @@ from dipgo.request_arguments import add_request_arguments, pass_names, request_o
 from dipgo.subnet import SubNet
 
 MIB = 1 << 20
+TABLE_WIDTH = 110
+"""Columns that the savings of the passes need, also where the output is no terminal."""
 
 
 def main(arguments: list[str]) -> None:
     """Shows a SubNet file, an export directory, or a plan and what the passes make of it."""
     options = _parser().parse_args(arguments)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, width=max(TABLE_WIDTH, Console().width))
     path = Path(options.path)
     if path.is_dir():
         _show_export(path, options, console)
@@ -108,7 +110,7 @@ def _show_passes(history: _History, options: Namespace, console: Console) -> Non
     if not options.print_between_passes and not options.no_plan:
         console.print(Text(str(plan)))
     console.print()
-    console.print(_savings([(name, plan_size(one)) for name, one in history.plans]), width=110)
+    console.print(_savings([(name, plan_size(one)) for name, one in history.plans]))
     if plan.slots:
         console.print(_cache(plan))
 
