@@ -65,6 +65,8 @@ class GraphInput:
 class Node:
     """A block or a piece of glue.
 
+    A block with several outputs may have `parts`, in topological order: nodes that together are
+    the block, each with what is needed for the same outputs.
     `macs` counts convolutions and linear layers for the traced batch, as the papers do;
     `attention_macs` counts the products of two activations (queries with keys, scores with values).
     """
@@ -77,6 +79,11 @@ class Node:
     macs: int
     attention_macs: int
     parameters: int
+    parts: tuple[Node, ...] = ()
+
+
+PART = "~"
+"""Between a block's name and the number of one of its parts: `down_blocks.0~1`."""
 
 
 @dataclass(frozen=True)

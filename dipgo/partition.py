@@ -21,7 +21,7 @@ import torch
 from torch import fx
 
 from dipgo.errors import DipgoError
-from dipgo.graph import Dependence
+from dipgo.graph import PART, Dependence
 
 Home: TypeAlias = str | tuple[int, Dependence]
 """A block's name; or, of a piece of glue, the blocks before it (a bit each) and its dependence."""
@@ -47,6 +47,8 @@ class Partition:
     outputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     values: dict[str, fx.Node] = field(default_factory=dict)
     names: dict[fx.Node, str] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each block with several outputs its parts, if any; they too have members and values."""
 
 
 def partition(
@@ -71,7 +73,9 @@ def partition(
     owner = _owners(computed, blocks, prefix, dependence)
     _collect(result, computed, owner, dependence)
     _check_all_present(result)
-    _connect(result, owner, program.graph.output_node())
+    output = program.graph.output_node()
+    _connect(result, result.members, owner, output)
+    _split_blocks(result, owner, output)
     _count_parameters(result)
     return result
 
@@ -220,22 +224,64 @@ def _check_all_present(result: Partition) -> None:
             )
 
 
-def _connect(result: Partition, owner: Mapping[fx.Node, str], output: fx.Node) -> None:
-    """Names the values that leave a part, and lists what every part reads."""
-    for name, nodes in result.members.items():
+def _connect(
+    result: Partition,
+    members: Mapping[str, Sequence[fx.Node]],
+    owner: Mapping[fx.Node, str],
+    output: fx.Node,
+) -> None:
+    """Names the values that leave each of `members`, and lists what each reads."""
+    for name, nodes in members.items():
         leaving = [
             node
             for node in nodes
             if any(user is output or owner.get(user, name) != name for user in node.users)
         ]
         for index, node in enumerate(leaving):
-            _name_value(result, name if len(leaving) == 1 else f"{name}:{index}", node)
+            if node not in result.names:
+                _name_value(result, name if len(leaving) == 1 else f"{name}:{index}", node)
         result.outputs[name] = tuple(result.names[node] for node in leaving)
-    for name, nodes in result.members.items():
+    for name, nodes in members.items():
         inside = set(nodes)
         read = (source for node in nodes for source in node.all_input_nodes)
         outside = (source for source in read if source not in inside | result.constants)
         result.inputs[name] = tuple(dict.fromkeys(result.names[source] for source in outside))
+
+
+def _split_blocks(result: Partition, owner: Mapping[fx.Node, str], output: fx.Node) -> None:
+    """Finds the parts of every block with several outputs."""
+    for block in result.blocks:
+        pieces = _by_outputs(result, block)
+        if len(pieces) < 2:
+            continue
+        members = {f"{block}{PART}{index}": nodes for index, nodes in enumerate(pieces)}
+        owner_of_part = {node: name for name, nodes in members.items() for node in nodes}
+        _connect(result, members, {**owner, **owner_of_part}, output)
+        result.parts[block] = tuple(members)
+        for name, nodes in members.items():
+            result.members[name] = nodes
+            result.dependences[name] = result.dependences[block]
+
+
+def _by_outputs(result: Partition, block: str) -> list[list[fx.Node]]:
+    """The block's nodes, grouped by the outputs that need them: those that most need first.
+
+    What a node feeds is needed for no more outputs than the node itself, so this order is
+    topological. Nodes that no output needs are left out.
+    """
+    outputs = [result.values[name] for name in result.outputs[block]]
+    needed_for = dict.fromkeys(result.members[block], 0)
+    needed_for |= {node: 1 << index for index, node in enumerate(outputs)}
+    for node in reversed(result.members[block]):
+        for user in node.users:
+            needed_for[node] |= needed_for.get(user, 0)
+    pieces: dict[int, list[fx.Node]] = {}
+    for node in result.members[block]:
+        # An element of a list stays where the list is made: lists do not cross edges.
+        made = node.all_input_nodes[0] if node.target is operator.getitem else node
+        if needed_for[made]:
+            pieces.setdefault(needed_for[made], []).append(node)
+    return [pieces[outputs] for outputs in sorted(pieces, key=int.bit_count, reverse=True)]
 
 
 def _name_value(result: Partition, name: str, node: fx.Node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from dipgo.graph import PART
 from dipgo.plan import PROLOGUE, Call, Plan, TableRow, calls_by_step
 
 
@@ -61,8 +62,10 @@ def evaluations(plan: Plan) -> int:
 
 
 def block_calls(plan: Plan) -> int:
-    """Executions of blocks (not of glue) over all steps; each lane of a batch is one."""
-    blocks = set(plan.blocks)
+    """Executions of blocks (not of glue) over all steps; each lane of a batch is one, and a block
+    in parts is where its first part is.
+    """
+    blocks = {*plan.blocks, *(f"{block}{PART}0" for block in plan.blocks)}
     inside = {
         callee.name: len(blocks.intersection(callee.members or (callee.name,)))
         for callee in plan.callees

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from dipgo.costs import node_macs
-from dipgo.graph import BlockGraph, Dependence, GraphInput, Node, Value
+from dipgo.graph import PART, BlockGraph, Dependence, GraphInput, Node, Value
 from dipgo.partition import Partition, partition
 from dipgo.torch_types import tensor_type
 
@@ -114,7 +114,7 @@ def trace(
             GraphInput(Value(name, tensor_type(tensor)), roles[name])
             for name, tensor in example.items()
         ),
-        nodes=tuple(_node(name, parts) for name in parts.members),
+        nodes=tuple(_node(name, parts) for name in parts.members if PART not in name),
         output=parts.names[_output(program)],
     )
     return Traced(graph, program, parts, prefix)
@@ -138,7 +138,7 @@ def _node(name: str, parts: Partition) -> Node:
     macs = [node_macs(node, parts.constants) for node in members]
     return Node(
         name=name,
-        kind="block" if name in parts.blocks else "glue",
+        kind="block" if name.split(PART)[0] in parts.blocks else "glue",
         inputs=parts.inputs[name],
         outputs=tuple(
             Value(output, tensor_type(parts.values[output].meta["val"]))
@@ -148,4 +148,5 @@ def _node(name: str, parts: Partition) -> Node:
         macs=sum(one.weights for one in macs),
         attention_macs=sum(one.attention for one in macs),
         parameters=parts.parameters[name],
+        parts=tuple(_node(part, parts) for part in parts.parts.get(name, ())),
     )

@@ -7,21 +7,26 @@ with `identity` it is the input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+
 from dipgo.errors import DipgoError
-from dipgo.graph import BlockGraph, Dependence, Node
+from dipgo.graph import BlockGraph, Dependence, Node, TensorType, Value
 from dipgo.plan import Call, Callee, Combine, Operand, Plan, Read, Statement, Step, Table, TableRow
 from dipgo.plan_check import verify
 from dipgo.sampler import Sampler, Term
 from dipgo.subnet import SubNet
 
 
-def unroll(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> Plan:
+def unroll(
+    graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str] = frozenset()
+) -> Plan:
     """The plan that computes, at every step, each block whose gate is 1 and all of the glue.
 
+    Blocks in `split` are called part by part, so that a part can be dead where others are not.
     Raises DipgoError where the SubNet does not fit the graph or the sampler.
     """
     _check_fit(graph, subnet, sampler)
-    unrolling = _Unrolling(graph, subnet, sampler)
+    unrolling = _Unrolling(graph, subnet, sampler, split)
     for index in range(len(sampler.rows)):
         unrolling.add_step(index)
     return verify(unrolling.finish())
@@ -81,13 +86,17 @@ def _ends(timesteps: tuple[float, ...]) -> str:
 class _Unrolling:
     """The state of unrolling: what each value of the graph is called at the present step."""
 
-    def __init__(self, graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
-        self.graph, self.subnet, self.sampler = graph, subnet, sampler
+    def __init__(
+        self, graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str]
+    ) -> None:
+        self.graph, self.subnet, self.sampler, self.split = graph, subnet, sampler, split
         self.state = graph.input_of(Dependence.STATE).name
         self.timestep = graph.input_of(Dependence.TIMESTEP)
         self.column = {name: column for column, name in enumerate(subnet.blocks)}
         self.backup = dict(zip(subnet.blocks, subnet.backup, strict=True))
         self.deltas: dict[str, str] = {}
+        parts = (part for node in graph.nodes for part in node.parts)
+        self.types = graph.types | {v.name: v.type for part in parts for v in part.outputs}
         self.bindings: dict[str, Operand] = {
             entry.value.name: Read(entry.value.name) for entry in graph.inputs
         }
@@ -105,12 +114,16 @@ class _Unrolling:
         self.bindings[self.timestep.name] = TableRow(self.timestep.name, row)
         for node in self.graph.nodes:
             if node.kind == "glue" or self.subnet.gates[row, self.column[node.name]]:
-                self._call(index, node)
+                for part in self._parts(node):
+                    self._call(index, part)
             else:
                 self._reuse(index, node)
         output = self.bindings[self.graph.output]
         assert isinstance(output, Read), "a prediction that depends on no state"
         self.outputs.append(output.name)
+
+    def _parts(self, node: Node) -> tuple[Node, ...]:
+        return node.parts if node.name in self.split and node.parts else (node,)
 
     def _call(self, index: int, node: Node) -> None:
         operands = tuple(self.bindings[name] for name in node.inputs)
@@ -172,7 +185,9 @@ class _Unrolling:
             ),
             state=self.state,
             tables=(self._timestep_table(),),
-            callees=tuple(_callee(self.graph, node) for node in self.graph.nodes),
+            callees=tuple(
+                _callee(self.types, part) for node in self.graph.nodes for part in self._parts(node)
+            ),
             statements=tuple(self.statements),
             result="result",
         )
@@ -186,11 +201,11 @@ class _Unrolling:
         return Step(float(self.sampler.timesteps[row]), row, gates)
 
 
-def _callee(graph: BlockGraph, node: Node) -> Callee:
+def _callee(types: Mapping[str, TensorType], node: Node) -> Callee:
     return Callee(
         name=node.name,
         members=(),
-        inputs=tuple(graph.value(name) for name in node.inputs),
+        inputs=tuple(Value(name, types[name]) for name in node.inputs),
         outputs=node.outputs,
         macs=node.macs,
         attention_macs=node.attention_macs,

@@ -26,7 +26,7 @@ LAYERS = {
         models torch_types costs partition trace tables
         lanes samplers sampler_check scheduler_names scheduler_run
         """,
-    "plans": "unroll passes interpret",
+    "plans": "unroll granularity passes interpret",
     "search": "search schedules",
     "export": "export",
     "engines": "engines",

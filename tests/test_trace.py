@@ -42,15 +42,18 @@ EDGES = {
 }
 
 
-def _trace(architecture: str, family: Family) -> Traced:
-    """A published architecture on the meta device, batch 1 without guidance."""
+def trace_architecture(architecture: str, family: Family, more: tuple[str, ...] = ()) -> Traced:
+    """A published architecture on the meta device, batch 1 without guidance.
+
+    Its blocks are those that the family gates, and those that `more` patterns match.
+    """
     chosen = ARCHITECTURES[architecture]
     with torch.device("meta"):
         denoiser = getattr(diffusers, chosen.denoiser_class)(**chosen.denoiser_config).eval()
     geometry = Geometry(guidance=False)
     example, roles = example_inputs(family, denoiser, geometry, 8)
     guided = GuidedDenoiser(denoiser, family, tuple(family.conditioning(denoiser, geometry)), False)
-    blocks = match_blocks(denoiser, family.default_blocks)
+    blocks = match_blocks(denoiser, (*more, *family.default_blocks))
     return trace(
         guided, example, roles, blocks, model_class=chosen.denoiser_class, config_sha256=""
     )
@@ -58,7 +61,7 @@ def _trace(architecture: str, family: Family) -> Traced:
 
 @pytest.fixture(scope="module")
 def traced_sd15() -> Traced:
-    return _trace("sd15", UNetFamily())
+    return trace_architecture("sd15", UNetFamily())
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,7 @@ def test_sd15_leaves_the_time_embedding_and_the_prompts_projections_out_of_the_l
 
 
 def test_dit_xl_leaves_300_million_parameters_out_of_the_loop() -> None:
-    graph = _trace("dit-xl-2-256", DiTFamily()).graph
+    graph = trace_architecture("dit-xl-2-256", DiTFamily()).graph
     in_loop = sum(one.parameters for one in graph.nodes if Dependence.STATE in one.dependence)
     everything = sum(one.parameters for one in graph.nodes)
     assert everything == pytest.approx(675e6, rel=0.15)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dipgo.errors import DipgoError
+from dipgo.granularity import choose_split_blocks
 from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
 from dipgo.models.source import Source
 from dipgo.passes import OPTIMISE, OnPass, Pass, run_passes
@@ -107,7 +108,8 @@ def compile_plan(
         model=ModelRef(source.model_class, source.config_sha256),
         scheduler=SchedulerRef(type(scheduler).__name__),
     )
-    plan = unroll(traced.graph, subnet, sampler)
+    split = choose_split_blocks(traced.graph, subnet, sampler)
+    plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
     return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler)
 

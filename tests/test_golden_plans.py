@@ -1,0 +1,75 @@
+"""Whole plans of real models, as text: what changes in them is seen in a review."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import DDIMScheduler
+
+from dipgo.export.compile import compile_plan
+from dipgo.export.prepare import Request, prepare
+from dipgo.granularity import choose_split_blocks
+from dipgo.graph import BlockGraph
+from dipgo.models.arch import ARCHITECTURES
+from dipgo.models.dit import DiTFamily
+from dipgo.models.unet import UNetFamily
+from dipgo.passes import run_passes
+from dipgo.plan import Plan
+from dipgo.plan_text import parse_plan
+from dipgo.samplers import make_scheduler, probe
+from dipgo.subnet import SubNet
+from dipgo.unroll import unroll
+from tests.test_trace import trace_architecture
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+COEFFICIENT = re.compile(r"(?<![\w.])-?\d+\.\d+(e-?\d+)?(?=\*%)")
+CheckGolden = Callable[[str, str], None]
+
+
+def _compiled(graph: BlockGraph, subnet: SubNet, scheduler: object) -> Plan:
+    """As `compile_plan` does, of a graph that was traced without weights."""
+    sampler = probe(scheduler, subnet.num_inference_steps, prior_noise=subnet.prior_noise)
+    split = choose_split_blocks(graph, subnet, sampler)
+    return run_passes(unroll(graph, subnet, sampler, split))
+
+
+def _check(name: str, plan: Plan, check_golden: CheckGolden) -> None:
+    assert parse_plan(str(plan)) == plan
+    check_golden(f"plan_{name}", COEFFICIENT.sub(_rounded, str(plan)))
+
+
+def _rounded(number: re.Match[str]) -> str:
+    """The last digits of the sampler's coefficients differ from processor to processor."""
+    return f"{float(number[0]):.6g}"
+
+
+def test_demo_model(check_golden: CheckGolden) -> None:
+    request = Request(EXAMPLES / "subnets" / "demo-deepcache-5.json")
+    prepared = prepare(EXAMPLES / "demo" / "model", request)
+    plan = compile_plan(prepared.source, prepared.schedule, prepared.geometry).plan
+    _check("demo", plan, check_golden)
+
+
+@pytest.mark.parametrize("name", ["dipgo-0.80", "faster-diffusion"])
+def test_sd15(name: str, check_golden: CheckGolden) -> None:
+    blocks = ("conv_in",) if name == "faster-diffusion" else ()
+    traced = trace_architecture("sd15", UNetFamily(), blocks)
+    scheduler = make_scheduler(ARCHITECTURES["sd15"].build_scheduler(), "ddim")
+    subnet = SubNet.load(EXAMPLES / "subnets" / f"sd15-{name}.json")
+    _check(f"sd15_{name}", _compiled(traced.graph, subnet, scheduler), check_golden)
+
+
+def test_dit_xl(check_golden: CheckGolden) -> None:
+    """Four steps: the first half of the blocks at every other step, the second half at all."""
+    graph = trace_architecture("dit-xl-2-256", DiTFamily()).graph
+    scheduler: DDIMScheduler = ARCHITECTURES["dit-xl-2-256"].build_scheduler()
+    names = tuple(block.name for block in graph.blocks)
+    gates = np.ones((4, len(names)), dtype=bool)
+    gates[1::2, : len(names) // 2] = False
+    timesteps = probe(scheduler, 4).timesteps
+    subnet = SubNet(4, timesteps, names, gates, ("output",) * len(names))
+    _check("dit_xl", _compiled(graph, subnet, scheduler), check_golden)
