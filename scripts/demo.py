@@ -20,7 +20,7 @@ from rich.table import Table
 from dipgo.bench import make_report
 from dipgo.cli import run_command, stage
 from dipgo.export import export
-from dipgo.export.__main__ import silence_libraries
+from dipgo.export.packages import silence_libraries
 from dipgo.pipeline import Pipeline
 from dipgo.timing import time_runners
 

@@ -22,10 +22,10 @@ def export_packages() -> Iterator[None]:
             expected="the packages that exporting needs (running an export does without)",
             remedy="pip install dipgo[export]",
         ) from error
-    _silence_libraries()
+    silence_libraries()
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """A command says what it does itself; the libraries' bars and hints would drown it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from diffusers.utils import logging as diffusers_logging
