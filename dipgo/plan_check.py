@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from itertools import pairwise
 
 from dipgo.graph import TensorType
@@ -189,26 +190,29 @@ def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
     for position, statement in enumerate(plan.statements):
         for name in reads(statement):
             last_read[name] = max(position, last_read.get(name, position))
-    live: set[str] = set()
+    live: list[tuple[int, int, str]] = []
+    expiring: dict[int, list[Slot]] = {}
     for position, statement in enumerate(plan.statements):
-        live = {name for name in live if last_read.get(name, -1) >= position}
+        for slot in expiring.pop(position - 1, []):
+            del live[bisect(live, (slot.offset, slot.offset + slot.nbytes, slot.value)) - 1]
         for name in writes(statement):
             _require(name in slots, statement, f"%{name} has no slot")
             slot = slots[name]
             _require(slot.nbytes >= types[name].nbytes, statement, f"%{name} exceeds its slot")
-            for other in live:
-                _require(
-                    _disjoint(slots[other], slot),
-                    statement,
-                    f"%{name} overwrites %{other}, which is still read",
-                )
-            live.add(name)
+            _check_is_free(slot, live, statement)
+            expiring.setdefault(last_read.get(name, position), []).append(slot)
         if isinstance(statement, Call):
             _check_lanes_are_adjacent(statement, slots)
 
 
-def _disjoint(one: Slot, other: Slot) -> bool:
-    return one.offset + one.nbytes <= other.offset or other.offset + other.nbytes <= one.offset
+def _check_is_free(slot: Slot, live: list[tuple[int, int, str]], statement: Statement) -> None:
+    """Adds the slot to the live ones, which are sorted and disjoint, so neighbours suffice."""
+    entry = (slot.offset, slot.offset + slot.nbytes, slot.value)
+    index = bisect(live, entry)
+    for start, end, other in live[max(index - 1, 0) : index + 1]:
+        free = end <= entry[0] or entry[1] <= start
+        _require(free, statement, f"%{slot.value} overwrites %{other}, which is still read")
+    live.insert(index, entry)
 
 
 def _check_lanes_are_adjacent(call: Call, slots: dict[str, Slot]) -> None:
