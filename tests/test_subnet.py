@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipgo.errors import DipgoError
-from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.subnet import ModelRef, PriorNoise, SchedulerRef, SubNet
 
 GOOD: dict[str, Any] = {
     "format": "dipgo.subnet",
@@ -110,6 +110,7 @@ def subnets(draw: st.DrawFn) -> SubNet:
         backup=tuple(draw(st.lists(words, min_size=width, max_size=width))),
         scores=None if scores is None else np.array(scores),
         provenance=draw(st.dictionaries(st.text(), st.integers() | st.text(), max_size=3)),
+        prior_noise=draw(st.none() | st.builds(PriorNoise, st.floats(-1, 1), st.floats(0, 1000))),
     )
 
 
@@ -136,6 +137,7 @@ def test_equality_looks_at_every_part(tmp_path: Path) -> None:
     assert subnet == replace(subnet)
     assert subnet != replace(subnet, gates=gates)
     assert subnet != replace(subnet, scores=None)
+    assert subnet != replace(subnet, prior_noise=PriorNoise(0.003, 500.0))
     assert subnet != "subnet"
 
 
@@ -161,6 +163,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "extra field inside": (
         {"model": {"class": "M", "hash": ""}},
         r"subnet\.json, \$\.model: found unknown field `hash`; .+",
+    ),
+    "prior noise without its bound": (
+        {"prior_noise": {"scale": 0.003}},
+        r"subnet\.json, \$\.prior_noise: found no field `below`; .+",
     ),
     "type": (
         {"timesteps": [3, 2, "1"]},
@@ -270,6 +276,13 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     scores = np.array([[1, 1], [1, value], [1, 1]])
     with pytest.raises(DipgoError, match=r"scores row 1, block mid_block: found (nan|inf); "):
         replace(load_with(tmp_path), scores=scores)
+
+
+@pytest.mark.parametrize("name", ["scale", "below"])
+def test_prior_noise_that_is_not_finite_is_refused(tmp_path: Path, name: str) -> None:
+    prior_noise = replace(PriorNoise(0.003, 500.0), **{name: float("inf")})
+    with pytest.raises(DipgoError, match=f"prior_noise, {name}: found inf; expected a finite"):
+        replace(load_with(tmp_path), prior_noise=prior_noise)
 
 
 def test_gates_that_are_scores_are_refused(tmp_path: Path) -> None:
