@@ -18,7 +18,7 @@ from dipgo.errors import DipgoError
 from dipgo.export.packages import export_packages
 from dipgo.manifest import WEIGHTS_FILE
 from dipgo.passes import PlanSize, find_passes, plan_size, run_passes
-from dipgo.passes.allocate_slots import lower_bound_nbytes, naive_nbytes
+from dipgo.passes.live_ranges import lower_bound_nbytes, naive_nbytes
 from dipgo.plan import Plan
 from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
 from dipgo.plan_file import is_plan_file, read_plan

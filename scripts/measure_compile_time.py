@@ -18,7 +18,7 @@ import numpy as np
 from dipgo.graph import BlockGraph, Dependence, GraphInput, Node, TensorType, Value
 from dipgo.machine import describe_machine
 from dipgo.passes import OPTIMISE
-from dipgo.passes.allocate_slots import lower_bound_nbytes
+from dipgo.passes.live_ranges import lower_bound_nbytes
 from dipgo.plan_check import verify
 from dipgo.sampler import Sampler, Term
 from dipgo.subnet import SubNet

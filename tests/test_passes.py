@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipgo.passes import OPTIMISE, run_passes
-from dipgo.passes.allocate_slots import live_ranges, lower_bound_nbytes
 from dipgo.passes.eliminate_dead_calls import eliminate_dead_calls
 from dipgo.passes.fuse_steps import fuse_steps
+from dipgo.passes.live_ranges import live_ranges, lower_bound_nbytes
 from dipgo.passes.number_values import number_values
 from dipgo.plan import Call, Combine, Plan, Read, Slot
 from dipgo.plan_check import InvalidPlanError, verify

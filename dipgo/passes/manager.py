@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dipgo.errors import DipgoError
-from dipgo.passes.allocate_slots import allocate_slots, lower_bound_nbytes
+from dipgo.passes.allocate_slots import allocate_slots
 from dipgo.passes.batch_calls import batch_calls
 from dipgo.passes.conditions import NO_SEGMENTS, NO_SLOTS, NOT_BATCHED, Condition
 from dipgo.passes.eliminate_dead_calls import eliminate_dead_calls
@@ -14,6 +14,7 @@ from dipgo.passes.fold_timesteps import fold_timesteps
 from dipgo.passes.form_segments import form_segments
 from dipgo.passes.fuse_steps import fuse_steps
 from dipgo.passes.hoist_prompt_work import hoist_prompt_work
+from dipgo.passes.live_ranges import lower_bound_nbytes
 from dipgo.passes.number_values import number_values
 from dipgo.plan import PROLOGUE, Plan
 from dipgo.plan_check import verify
