@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -62,6 +63,7 @@ class _Interpreter(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, lanes: int) -> None:
         super().__init__(module)
         self.lanes = lanes
+        self.extra_traceback = False  # which would add lines to the errors that are raised here
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if not any(isinstance(one, Laned) for one in tree_leaves((args, kwargs))):
@@ -97,6 +99,21 @@ def _elementwise(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> 
     return target(*(_aligned(one, rank) for one in args), **kwargs)
 
 
+def _matmul(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """A vector becomes a matrix of one row, or of one column, and the result loses that axis."""
+    left, right = args
+    row, column = _rank(left) == 1, _rank(right) == 1
+    left = _map_tensor(left, lambda one: one.unsqueeze(-2)) if row else left
+    right = _map_tensor(right, lambda one: one.unsqueeze(-1)) if column else right
+    product = _elementwise(lanes, target, (left, right), kwargs)
+    product = product.squeeze(-2) if row else product
+    return product.squeeze(-1) if column else product
+
+
+def _map_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return Laned(change(value.tensor)) if isinstance(value, Laned) else change(value)
+
+
 def _rank(value: Any) -> int:
     """The rank within a lane."""
     if isinstance(value, Laned):
@@ -119,9 +136,13 @@ def _folded(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _attention(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Query, key and value; a mask may lack axes, and is given the batch that it stands for."""
+    """Query, key and value; a mask may lack axes, and is given the batch that it stands for.
+
+    Without a batch of their own they have the lanes as their batch.
+    """
     arguments = _by_name(target, args, kwargs)
     mask = arguments["attn_mask"]
+    batched = _rank(arguments["query"]) > 2
     names = ["query", "key", "value"]
     if mask is not None:
         tensor = _with_lanes(mask, lanes)
@@ -130,12 +151,17 @@ def _attention(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> An
         arguments["attn_mask"] = Laned(tensor.expand(-1, query.shape[1], *tensor.shape[2:]))
         names.append("attn_mask")
     for name in names:
-        arguments[name] = _with_lanes(arguments[name], lanes).flatten(0, 1)
-    return target(**arguments).unflatten(0, (lanes, -1))
+        tensor = _with_lanes(arguments[name], lanes)
+        arguments[name] = tensor.flatten(0, 1) if batched else tensor
+    attended = target(**arguments)
+    return attended.unflatten(0, (lanes, -1)) if batched else attended
 
 
 _AXES = {"dim", "dim0", "dim1", "dims", "start_dim", "end_dim"}
 """Names of arguments that count axes."""
+
+_REDUCTIONS = {aten.mean.dim, aten.sum.dim_IntList, aten.amax.default}
+"""Operators for which no axes stand for all."""
 
 
 def _axes(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -143,7 +169,8 @@ def _axes(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     arguments = _by_name(target, args, kwargs)
     rank = max(map(_rank, tree_leaves(tuple(arguments.values()))))
     for name in _AXES & arguments.keys():
-        every = list(range(rank)) if arguments[name] is None else arguments[name]
+        reduces_all = target in _REDUCTIONS and arguments[name] in (None, [])
+        every = list(range(rank)) if reduces_all else arguments[name]
         arguments[name] = tree_map(lambda axis: axis + 1 if axis >= 0 else axis, every)
     return target(**tree_map(_bare, arguments))
 
@@ -165,6 +192,8 @@ def _joined(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _sized(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Operators whose second argument is the shape that results."""
     value, size, *rest = args
+    if target is aten.view.default:  # lanes may lie in memory otherwise than one lane would
+        target = aten.reshape.default
     tensor = _aligned(value, len(size)) if target in _BROADCASTS else value.tensor
     first = 1 if target is aten.repeat.default else lanes
     return target(tensor, [first, *size], *rest, **kwargs)
@@ -174,14 +203,22 @@ _BROADCASTS = {aten.expand.default, aten.repeat.default}
 
 
 def _einsum(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Lanes are the ellipsis of the operands that have them, and of the result."""
+    """Lanes are one more letter of the operands that have them, and of the result."""
     equation, operands = args[0].replace(" ", ""), args[1]
-    terms, result = equation.split("->")
+    terms, arrow, result = equation.partition("->")
+    lane = next(letter for letter in ascii_letters if letter not in equation)
     marked = [
-        f"...{term}" if isinstance(one, Laned) else term
+        f"{lane}{term}" if isinstance(one, Laned) else term
         for term, one in zip(terms.split(","), operands, strict=True)
     ]
-    return target(f"{','.join(marked)}->...{result}", [_bare(one) for one in operands], **kwargs)
+    result = result if arrow else _implied(terms)
+    return target(f"{','.join(marked)}->{lane}{result}", [_bare(one) for one in operands], **kwargs)
+
+
+def _implied(terms: str) -> str:
+    """What an equation without an arrow yields: the letters that occur once, in their order."""
+    once = (letter for letter in sorted(set(terms)) if terms.count(letter) == 1)
+    return ("..." if "..." in terms else "") + "".join(filter(str.isalpha, once))
 
 
 def _by_name(target: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +253,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         _overloads(
             "add.Tensor sub.Tensor mul.Tensor div.Tensor add.Scalar mul.Scalar maximum minimum "
-            "matmul pow.Tensor_Tensor where.self eq.Tensor eq.Scalar ne.Scalar gt.Scalar "
+            "pow.Tensor_Tensor where.self eq.Tensor eq.Scalar ne.Scalar gt.Scalar "
             "lt.Scalar ge.Scalar le.Scalar rsub.Scalar"
         ),
         _elementwise,
@@ -235,6 +272,7 @@ RULES: dict[Any, Rule] = {
         _overloads("conv1d conv2d conv3d group_norm upsample_nearest2d.vec avg_pool2d"),
         _folded,
     ),
+    aten.matmul.default: _matmul,
     aten.permute.default: _permuted,
     aten.scaled_dot_product_attention.default: _attention,
     aten.einsum.default: _einsum,

@@ -78,8 +78,16 @@ def _check_definitions(plan: Plan) -> None:
         for name in writes(statement):
             _require(name not in defined, statement, f"a second definition of %{name}")
             defined.add(name)
-    if plan.result not in defined:
+    _check_result(plan)
+
+
+def _check_result(plan: Plan) -> None:
+    """A statement writes the result, and not beside other lanes: it has memory of its own."""
+    writer = next((one for one in plan.statements if plan.result in writes(one)), None)
+    if writer is None:
         raise InvalidPlanError(f"return: %{plan.result} is never written")
+    is_lane = isinstance(writer, Call) and writer.width > 1
+    _require(not is_lane, writer, f"%{plan.result}, the result, as one of several lanes")
 
 
 def _where_written(plan: Plan, name: str) -> str:

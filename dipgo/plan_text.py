@@ -258,7 +258,7 @@ class _Parser:
         self.steps.append(Step(number, int(_after(row, "row=")), "".join(gates)))
 
     def _statement(self, code: str) -> Statement:
-        left, right = code.strip().split(" = ")
+        left, right = code.split(" = ")
         results = tuple(map(self._defined, _BRACES.sub(" ", left).split()))
         if right.endswith(")"):
             callee, operands = right[:-1].split("(")

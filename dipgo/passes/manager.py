@@ -111,9 +111,10 @@ def run_passes(
 def _check_expectations(one: Pass, plan: Plan) -> None:
     for condition in one.expects:
         if not condition.holds(plan):
+            before = f"put {one.name} before {condition.broken_by}"
             raise DipgoError(
                 f"pass {one.name}",
                 found=condition.found,
                 expected=f"a plan as it is before {condition.broken_by}",
-                remedy=f"put {one.name} before {condition.broken_by}",
+                remedy=f"run {one.name} once" if one.name == condition.broken_by else before,
             )

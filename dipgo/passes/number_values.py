@@ -13,21 +13,33 @@ from dipgo.plan import Call, Combine, Leaf, Plan, Read, Statement, map_leaves
 
 
 def number_values(plan: Plan) -> Plan:
-    """Drops each statement that repeats an earlier one, and each copy, and renames its readers."""
+    """Drops each statement that repeats an earlier one, and each copy, and renames its readers.
+
+    The result has memory of its own, so it stays a copy of what has a place already.
+    """
+    placed = _inputs_and_lanes(plan)
     names: dict[str, str] = {}
     known: dict[object, Statement] = {}
     kept: list[Statement] = []
     for statement in plan.statements:
         current = _rename(statement, names)
         if isinstance(current, Combine) and _is_copy(current):
-            names[current.result] = current.terms[0][1]
-            continue
+            source = current.terms[0][1]
+            if current.result != plan.result or source not in placed:
+                names[current.result] = source
+                continue
         earlier = known.setdefault(_number(current), current)
         if earlier is current:
             kept.append(current)
         else:
             names.update(_same_results(current, earlier))
     return replace(plan, statements=tuple(kept), result=names.get(plan.result, plan.result))
+
+
+def _inputs_and_lanes(plan: Plan) -> set[str]:
+    """The inputs of the plan, and the lanes of batched calls."""
+    inputs = {value.name for value in plan.inputs}
+    return inputs.union(*(call.results for call in plan.calls if call.width > 1))
 
 
 def _rename(statement: Statement, names: dict[str, str]) -> Statement:

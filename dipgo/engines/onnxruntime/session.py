@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def _import_onnxruntime() -> Any:
 def make_session(path: Path, settings: SessionSettings) -> onnxruntime.InferenceSession:
     """A session of the graph at `path`; its weights lie beside it. Raises DipgoError."""
     runtime = _import_onnxruntime()
+    _share_arena()
     wanted = PROVIDERS[settings.provider]
     try:
         session: onnxruntime.InferenceSession = runtime.InferenceSession(
@@ -89,6 +91,19 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
     return session
 
 
+@cache
+def _share_arena() -> None:
+    """One arena for what all sessions of the process compute on the host, kept until it ends.
+
+    Sessions run one after another: with an arena each, their peaks would add up. Once a process,
+    as a second arena would take the place of the first for the sessions that are made after it.
+    """
+    runtime = _import_onnxruntime()
+    arena = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = runtime.OrtMemoryInfo("Cpu", arena, 0, runtime.OrtMemType.DEFAULT)
+    runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg(0, -1, -1, -1))
+
+
 def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = settings.threads
@@ -96,4 +111,5 @@ def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     # A plan alternates between sessions, each with threads of its own: those of a session that
     # has ended its run must not spin beside those of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     return options

@@ -1,0 +1,114 @@
+"""Random samplers and gate tables for a traced denoiser, of which the first row is all ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from dipgo.graph import BlockGraph
+from dipgo.sampler import Sampler, Term
+from dipgo.samplers import probe
+from dipgo.subnet import SubNet
+from dipgo.unroll import carrier
+
+SCHEDULERS: dict[str, Callable[[], Any]] = {
+    "ddim": lambda: DDIMScheduler(clip_sample=False, steps_offset=1),
+    "sample": lambda: DDIMScheduler(clip_sample=False, prediction_type="sample"),
+    "plms": lambda: PNDMScheduler(skip_prk_steps=True, steps_offset=1),
+    "dpm++": DPMSolverMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "flow": FlowMatchEulerDiscreteScheduler,
+    "heun": HeunDiscreteScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
+
+
+def random_sampler(draw: random.Random) -> Sampler:
+    """A scheduler of diffusers over 3 to 7 steps, or any linear recurrence."""
+    if draw.random() < 0.5:
+        return _recurrence(draw, draw.randint(3, 7))
+    return _probed(draw.choice(sorted(SCHEDULERS)), draw.randint(3, 7))
+
+
+@cache
+def _probed(name: str, steps: int) -> Sampler:
+    return probe(SCHEDULERS[name](), steps)
+
+
+def _recurrence(draw: random.Random, evaluations: int) -> Sampler:
+    """Timesteps may come again, at once or later; steps may copy what was, and so waste work."""
+    rows = [0]
+    for _ in range(evaluations - 1):
+        rows.append(draw.choice([max(rows) + 1, max(rows) + 1, rows[-1], draw.choice(rows)]))
+    count = max(rows) + 1
+    later = [_terms(draw, index) for index in range(1, evaluations)]
+    return Sampler(
+        scheduler_class="Recurrence",
+        num_inference_steps=count,
+        timesteps=tuple(float(900 - 100 * index) for index in range(count)),
+        rows=tuple(rows),
+        inputs=((Term(1.0, "noise"),), *later),
+        result=_terms(draw, evaluations),
+    )
+
+
+def _terms(draw: random.Random, index: int) -> tuple[Term, ...]:
+    """Of the input of evaluation `index`, or of the result after so many evaluations."""
+    if draw.random() < 0.25:
+        return (
+            Term(1.0, draw.choice(["input", "output"]), draw.choice([0, index // 2, -1]) % index),
+        )
+    terms = [Term(0.9, "input", index - 1), Term(0.3, "output", index - 1)]
+    if draw.random() < 0.5:
+        terms.append(Term(0.2, "output", draw.randrange(index)))
+    if draw.random() < 0.3:
+        terms.append(Term(0.1, "input", draw.randrange(index)))
+    if draw.random() < 0.2:
+        terms.append(Term(0.05, "noise"))
+    return tuple(terms)
+
+
+def random_subnet(draw: random.Random, graph: BlockGraph, sampler: Sampler) -> SubNet:
+    """Random gates, and for each block a backup that it can have."""
+    words = [
+        draw.choice(["output", "output", "delta", "identity"][: 4 if carrier(graph, block) else 1])
+        for block in graph.blocks
+    ]
+    return SubNet(
+        num_inference_steps=sampler.num_inference_steps,
+        timesteps=sampler.timesteps,
+        blocks=tuple(block.name for block in graph.blocks),
+        gates=_gates(draw, len(sampler.timesteps), len(words)),
+        backup=tuple(words),
+    )
+
+
+def _gates(draw: random.Random, rows: int, blocks: int) -> np.ndarray:
+    """Independent gates; or whole rows; or, between key rows, only the blocks from some on."""
+    share = draw.choice([0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
+    kind = draw.choice(["independent", "rows", "tail"])
+    gates = np.ones((rows, blocks), dtype=bool)
+    first = draw.randrange(blocks)
+    for row in range(1, rows):
+        key = draw.random() < share
+        match kind:
+            case "independent":
+                gates[row] = [draw.random() < share for _ in range(blocks)]
+            case "rows":
+                gates[row] = key
+            case _:
+                gates[row] = key or np.arange(blocks) >= first
+    return gates
