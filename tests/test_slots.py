@@ -68,7 +68,7 @@ def _side_by_side(statement: Call | Combine) -> list[list[str]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_byte_is_shared(kind: str) -> None:
-    for seed in range(30):
+    for seed in range(8):
         check_slots(allocate_slots(random_plan(kind, seed)))
 
 
@@ -81,10 +81,10 @@ def test_the_check_sees_a_shared_byte(kind: str) -> None:
         check_slots(replace(plan, slots=tuple(replace(one, offset=first) for one in plan.slots)))
 
 
-def _ratios(kind: str, batched: bool) -> list[tuple[float, float]]:
+def _ratios(kind: str, plans: int, *, batched: bool) -> list[tuple[float, float]]:
     """For each plan of a kind its arena, and that without reuse, over the lower bound."""
     found = []
-    for seed in range(PLANS[kind]):
+    for seed in range(plans):
         plan = allocate_slots(random_plan(kind, seed, batched=batched))
         check_slots(plan)
         bound = lower_bound_nbytes(plan)
@@ -102,10 +102,12 @@ def _ratios(kind: str, batched: bool) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("kind", UNROLLED)
 def test_the_arena_is_close_to_the_bound(kind: str) -> None:
     """500 plans in all."""
-    assert max(arena for arena, _ in _ratios(kind, batched=False)) <= BAR
+    assert max(arena for arena, _ in _ratios(kind, PLANS[kind], batched=False)) <= BAR
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", UNROLLED)
 def test_lanes_cost_little_more(kind: str) -> None:
-    assert max(arena for arena, _ in _ratios(kind, batched=True)) <= BAR_WITH_LANES
+    assert (
+        max(arena for arena, _ in _ratios(kind, PLANS[kind] // 4, batched=True)) <= BAR_WITH_LANES
+    )

@@ -17,7 +17,7 @@ from dipgo.passes.rows import Conflicts, Integers
 UNPLACED = -1
 """The start of a row that waits."""
 
-MOVES_A_ROW, MOVES = 200, 40_000
+MOVES_A_ROW, MOVES = 100, 20_000
 """After so many moves the search gives up: on the average for each row, and in all."""
 
 
