@@ -14,9 +14,7 @@ from tests.random_plans import KINDS, UNROLLED, random_plan
 
 PLANS = {"unet": 200, "chain": 200, "faster diffusion": 100}
 BAR = 1.05
-"""Arena over the largest sum of live bytes."""
-BAR_WITH_LANES = 1.25
-"""Lanes of an output lie side by side, which the bound knows nothing of: no bar, but a guard."""
+"""Arena over the largest sum of live bytes, which knows nothing of lanes lying side by side."""
 
 
 def check_slots(plan: Plan) -> None:
@@ -101,13 +99,11 @@ def _ratios(kind: str, plans: int, *, batched: bool) -> list[tuple[float, float]
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", UNROLLED)
 def test_the_arena_is_close_to_the_bound(kind: str) -> None:
-    """500 plans in all."""
-    assert max(arena for arena, _ in _ratios(kind, PLANS[kind], batched=False)) <= BAR
+    """500 plans in all, as exports have them."""
+    assert max(arena for arena, _ in _ratios(kind, PLANS[kind], batched=True)) <= BAR
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", UNROLLED)
-def test_lanes_cost_little_more(kind: str) -> None:
-    assert (
-        max(arena for arena, _ in _ratios(kind, PLANS[kind] // 4, batched=True)) <= BAR_WITH_LANES
-    )
+def test_so_it_is_without_batches(kind: str) -> None:
+    assert max(arena for arena, _ in _ratios(kind, PLANS[kind] // 4, batched=False)) <= BAR
