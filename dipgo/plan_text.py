@@ -80,22 +80,19 @@ def _value(text: str) -> Value:
 
 
 def _body(plan: Plan) -> Iterator[str]:
-    types, slots = value_types(plan), {slot.value: slot for slot in plan.slots}
-    statements: dict[int, list[Statement]] = {}
+    types, slots, lives = value_types(plan), {one.value: one for one in plan.slots}, _lives(plan)
+    lines: dict[int, list[str]] = {}
     for statement in plan.statements:
-        statements.setdefault(statement.step, []).append(statement)
-    lives = _lives(plan)
-    if PROLOGUE in statements:
+        line = f"  {_statement(statement, slots)}{_comment(statement, types, lives)}"
+        lines.setdefault(statement.step, []).append(line)
+    if PROLOGUE in lines:
         yield "prologue"
-        for statement in statements.pop(PROLOGUE):
-            yield f"  {_statement(statement, slots)}{_comment(statement, types, lives)}"
+        yield from lines[PROLOGUE]
     for index, step in enumerate(plan.steps):
         yield f"s{index} t={step.timestep!r} row={step.row} {step.gates}".rstrip()
-        for statement in statements.pop(index, []):
-            yield f"  {_statement(statement, slots)}{_comment(statement, types, lives)}"
+        yield from lines.get(index, [])
     yield "end"
-    for statement in statements.pop(len(plan.steps), []):
-        yield f"  {_statement(statement, slots)}"
+    yield from lines.get(len(plan.steps), [])
 
 
 def _lives(plan: Plan) -> dict[str, int]:
