@@ -35,8 +35,9 @@ SEQUENTIAL = tuple(one for one in BEFORE_SLOTS if one.name != "batch_calls")
 def random_plan(kind: str, seed: int, *, batched: bool = True) -> Plan:
     """A plan of one of KINDS; those that are unrolled may leave calls unbatched."""
     draw = Random(f"{kind} {seed}")
-    if kind in UNROLLED:
-        return run_passes(UNROLLED[kind](draw), BEFORE_SLOTS if batched else SEQUENTIAL)
+    unrolled = {**UNROLLED, USELESS: _useless_calls}
+    if kind in unrolled:
+        return run_passes(unrolled[kind](draw), BEFORE_SLOTS if batched else SEQUENTIAL)
     return MADE[kind](draw)
 
 
@@ -230,6 +231,9 @@ class _StraightLine:
 
 
 MAX_LANES = 24
+USELESS = "gates of no use"
+"""Any gates: a block may run again on what it has read before; no bar is kept for these."""
+
 UNROLLED: dict[str, Callable[[Random], Plan]] = {
     "unet": _unet,
     "chain": _chain,
@@ -240,4 +244,4 @@ MADE: dict[str, Callable[[Random], Plan]] = {
     "lanes in any order": _lanes_in_any_order,
     "tiny": _tiny,
 }
-KINDS = (*UNROLLED, *MADE)
+KINDS = (*UNROLLED, *MADE, USELESS)
