@@ -38,10 +38,10 @@ class Gating:
                 return self.last[name]
             entered = arguments[0] if arguments else named["hidden_states"]
             if on:
-                self.last[name] = _tensor(output) - entered
+                self.last[name] = _tensor(output, entered) - entered
                 return output
             result = entered + self.last[name] if backup == "delta" else entered
-            return tree_map(lambda tensor: result, output)
+            return tree_map(lambda leaf: result if _is_like(leaf, entered) else leaf, output)
 
         return hook
 
@@ -53,12 +53,19 @@ class Gating:
             handle.remove()
 
 
-def _tensor(output: Any) -> torch.Tensor:
-    """The only tensor of a block's output; a down block of one layer returns it twice."""
+def _tensor(output: Any, entered: torch.Tensor) -> torch.Tensor:
+    """The only tensor of its type in a block's output; a down block of one layer has it twice.
+
+    What the last block of an SD3 transformer and its attention return for the text is not read.
+    """
     first: torch.Tensor
-    first, *rest = tree_leaves(output)
+    first, *rest = (leaf for leaf in tree_leaves(output) if _is_like(leaf, entered))
     assert all(other is first for other in rest)
     return first
+
+
+def _is_like(leaf: torch.Tensor | None, entered: torch.Tensor) -> bool:
+    return leaf is not None and leaf.shape == entered.shape
 
 
 @torch.no_grad()
@@ -74,7 +81,9 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
             gating.row = subnet.timesteps.index(float(timestep))
             if prior and timestep < prior.below:
                 latents = latents + prior.scale * noise
-            state = scheduler.scale_model_input(latents, timestep)
+            state = latents
+            if hasattr(scheduler, "scale_model_input"):  # those for flow matching have none
+                state = scheduler.scale_model_input(latents, timestep)
             prediction = case.guided(state, timestep.float(), *rest)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
     return latents

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler
 
 from dipgo.export.compile import compile_plan
 from dipgo.export.prepare import Request, prepare
@@ -16,6 +15,9 @@ from dipgo.granularity import choose_split_blocks
 from dipgo.graph import BlockGraph
 from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.dit import DiTFamily
+from dipgo.models.family import Family
+from dipgo.models.sd3 import SD3Family
+from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.passes import run_passes
 from dipgo.plan import Plan
@@ -63,13 +65,22 @@ def test_sd15(name: str, check_golden: CheckGolden) -> None:
     _check(f"sd15_{name}", _compiled(traced.graph, subnet, scheduler), check_golden)
 
 
-def test_dit_xl(check_golden: CheckGolden) -> None:
+HALVES: dict[str, tuple[str, Family]] = {
+    "dit_xl": ("dit-xl-2-256", DiTFamily()),
+    "sdxl": ("sdxl", SDXLFamily()),
+    "sd3": ("sd3-medium", SD3Family()),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_halves(name: str, check_golden: CheckGolden) -> None:
     """Four steps: the first half of the blocks at every other step, the second half at all."""
-    graph = trace_architecture("dit-xl-2-256", DiTFamily()).graph
-    scheduler: DDIMScheduler = ARCHITECTURES["dit-xl-2-256"].build_scheduler()
+    architecture, family = HALVES[name]
+    graph = trace_architecture(architecture, family).graph
+    scheduler = ARCHITECTURES[architecture].build_scheduler()
     names = tuple(block.name for block in graph.blocks)
     gates = np.ones((4, len(names)), dtype=bool)
     gates[1::2, : len(names) // 2] = False
     timesteps = probe(scheduler, 4).timesteps
     subnet = SubNet(4, timesteps, names, gates, ("output",) * len(names))
-    _check("dit_xl", _compiled(graph, subnet, scheduler), check_golden)
+    _check(name, _compiled(graph, subnet, scheduler), check_golden)

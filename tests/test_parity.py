@@ -12,6 +12,7 @@ from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
@@ -33,6 +34,9 @@ TOLERANCE = 1e-5
 
 BACKUPS = ("output", "delta", "identity")
 
+PROLOGUES = {"no_cross_attention": 0, "one_level": 1, "asymmetric": 1, "three_levels": 1}
+"""What runs once a prompt: of the others it depends on the prompt alone, and with the timestep."""
+
 SCHEDULERS = {
     "ddim": DDIMScheduler(clip_sample=False, steps_offset=1),
     "v_prediction": DDIMScheduler(clip_sample=False, prediction_type="v_prediction"),
@@ -40,6 +44,7 @@ SCHEDULERS = {
     "plms": PNDMScheduler(skip_prk_steps=True, steps_offset=1),
     "dpm++": DPMSolverMultistepScheduler(),
     "euler": EulerDiscreteScheduler(),
+    "flow-euler": FlowMatchEulerDiscreteScheduler(shift=3.0),
     "unipc": UniPCMultistepScheduler(),
 }
 
@@ -120,4 +125,4 @@ def test_dense_plan_is_one_segment_and_a_prologue(name: str, grain: str) -> None
         assert set(blocks) <= set(segment.members)
         once = [call.callee for call in plan.calls if call.step == PROLOGUE]
         assert len(once) == len(set(once)) == len(plan.callees) - 1
-        assert len(once) == (2 if name == "dit" else "no" not in name.split("_"))
+        assert len(once) == PROLOGUES.get(name, 2)

@@ -13,9 +13,12 @@ from dipgo.graph import BlockGraph, Dependence
 from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.sd3 import SD3Family
+from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.patterns import match_blocks
 from dipgo.trace import Traced, trace
+from tests.zoo import case
 
 PUBLISHED_GMACS = {
     "down_blocks.0": 32.94,
@@ -50,7 +53,7 @@ def trace_architecture(architecture: str, family: Family, more: tuple[str, ...] 
     chosen = ARCHITECTURES[architecture]
     with torch.device("meta"):
         denoiser = getattr(diffusers, chosen.denoiser_class)(**chosen.denoiser_config).eval()
-    geometry = Geometry(guidance=False)
+    geometry = Geometry(guidance=False, tokens=chosen.tokens)
     example, roles = example_inputs(family, denoiser, geometry, 8)
     guided = GuidedDenoiser(denoiser, family, tuple(family.conditioning(denoiser, geometry)), False)
     blocks = match_blocks(denoiser, (*more, *family.default_blocks))
@@ -119,6 +122,35 @@ def test_dit_xl_leaves_300_million_parameters_out_of_the_loop() -> None:
     everything = sum(one.parameters for one in graph.nodes)
     assert everything == pytest.approx(675e6, rel=0.15)
     assert everything - in_loop >= 300e6
+
+
+def test_sdxl_has_the_published_parameters_and_leaves_the_prompts_out_of_the_loop() -> None:
+    """2.57 G parameters; 346 M of them project the prompt, 18 M the time that it is added to."""
+    graph = trace_architecture("sdxl", SDXLFamily()).graph
+    counts = {node.name: node.parameters for node in graph.nodes}
+    assert sum(counts.values()) == 2_567_463_684
+    assert counts["glue.prompt"] == pytest.approx(346e6, rel=0.01)
+    assert counts["glue.prompt_timestep"] == pytest.approx(17.6e6, rel=0.01)
+    blocks = [f"{side}_blocks.{index}" for side in ("down", "up") for index in range(3)]
+    assert [one.name for one in graph.blocks] == [*blocks[:3], "mid_block", *blocks[3:]]
+
+
+def test_sd3_leaves_the_modulations_out_of_the_loop() -> None:
+    """2.03 G parameters; what modulates image and text is a third of them."""
+    graph = trace_architecture("sd3-medium", SD3Family()).graph
+    counts = {node.name: node.parameters for node in graph.nodes}
+    assert sum(counts.values()) == 2_028_328_000
+    assert counts["glue.prompt_timestep"] == pytest.approx(682e6, rel=0.01)
+    (hidden,) = (entry for entry in graph.inputs if entry.value.name == "encoder_hidden_states")
+    assert hidden.value.type.shape == (1, 333, 4096)
+
+
+def test_an_output_of_a_block_and_one_of_its_part_are_two_inputs() -> None:
+    """`block:0` and `block~0`, which are the same but for what no identifier may hold."""
+    traced = case("sd3", "block").traced
+    names = ["transformer_blocks.1:0", "transformer_blocks.1~0"]
+    first, second = torch.zeros(1), torch.ones(1)
+    assert traced.module((), names, names)(first, second) == (first, second)
 
 
 def test_sd15_parameters_are_all_accounted_for(sd15: BlockGraph) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
 SEED = 0
@@ -24,12 +24,12 @@ def save_tiny_pipeline(path: Path) -> Path:
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(SEED)
-        unet, vae, text_encoder = _unet(), _vae(), _text_encoder()
+        unet, vae, text_encoder = _unet(), tiny_vae(), tiny_text_encoder()
     pipeline = StableDiffusionPipeline(
         unet=unet,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=_tokenizer(path.with_name(f"{path.name}-vocabulary")),
+        tokenizer=tiny_tokenizer(path.with_name(f"{path.name}-vocabulary")),
         scheduler=_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -50,7 +50,8 @@ def _unet() -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def tiny_vae() -> AutoencoderKL:
+    """Four pixels a latent pixel, four channels."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -60,9 +61,10 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def _text_encoder() -> CLIPTextModel:
+def tiny_text_encoder(kind: type[PreTrainedModel] = CLIPTextModel) -> PreTrainedModel:
+    """Of one of CLIP's classes; hidden states and projection are WIDTH wide."""
     end = len(_vocabulary()) - 1
-    return CLIPTextModel(
+    return kind(
         CLIPTextConfig(
             vocab_size=len(_vocabulary()),
             hidden_size=WIDTH,
@@ -78,7 +80,7 @@ def _text_encoder() -> CLIPTextModel:
     )
 
 
-def _tokenizer(directory: Path) -> CLIPTokenizer:
+def tiny_tokenizer(directory: Path) -> CLIPTokenizer:
     """CLIP's tokenizer with one token a byte and no merges."""
     directory.mkdir()
     (directory / "vocab.json").write_text(json.dumps(_vocabulary()))

@@ -8,10 +8,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.sd3 import SD3Family
+from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.patterns import match_blocks
 from dipgo.trace import Traced, trace
@@ -53,6 +55,14 @@ PLAIN = {
 DIT = {
     "block": DiTFamily.default_blocks,
     "layer": ("transformer_blocks.*.attn1", "transformer_blocks.*.ff"),
+}
+SD3 = {
+    "block": SD3Family.default_blocks,
+    "layer": (
+        "transformer_blocks.*.attn",
+        "transformer_blocks.*.ff",
+        "transformer_blocks.*.ff_context",
+    ),
 }
 
 ZOO = {
@@ -111,6 +121,39 @@ ZOO = {
         ),
         DiTFamily(),
         DIT,
+    ),
+    "sdxl": Entry(
+        _unet(
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2),
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=6 * 4 + 10,
+        ),
+        SDXLFamily(),
+        UNET,
+    ),
+    "sd3": Entry(
+        lambda: SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            attention_head_dim=4,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            caption_projection_dim=8,
+            pooled_projection_dim=10,
+            pos_embed_max_size=8,
+        ),
+        SD3Family(),
+        SD3,
     ),
 }
 CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]

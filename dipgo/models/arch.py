@@ -20,6 +20,8 @@ class Architecture:
     denoiser_config: dict[str, Any]
     scheduler_class: str
     scheduler_config: dict[str, Any]
+    tokens: int = 77
+    """Of the prompt, as the published pipeline gives it: CLIP's unless said."""
     pixels_per_latent: ClassVar[int] = 8
 
     def build_denoiser(self) -> nn.Module:
@@ -39,21 +41,64 @@ class Architecture:
         return getattr(diffusers, self.scheduler_class).from_config(self.scheduler_config)
 
 
+STABLE_DIFFUSION_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+"""What the schedulers of Stable Diffusion 1 and XL share, whichever of it their own class reads."""
+
 ARCHITECTURES = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
     "sd15": Architecture(
         "UNet2DConditionModel",
         {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
         "PNDMScheduler",
+        STABLE_DIFFUSION_SCHEDULE,
+    ),
+    # stabilityai/stable-diffusion-xl-base-1.0: unet/config.json, scheduler/scheduler_config.json
+    "sdxl": Architecture(
+        "UNet2DConditionModel",
         {
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "clip_sample": False,
-            "set_alpha_to_one": False,
-            "skip_prk_steps": True,
-            "steps_offset": 1,
+            "sample_size": 128,
+            "block_out_channels": (320, 640, 1280),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            "transformer_layers_per_block": (1, 2, 10),
+            "attention_head_dim": (5, 10, 20),
+            "cross_attention_dim": 2048,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
         },
+        "EulerDiscreteScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "leading"},
+    ),
+    # stabilityai/stable-diffusion-3-medium-diffusers: transformer/config.json,
+    # scheduler/scheduler_config.json; 77 tokens of CLIP and 256 of T5
+    "sd3-medium": Architecture(
+        "SD3Transformer2DModel",
+        {
+            "sample_size": 128,
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 16,
+            "num_layers": 24,
+            "attention_head_dim": 64,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "caption_projection_dim": 1536,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": 192,
+        },
+        "FlowMatchEulerDiscreteScheduler",
+        {"num_train_timesteps": 1000, "shift": 3.0},
+        tokens=77 + 256,
     ),
     # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
     "dit-xl-2-256": Architecture(

@@ -13,8 +13,12 @@ from dipgo.models.family import Geometry
 class DiTFamily:
     """State f32[B, C, H, W]; conditioning `class_labels` i64[rows]."""
 
-    denoiser_classes = ("DiTTransformer2DModel",)
+    denoisers = "DiTTransformer2DModel"
     default_blocks = ("transformer_blocks.*",)
+
+    def fits(self, denoiser: Any) -> bool:
+        """By its class."""
+        return type(denoiser).__name__ == self.denoisers
 
     def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
         """The model's `sample_size`: its position embedding is made for that size."""

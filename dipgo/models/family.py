@@ -35,12 +35,15 @@ class Family(Protocol):
     """An adapter. Shapes follow diffusers' own calls of the model."""
 
     @property
-    def denoiser_classes(self) -> tuple[str, ...]:
-        """Names of the classes of diffusers that it is for."""
+    def denoisers(self) -> str:
+        """What it is for, in words: the class of diffusers, and of which configuration."""
 
     @property
     def default_blocks(self) -> tuple[str, ...]:
         """Patterns of the blocks that are gated where none are named."""
+
+    def fits(self, denoiser: Any) -> bool:
+        """Whether it is for this denoiser: one class may be called in several ways."""
 
     def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
         """Shape of the state; `scale` is pixels a latent pixel."""

@@ -13,12 +13,12 @@ from torch import nn
 
 from dipgo.errors import DipgoError
 from dipgo.models.arch import ARCHITECTURES, Architecture
-from dipgo.models.dit import DiTFamily
+from dipgo.models.families import find_family, supported_denoisers
 from dipgo.models.family import Family
-from dipgo.models.unet import UNetFamily
 
-FAMILIES: tuple[Family, ...] = (UNetFamily(), DiTFamily())
 CLIP_TOKENS = 77
+T5_TOKENS = 256
+"""The default of `max_sequence_length` in `StableDiffusion3Pipeline`."""
 HUB_TIMEOUT_S = 10.0
 
 
@@ -68,13 +68,14 @@ def _from_architecture(name: str) -> Source:
             expected=" ".join(f"arch:{known}" for known in ARCHITECTURES),
             remedy="choose one of these, or a pipeline's directory or Hub id",
         )
+    denoiser = architecture.build_denoiser()
     return Source(
         name=name,
-        denoiser=architecture.build_denoiser().eval().requires_grad_(False),
-        family=_family(architecture.denoiser_class),
+        denoiser=denoiser.eval().requires_grad_(False),
+        family=find_family(denoiser),
         scheduler=architecture.build_scheduler(),
         pixels_per_latent=Architecture.pixels_per_latent,
-        tokens=CLIP_TOKENS,
+        tokens=architecture.tokens,
     )
 
 
@@ -131,31 +132,21 @@ def _from_pipeline(pipeline: Any, name: str) -> Source:
             f"model {name}",
             found=f"a {type(pipeline).__name__} without unet or transformer",
             expected="a diffusers pipeline with a denoiser",
-            remedy=f"use a pipeline around one of {_supported()}",
+            remedy=f"use a pipeline around one of {supported_denoisers()}",
         )
-    tokenizer = getattr(pipeline, "tokenizer", None)
     return Source(
         name=name,
         denoiser=denoiser.eval().requires_grad_(False),
-        family=_family(type(denoiser).__name__),
+        family=find_family(denoiser),
         scheduler=pipeline.scheduler,
         pixels_per_latent=int(getattr(pipeline, "vae_scale_factor", 8)),
-        tokens=tokenizer.model_max_length if tokenizer else CLIP_TOKENS,
+        tokens=_tokens(pipeline),
         pipeline=pipeline,
     )
 
 
-def _family(denoiser_class: str) -> Family:
-    for family in FAMILIES:
-        if denoiser_class in family.denoiser_classes:
-            return family
-    raise DipgoError(
-        f"denoiser {denoiser_class}",
-        found="a class that no adapter in dipgo.models is for",
-        expected=_supported(),
-        remedy="use one of these, or add an adapter",
-    )
-
-
-def _supported() -> str:
-    return " ".join(name for family in FAMILIES for name in family.denoiser_classes)
+def _tokens(pipeline: Any) -> int:
+    """Of the prompt: CLIP's, and in Stable Diffusion 3 those of T5, or as many zeros."""
+    tokenizer = getattr(pipeline, "tokenizer", None)
+    clip = int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
+    return clip + (T5_TOKENS if hasattr(pipeline, "text_encoder_3") else 0)

@@ -9,12 +9,32 @@ import torch
 
 from dipgo.models.family import Geometry
 
+CLASS = "UNet2DConditionModel"
+MORE_INPUTS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+)
+"""Options that make the U-Net take, or diffusers' pipelines give it, more than a text."""
+
+
+def more_inputs(denoiser: Any) -> dict[str, Any]:
+    """Those of MORE_INPUTS that are set, with their values."""
+    found = {option: denoiser.config.get(option) for option in MORE_INPUTS}
+    return {option: value for option, value in found.items() if value is not None}
+
 
 class UNetFamily:
     """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width]."""
 
-    denoiser_classes = ("UNet2DConditionModel",)
+    denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+
+    def fits(self, denoiser: Any) -> bool:
+        """A U-Net that is conditioned on a text alone."""
+        return type(denoiser).__name__ == CLASS and not more_inputs(denoiser)
 
     def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
         """The model's `sample_size` unless pixels are asked for."""

@@ -1,0 +1,181 @@
+"""Families: which denoisers they are for, and exports of pipelines against diffusers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModelWithProjection
+
+from dipgo.engines import load
+from dipgo.errors import DipgoError
+from dipgo.export import export
+from dipgo.models.families import FAMILIES, find_family
+from dipgo.models.family import Geometry
+from dipgo.models.sd3 import SD3Family
+from dipgo.pipeline import Pipeline
+from tests.test_parity import relative_error
+from tests.tiny_pipeline import (
+    IMAGE_SIZE,
+    WIDTH,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_vae,
+)
+from tests.zoo import ZOO
+
+TOLERANCE = 1e-4
+"""Relative L2, float32 kernels of another library, after four steps."""
+STEPS, SCALE, PROMPT = 4, 4.0, "a large red circle"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_one_family_fits(name: str) -> None:
+    denoiser = ZOO[name].build()
+    assert [type(one) for one in FAMILIES if one.fits(denoiser)] == [type(ZOO[name].family)]
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"addition_embed_type": "image", "encoder_hid_dim": 12},
+    {"num_class_embeds": 10},
+    {"class_embed_type": "timestep"},
+    {"time_cond_proj_dim": 8},
+    {"encoder_hid_dim_type": "text_proj", "encoder_hid_dim": 12},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_a_unet_of_more_inputs_is_refused(options: dict[str, Any]) -> None:
+    """What is found names the option; what is expected lists all families."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**options)
+    option, value = next(iter(options.items()))
+    with pytest.raises(DipgoError) as error:
+        find_family(unet)
+    found, expected = str(error.value).split("; expected ")
+    assert "denoiser UNet2DConditionModel: found a configuration" in found
+    assert f"{option} {value!r}" in found
+    assert expected.startswith(", ".join(family.denoisers for family in FAMILIES))
+
+
+def test_a_class_that_no_family_is_for_is_refused() -> None:
+    with pytest.raises(DipgoError, match="denoiser Linear: found a class that no adapter"):
+        find_family(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(("height", "use"), [(72, 64), (1024, 128)])
+def test_sizes_that_sd3_has_no_positions_for(height: int, use: int) -> None:
+    """Patches of 2 × 2 latent pixels, of 8 pixels each; positions for 8 patches a side."""
+    with pytest.raises(DipgoError, match=f"--height: found {height}; .* at most 128; use {use}"):
+        SD3Family().latent_shape(ZOO["sd3"].build(), Geometry(height=height), 8)
+
+
+def _sdxl(folder: Path) -> StableDiffusionXLPipeline:
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=(2, 4),
+        cross_attention_dim=2 * WIDTH,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + WIDTH,
+    )
+    return StableDiffusionXLPipeline(
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(),
+        text_encoder_2=tiny_text_encoder(CLIPTextModelWithProjection),
+        tokenizer=tiny_tokenizer(folder / "vocabulary"),
+        tokenizer_2=tiny_tokenizer(folder / "vocabulary_2"),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(),
+        add_watermarker=False,
+    )
+
+
+def _sd3(folder: Path) -> StableDiffusion3Pipeline:
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=8,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=8,
+    )
+    return StableDiffusion3Pipeline(
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(CLIPTextModelWithProjection),
+        text_encoder_2=tiny_text_encoder(CLIPTextModelWithProjection),
+        text_encoder_3=None,
+        tokenizer=tiny_tokenizer(folder / "vocabulary"),
+        tokenizer_2=tiny_tokenizer(folder / "vocabulary_2"),
+        tokenizer_3=None,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def _conditioning_of_sdxl(pipeline: StableDiffusionXLPipeline) -> dict[str, torch.Tensor]:
+    hidden, no_hidden, pooled, no_pooled = pipeline.encode_prompt(PROMPT)
+    sizes = torch.tensor([IMAGE_SIZE, IMAGE_SIZE, 0, 0, IMAGE_SIZE, IMAGE_SIZE])
+    return {
+        "encoder_hidden_states": torch.cat([no_hidden, hidden]),
+        "text_embeds": torch.cat([no_pooled, pooled]),
+        "time_ids": sizes.float().expand(2, -1),
+    }
+
+
+def _conditioning_of_sd3(pipeline: StableDiffusion3Pipeline) -> dict[str, torch.Tensor]:
+    hidden, no_hidden, pooled, no_pooled = pipeline.encode_prompt(PROMPT, None, None)
+    return {
+        "encoder_hidden_states": torch.cat([no_hidden, hidden]),
+        "pooled_projections": torch.cat([no_pooled, pooled]),
+    }
+
+
+PIPELINES: dict[str, tuple[Callable[[Path], Any], Callable[[Any], dict[str, torch.Tensor]]]] = {
+    "sdxl": (_sdxl, _conditioning_of_sdxl),
+    "sd3": (_sd3, _conditioning_of_sd3),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PIPELINES)
+def test_an_export_of_a_pipeline_gives_its_latents(name: str, tmp_path: Path) -> None:
+    """Its text encoders stay outside, since neither alone gives the denoiser's conditioning."""
+    build, condition = PIPELINES[name]
+    torch.manual_seed(0)
+    pipeline = build(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 16, 16)
+    out = export(pipeline, "dense", tmp_path / "out", steps=STEPS)
+    given = {key: one.numpy() for key, one in condition(pipeline).items()}
+    runner = load(out)
+    manifest = runner.export.manifest
+    state = noise.numpy() * np.float32(manifest.sampler.init_noise_sigma)
+    found = runner.run({"latents": state, "guidance_scale": SCALE, **given})["latents"]
+    options = {"num_inference_steps": STEPS, "guidance_scale": SCALE, "output_type": "latent"}
+    expected = pipeline(PROMPT, latents=noise, **options).images
+    assert relative_error(torch.from_numpy(found), expected) < TOLERANCE
+    assert (set(manifest.parts), manifest.tokenizer) == ({"vae_decoder"}, None)
+    with pytest.raises(DipgoError, match="without text encoder"):
+        Pipeline.from_export(out)
