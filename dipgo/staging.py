@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dipgo.engine_manifest import ENGINES_FILE, ENGINES_FORMAT
 from dipgo.errors import DipgoError
 from dipgo.manifest import FORMAT, MANIFEST_FILE
+from dipgo.model_repository import CONFIG_FILE, EXPORT_FOLDER, VERSION_FOLDER
 
 
 def check_destination(out: Path, force: bool) -> None:
@@ -26,7 +28,7 @@ def check_destination(out: Path, force: bool) -> None:
         raise DipgoError(
             str(out),
             found="something that is not an export",
-            expected="an export directory to replace",
+            expected="an export directory or the model repository of one, to replace",
             remedy="choose another name, or remove it yourself",
         )
     folder = out.absolute().parent
@@ -62,14 +64,35 @@ def _check_can_write(path: Path, folder: Path) -> None:
 
 
 def _may_replace(out: Path) -> bool:
-    """Only an export, or an empty directory: --force must not delete anything else."""
+    """Only what we have written, or an empty directory: --force must not delete anything else."""
     if out.is_symlink() or not out.is_dir():
         return False
-    manifest = out / MANIFEST_FILE
-    if manifest.is_file():
-        with manifest.open("rb") as file:
-            return f'"{FORMAT}"'.encode() in file.read(1000)
-    return not any(out.iterdir())
+    entries = list(out.iterdir())
+    return not entries or any(
+        (
+            _is_export(out),
+            _has_format(out / ENGINES_FILE, ENGINES_FORMAT),
+            _is_model_repository(entries),
+        )
+    )
+
+
+def _is_export(path: Path) -> bool:
+    return _has_format(path / MANIFEST_FILE, FORMAT)
+
+
+def _has_format(manifest: Path, name: str) -> bool:
+    if not manifest.is_file():
+        return False
+    with manifest.open("rb") as file:
+        return f'"{name}"'.encode() in file.read(1000)
+
+
+def _is_model_repository(entries: list[Path]) -> bool:
+    """One model of one version, an export: with other models or versions it is a user's."""
+    if len(entries) != 1 or not _is_export(entries[0] / EXPORT_FOLDER):
+        return False
+    return {path.name for path in entries[0].iterdir()} == {CONFIG_FILE, VERSION_FOLDER}
 
 
 @contextmanager

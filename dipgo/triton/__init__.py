@@ -1,0 +1,1 @@
+"""Serves an export directory with Triton Inference Server's Python backend."""
