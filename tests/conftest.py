@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.sample_exports import write_sample_exports
 from tests.tiny_pipeline import save_tiny_pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -39,3 +40,11 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion pipeline of toy size, saved to disk."""
     return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def sample_exports(
+    tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Export directories by the names in `tests.sample_exports.NAMES`."""
+    return write_sample_exports(tiny_pipeline, tmp_path_factory.mktemp("exports"))
