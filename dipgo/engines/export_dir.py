@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, deserialize
 
+from dipgo.engines.launches import combine_engine
 from dipgo.errors import DipgoError
 from dipgo.manifest import (
-    COMBINE_FILE,
+    COMBINE_FILES,
     CONSTANTS_FILE,
     REMEDY,
     WEIGHTS_FILE,
@@ -24,7 +25,7 @@ from dipgo.manifest import (
 )
 from dipgo.manifest_file import read_manifest
 from dipgo.manifest_plan import plan_of
-from dipgo.plan import Plan, Table
+from dipgo.plan import Plan, Table, combined_dtypes
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,22 @@ class ExportDirectory:
         return plan_of(self.manifest)
 
     @cached_property
-    def tables(self) -> Mapping[str, NDArray[np.generic]]:
-        """The plan's tables, each with one entry along its first axis for each stored row.
+    def engine_files(self) -> Mapping[str, str]:
+        """The graph of every engine that a launch may name: segments and linear combinations."""
+        combinations = {
+            combine_engine(dtype): COMBINE_FILES[dtype] for dtype in combined_dtypes(self.plan)
+        }
+        return {one.name: one.file for one in self.manifest.segments} | combinations
+
+    @cached_property
+    def tables(self) -> Mapping[str, NDArray[np.uint8]]:
+        """The bytes of the plan's tables, with one entry along the first axis for each stored row.
 
         Raises DipgoError where the file holds others.
         """
         path = self.path / CONSTANTS_FILE
         try:
-            stored = load_file(path)
+            stored = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
         except (SafetensorError, OSError) as error:
             raise _damaged(path, str(error), "a safetensors file") from None
         return {table.name: _check_table(table, stored, path) for table in self.plan.tables}
@@ -78,15 +87,16 @@ def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
 
 
 def _check_table(
-    table: Table, stored: Mapping[str, NDArray[np.generic]], path: Path
-) -> NDArray[np.generic]:
+    table: Table, stored: Mapping[str, Mapping[str, Any]], path: Path
+) -> NDArray[np.uint8]:
     """Engines read rows by their address, so a table must be as large as the plan has it."""
-    array, shape = stored.get(table.name), (len(table.rows), *table.type.shape)
-    if array is None or array.shape != shape or array.nbytes != shape[0] * table.type.nbytes:
-        found = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
-        expected = f"{table.type.dtype}{list(shape)}, as the plan has it"
+    entry, shape = stored.get(table.name), [len(table.rows), *table.type.shape]
+    dtype = table.type.dtype.upper()
+    if entry is None or entry["dtype"] != dtype or entry["shape"] != shape:
+        found = "nothing" if entry is None else f"{entry['dtype']}{entry['shape']}"
+        expected = f"{dtype}{shape}, as the plan has it"
         raise _damaged(path, f"{found} under {table.name}", expected)
-    return array
+    return np.frombuffer(entry["data"], np.uint8).reshape(len(table.rows), -1)
 
 
 def _check_listed(manifest: Manifest, path: Path) -> None:
@@ -95,7 +105,7 @@ def _check_listed(manifest: Manifest, path: Path) -> None:
         *(segment.file for segment in manifest.segments),
         *(part.file for part in manifest.parts.values()),
         *([manifest.tokenizer.file] if manifest.tokenizer else []),
-        COMBINE_FILE,
+        *(COMBINE_FILES[dtype] for dtype in combined_dtypes(plan_of(manifest))),
         CONSTANTS_FILE,
         WEIGHTS_FILE,
     ]

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dipgo.engines.backend import open_backend
 from dipgo.engines.export_dir import ExportDirectory
-from dipgo.engines.onnxruntime.executor import Executor
-from dipgo.engines.onnxruntime.session import SessionSettings, check_provider
 from dipgo.engines.runner import Runner
 
 
 def load(
-    path: str | Path, *, provider: str = "cpu", threads: int = 0, check_hashes: bool = True
+    path: str | Path,
+    *,
+    target: str = "onnxruntime",
+    provider: str | None = None,
+    threads: int = 0,
+    check_hashes: bool = True,
 ) -> Runner:
-    """A runner for the export at `path` on an ONNX Runtime provider, `cpu` or `cuda`.
+    """A runner for the export at `path`.
 
-    `threads` of 0 takes every core. `check_hashes=False` skips reading all of the weights to
+    `target` is `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`. The provider is `cpu` or
+    `cuda`: unless given, `cpu` for onnxruntime and `cuda` for the others. `threads`, of ONNX
+    Runtime, of 0 takes every core. `check_hashes=False` skips reading all of the weights to
     compare their hash with the manifest's. Raises DipgoError.
     """
-    check_provider(provider)
     export = ExportDirectory.open(path, check_hashes=check_hashes)
-    return Runner(export, Executor(export, SessionSettings(provider, threads)))
+    return Runner(export, open_backend(export, target, provider, threads, check_hashes))

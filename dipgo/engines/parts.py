@@ -6,22 +6,21 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.engines.onnxruntime.session import SessionSettings, make_session
+from dipgo.engines.runner import Runner
 from dipgo.graph import TensorType
 
 
 class Part:
-    """A session for one of the manifest's parts."""
+    """One of the manifest's parts, on the backend of a runner."""
 
-    def __init__(self, export: ExportDirectory, name: str, settings: SessionSettings) -> None:
-        record = export.manifest.parts[name]
+    def __init__(self, runner: Runner, name: str) -> None:
+        record = runner.export.manifest.parts[name]
         self.input_type = TensorType.parse(record.inputs[0].type)
         self.output_type = TensorType.parse(record.outputs[0].type)
         self._input_name = record.inputs[0].name
-        self._session = make_session(export.path / record.file, settings)
+        self._executor = runner.backend.part(name)
 
     def __call__(self, array: NDArray[Any]) -> NDArray[Any]:
         """The part's output for one input of `input_type`."""
-        result: NDArray[Any] = self._session.run(None, {self._input_name: array})[0]
+        result, _ = self._executor.run({self._input_name: array}, lambda step: None)
         return result

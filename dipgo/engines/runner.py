@@ -35,26 +35,36 @@ OnStep: TypeAlias = Callable[[int], object]
 
 
 class PlanExecutor(Protocol):
-    """What a backend offers the runner."""
+    """Runs one list of launches."""
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
     ) -> tuple[NDArray[Any], dict[str, float]]:
-        """The plan's result and the seconds spent in each segment."""
+        """The result, and the seconds spent in each segment, or in all of them together."""
+
+
+class Backend(Protocol):
+    """Executors of one export on one target. Raises DipgoError where one cannot be made."""
+
+    def plan(self) -> PlanExecutor:
+        """An executor of the plan."""
+
+    def part(self, name: str) -> PlanExecutor:
+        """An executor of one of the graphs around the plan, a plan of one call."""
 
 
 class Runner:
     """Runs an export. `inputs` and `outputs` map names to types such as `f32[1,4,64,64]`."""
 
-    def __init__(self, export: ExportDirectory, executor: PlanExecutor) -> None:
-        self.export = export
+    def __init__(self, export: ExportDirectory, backend: Backend) -> None:
+        self.export, self.backend = export, backend
         self.inputs = {value.name: value.type for value in export.plan.inputs}
         self.outputs = {
             record.name: TensorType.parse(record.type) for record in export.manifest.outputs
         }
         self.times: RunTimes | None = None
         """Of the latest run."""
-        self._executor = executor
+        self._executor = backend.plan()
 
     def run(
         self, inputs: Mapping[str, Any], *, on_step: OnStep = lambda step: None

@@ -1,4 +1,4 @@
-"""Memory that calls are bound to: OrtValues whose addresses never change."""
+"""Memory that launches are bound to: OrtValues whose addresses never change."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.graph import TensorType
+from dipgo.numpy_types import numpy_dtype
 
-NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
-    "f64": np.dtype(np.float64),
-    "f32": np.dtype(np.float32),
-    "f16": np.dtype(np.float16),
-    "i64": np.dtype(np.int64),
-    "i32": np.dtype(np.int32),
-    "u8": np.dtype(np.uint8),
-    "bool": np.dtype(np.bool_),
+ELEMENT_TYPES = {
+    "f32": 1,
+    "u8": 2,
+    "i32": 6,
+    "i64": 7,
+    "bool": 9,
+    "f16": 10,
+    "f64": 11,
+    "bf16": 16,
 }
+"""ONNX's numbers of the element types (TensorProto.DataType): numpy has no bf16."""
 
 
 class Block:
-    """Bytes on a device (`cpu` or `cuda`), laid out as one array."""
+    """Bytes on a device (`cpu` or `cuda`)."""
 
-    def __init__(self, array: NDArray[Any], device: str) -> None:
+    def __init__(self, array: NDArray[np.uint8], device: str) -> None:
         import onnxruntime
 
-        self._array = np.ascontiguousarray(array)
-        self._value = onnxruntime.OrtValue.ortvalue_from_numpy(self._array, device, 0)
+        # On the CPU the OrtValue uses the array's own memory, which must therefore stay.
+        self._array = array
+        self._value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
 
     @classmethod
-    def empty(cls, kind: TensorType, device: str) -> Block:
-        """A block that holds one tensor."""
-        return cls(np.zeros(kind.shape, NUMPY_DTYPES[kind.dtype]), device)
-
-    @classmethod
-    def arena(cls, nbytes: int, device: str) -> Block:
-        """A block of bytes in which tensors live at offsets."""
-        return cls(np.zeros(max(nbytes, 1), np.uint8), device)
+    def of_bytes(cls, nbytes: int, device: str) -> Block:
+        """So many bytes, all zero."""
+        return cls(np.zeros(nbytes, np.uint8), device)
 
     def address(self, offset: int = 0) -> int:
         """The address, on the device, of the byte at `offset`."""
         return int(self._value.data_ptr()) + offset
 
     def write(self, array: NDArray[Any]) -> None:
-        """Copies an array of the block's own shape and type in."""
-        self._value.update_inplace(np.ascontiguousarray(array))
+        """Copies an array of the block's own size in."""
+        self._value.update_inplace(_bytes(array))
 
-    def read(self) -> NDArray[Any]:
-        """A copy of the whole block on the host."""
-        return np.array(self._value.numpy())
+    def read(self, kind: TensorType) -> NDArray[Any]:
+        """A copy of the block on the host, as a tensor of that type."""
+        array: NDArray[Any] = np.array(self._value.numpy()).view(numpy_dtype(kind.dtype))
+        return array.reshape(kind.shape)
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -1,0 +1,41 @@
+"""`python -m dipgo.build OUT --target tensorrt-rtx`: builds the engines of an export."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+from dipgo.build_arguments import add_build_arguments, build_options
+from dipgo.cli import Parser, progress_bar, run_command
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.tensorrt.build import build_engines
+from dipgo.engines.tensorrt.library import LIBRARIES
+
+
+def main(arguments: list[str]) -> None:
+    """Parses the arguments, builds, and tells where the engines are."""
+    options = _parser().parse_args(arguments)
+    export = ExportDirectory.open(options.out, check_hashes=False)
+    total = len(export.engine_files) + len(export.manifest.parts)
+    done = itertools.count(1)
+    with progress_bar(f"build {total} engines for {options.target}", total) as advance_to:
+        folder = build_engines(
+            options.out,
+            options.target,
+            build_options(options),
+            lambda name: advance_to(next(done)),
+        )
+    print(f"wrote {folder}")
+
+
+def _parser() -> Parser:
+    parser = Parser("dipgo.build", description="Builds the engines of an export.")
+    parser.add_argument("out", metavar="OUT", type=Path, help="export directory")
+    parser.add_argument("--target", required=True, help=" or ".join(LIBRARIES))
+    add_build_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

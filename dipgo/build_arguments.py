@@ -1,0 +1,31 @@
+"""The arguments of `export` and `build` that say how engines are built."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from dipgo.cli import Parser, whole_number
+from dipgo.engines.tensorrt.build import BuildOptions
+from dipgo.engines.tensorrt.build_cache import default_folder
+
+
+def add_build_arguments(parser: Parser) -> None:
+    """What `export` takes too."""
+    add = parser.add_argument
+    add(
+        "--compute-capability",
+        nargs="+",
+        default=[],
+        metavar="N.N",
+        help="GPUs to build for without one (tensorrt-rtx)",
+    )
+    add("--build-cache", type=Path, metavar="DIR", help="where built engines are kept")
+    add("--no-build-cache", action="store_true", help="build every engine anew")
+    add("--jobs", type=whole_number(0), default=0, help="builds at a time, 0 as memory allows (0)")
+
+
+def build_options(options: Namespace) -> BuildOptions:
+    """What was asked for; engines are kept in the user's cache unless told otherwise."""
+    cache = None if options.no_build_cache else options.build_cache or default_folder()
+    return BuildOptions(tuple(options.compute_capability), options.jobs, cache)

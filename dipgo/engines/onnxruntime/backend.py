@@ -1,0 +1,37 @@
+"""The ONNX Runtime backend: sessions of the export's graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.launches import list_launches, list_part_launches
+from dipgo.engines.onnxruntime.executor import Executor
+from dipgo.engines.onnxruntime.session import SessionSettings, check_provider, make_session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxRuntimeBackend:
+    """Executors on ONNX Runtime, on the provider that the settings name."""
+
+    def __init__(self, export: ExportDirectory, settings: SessionSettings) -> None:
+        check_provider(settings.provider)
+        self._export, self._settings = export, settings
+
+    def plan(self) -> Executor:
+        """An executor of the plan."""
+        files = self._export.engine_files
+        sessions = {name: self._session(file) for name, file in files.items()}
+        launches = list_launches(self._export.plan, self._export.tables)
+        return Executor(launches, sessions, self._settings)
+
+    def part(self, name: str) -> Executor:
+        """An executor of one of the graphs around the plan."""
+        record = self._export.manifest.parts[name]
+        sessions = {name: self._session(record.file)}
+        return Executor(list_part_launches(name, record), sessions, self._settings)
+
+    def _session(self, file: str) -> onnxruntime.InferenceSession:
+        return make_session(self._export.path / file, self._settings)

@@ -1,0 +1,59 @@
+"""Optimisation profiles: which shapes an engine must take, read off the launches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dipgo.engines.launches import Launch
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRange:
+    """Shapes of one input, from `least` to `most`; `usual` is that of the most launches."""
+
+    least: Shape
+    usual: Shape
+    most: Shape
+
+    def holds(self, shape: Shape) -> bool:
+        """Whether an engine with this profile takes the shape."""
+        sizes = zip(self.least, shape, self.most, strict=True)
+        return len(shape) == len(self.most) and all(low <= one <= high for low, one, high in sizes)
+
+
+Profile: TypeAlias = Mapping[str, ShapeRange]
+
+
+def profiles_of(launches: Iterable[Launch]) -> dict[str, Profile]:
+    """For every engine the ranges of those inputs whose shape differs, or may differ, by launch.
+
+    An engine that all launches give the same shapes has an empty profile if its graph fixes them;
+    the graphs of linear combinations do not.
+    """
+    shapes: dict[str, dict[str, Counter[Shape]]] = {}
+    free: set[str] = set()
+    for launch in launches:
+        seen = shapes.setdefault(launch.engine, {})
+        for one in launch.inputs:
+            seen.setdefault(one.tensor, Counter())[one.type.shape] += 1
+        if launch.segment is None:
+            free.add(launch.engine)
+    return {
+        engine: {
+            tensor: _range(counted)
+            for tensor, counted in seen.items()
+            if len(counted) > 1 or (engine in free and any(next(iter(counted))))
+        }
+        for engine, seen in shapes.items()
+    }
+
+
+def _range(counted: Counter[Shape]) -> ShapeRange:
+    axes = list(zip(*counted, strict=True))
+    ((usual, _),) = counted.most_common(1)
+    return ShapeRange(tuple(map(min, axes)), usual, tuple(map(max, axes)))

@@ -1,0 +1,1 @@
+"""The TensorRT backends: TensorRT, and TensorRT for RTX, by one code path."""

@@ -1,0 +1,40 @@
+"""The TensorRT backend: checks library, GPU and engines before anything is loaded."""
+
+from __future__ import annotations
+
+from dipgo.engines.cuda import Driver
+from dipgo.engines.engine_dir import EngineDirectory
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
+from dipgo.engines.tensorrt.executor import Executor
+from dipgo.engines.tensorrt.library import find_library
+
+
+class TensorRTBackend:
+    """Executors on TensorRT, or on TensorRT for RTX."""
+
+    def __init__(self, export: ExportDirectory, target: str, check_hashes: bool = True) -> None:
+        self._export, self._check_hashes = export, check_hashes
+        self._engines = EngineDirectory.open(
+            export,
+            target,
+            [*export.engine_files, *export.manifest.parts],
+            f"python -m dipgo.build {export.path} --target {target}",
+        )
+        library = find_library(target)
+        self._library = library.load()
+        self._engines.check_library(library.title, str(self._library.__version__))
+        self._driver = Driver.open(f"target {target}", "use a machine with an NVIDIA GPU")
+        device = self._driver.device()
+        self._engines.check_gpu(device.name, device.compute_capability)
+
+    def plan(self) -> Executor:
+        """An executor of the plan."""
+        return self._executor(list_launches(self._export.plan, self._export.tables))
+
+    def part(self, name: str) -> Executor:
+        """An executor of one of the graphs around the plan."""
+        return self._executor(list_part_launches(name, self._export.manifest.parts[name]))
+
+    def _executor(self, launches: LaunchList) -> Executor:
+        return Executor(launches, self._engines, self._library, self._driver, self._check_hashes)

@@ -1,0 +1,230 @@
+"""Building: an export's graphs become engines, in a folder of the export that appears whole."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import dipgo
+from dipgo.engine_manifest import (
+    ENGINES_FILE,
+    ENGINES_FOLDER,
+    ENGINES_FORMAT,
+    ENGINES_VERSION,
+    EngineManifest,
+    EngineRecord,
+    RangeRecord,
+)
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.launches import launches_of_parts, list_launches
+from dipgo.engines.profiles import profiles_of
+from dipgo.engines.tensorrt.build_cache import BuildCache
+from dipgo.engines.tensorrt.build_engine import BuildRequest
+from dipgo.engines.tensorrt.gpu import Gpu, gpu_to_build_for
+from dipgo.engines.tensorrt.library import find_library
+from dipgo.errors import DipgoError
+from dipgo.graph import DTYPE_NBYTES
+from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
+from dipgo.staging import check_destination, staged_directory
+
+GIB = 1 << 30
+BUILDER_NBYTES = GIB
+WEIGHT_COPIES = 3
+"""What a build takes: the library itself, and the weights about so many times over.
+
+Measured: 4.6 GB at the peak for a segment of 1.17 GB, in fp16, with TensorRT for RTX 1.7.
+"""
+OnBuilt = Callable[[str], object]
+"""Called with the name of an engine that has just been built, or found in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """No `compute_capabilities` stand for the GPU at hand, `jobs` of 0 for as many as memory holds.
+
+    `cache` None: build everything anew.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    jobs: int = 0
+    cache: Path | None = None
+
+
+DEFAULT_BUILD = BuildOptions()
+
+
+def build_engines(
+    path: str | Path,
+    target: str,
+    options: BuildOptions = DEFAULT_BUILD,
+    on_built: OnBuilt = lambda name: None,
+) -> Path:
+    """Builds an engine of every graph of the export at `path`, for `tensorrt` or `tensorrt-rtx`.
+
+    Returns the folder with the engines, which takes the place of an earlier one of the target.
+    Raises DipgoError, and then leaves what was there.
+    """
+    version, gpu = check_can_build(target, options)
+    export = ExportDirectory.open(path)
+    out = export.path / ENGINES_FOLDER / target
+    check_destination(out, force=True)
+    out.parent.mkdir(exist_ok=True)
+    with staged_directory(out, force=True) as staging:
+        build = _Build(export, target, version, gpu, options.cache, staging)
+        records = build.run(build.jobs(options.jobs), on_built)
+        manifest = EngineManifest(
+            format=ENGINES_FORMAT,
+            version=ENGINES_VERSION,
+            dipgo=dipgo.__version__,
+            target=target,  # type: ignore[arg-type]  # find_library has checked it
+            library_version=version,
+            compute_capabilities=list(gpu.compute_capabilities),
+            gpu=gpu.name,
+            plan_sha256=_sha256(export.path / MANIFEST_FILE),
+            engines=records,
+        )
+        encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+        (staging / ENGINES_FILE).write_bytes(encoded + b"\n")
+    return out
+
+
+def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:
+    """The library's version, and what is built for. Raises DipgoError without one of them."""
+    version = str(find_library(target).load().__version__)
+    if importlib.util.find_spec("polygraphy") is None:
+        raise find_library(target).missing("no package polygraphy, which builds")
+    return version, gpu_to_build_for(target, options.compute_capabilities)
+
+
+class _Build:
+    """One build of all engines of an export."""
+
+    def __init__(
+        self,
+        export: ExportDirectory,
+        target: str,
+        version: str,
+        gpu: Gpu,
+        cache: Path | None,
+        staging: Path,
+    ) -> None:
+        self.export, self.target, self.version, self.gpu = export, target, version, gpu
+        self.cache = BuildCache(cache) if cache else None
+        self.staging = staging
+        launches = list_launches(export.plan, export.tables).launches
+        self.profiles = profiles_of([*launches, *launches_of_parts(export.manifest.parts)])
+        parts = {name: part.file for name, part in export.manifest.parts.items()}
+        self.graphs = {**export.engine_files, **parts}
+
+    def jobs(self, wanted: int) -> int:
+        """How many engines are built at a time, so that the largest of them fit into memory."""
+        if wanted:
+            return wanted
+        width = DTYPE_NBYTES["f32" if self.export.manifest.precision == "fp32" else "f16"]
+        largest = max(one.parameters for one in self.export.manifest.segments) * width
+        fitting = available_memory() // (BUILDER_NBYTES + WEIGHT_COPIES * largest)
+        return max(1, min(fitting, os.cpu_count() or 1))
+
+    def run(self, jobs: int, on_built: OnBuilt) -> dict[str, EngineRecord]:
+        """Builds the engines with most parameters first; the first failure ends it all."""
+        sizes = {one.name: one.parameters for one in self.export.manifest.segments}
+        names = sorted(self.graphs, key=lambda name: -sizes.get(name, 0))
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = {name: pool.submit(self._one, name, on_built) for name in names}
+            try:
+                records = {name: future.result() for name, future in futures.items()}
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return {name: records[name] for name in self.graphs}
+
+    def _one(self, name: str, on_built: OnBuilt) -> EngineRecord:
+        request = BuildRequest(
+            target=self.target,
+            graph=str(self.export.path / self.graphs[name]),
+            engine=str(self.staging / f"{name.replace(' ', '_')}.engine"),
+            profile={
+                tensor: RangeRecord(list(one.least), list(one.usual), list(one.most))
+                for tensor, one in self.profiles[name].items()
+            },
+            compute_capabilities=[] if self.gpu.name else list(self.gpu.compute_capabilities),
+            timing_cache=self._timing_cache(),
+        )
+        engine, key = Path(request.engine), self._key(request)
+        if not (self.cache and self.cache.fetch(key, engine)):
+            _build_in_a_process(name, request)
+            if self.cache:
+                self.cache.store(key, engine)
+        on_built(name)
+        nbytes = engine.stat().st_size
+        return EngineRecord(engine.name, nbytes, _sha256(engine), key, request.profile)
+
+    def _key(self, request: BuildRequest) -> str:
+        """Of what decides about the engine's bytes; names and paths do not."""
+        files = self.export.manifest.files
+        parts = (
+            files[Path(request.graph).name].sha256,
+            files[WEIGHTS_FILE].sha256,
+            request.profile,
+            self.target,
+            self.version,
+            self.gpu.name,
+            self.gpu.compute_capabilities,
+        )
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+    def _timing_cache(self) -> str | None:
+        """For what TensorRT times on the GPU at hand; without one nothing is timed."""
+        if self.cache is None or self.gpu.name is None:
+            return None
+        parts = (self.target, self.version, self.gpu.name, *self.gpu.compute_capabilities)
+        return str(self.cache.folder / f"{'-'.join(parts).replace(' ', '_')}.timing")
+
+
+def _build_in_a_process(name: str, request: BuildRequest) -> None:
+    command = [sys.executable, "-m", "dipgo.engines.tensorrt.build_engine"]
+    # As large as the engine is, what was written to a full disk says least.
+    done = subprocess.run(
+        command, input=msgspec.json.encode(request), capture_output=True, check=False
+    )
+    if done.returncode == 0:
+        return
+    raise DipgoError(
+        f"engine {name}",
+        found=_last_words(done.stderr.decode(errors="replace"), done.returncode),
+        expected=f"a graph that {find_library(request.target).title} builds",
+        remedy="see what it says; a build needs some four times the weights in memory",
+    )
+
+
+def _last_words(stderr: str, code: int) -> str:
+    """What the library said, in one line; where the system ended the process, that."""
+    if code < 0:
+        return f"the builder ended by signal {-code}, as when memory runs out"
+    lines: Sequence[str] = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("[E]") or "Error" in line]
+    return (errors or lines or ["no word on why"])[-1][:500]
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; all of it where the system does not say."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,38 @@
+"""The build cache: engines by the hash of all that they were built of and for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+class BuildCache:
+    """A folder of engines. An entry appears whole; several builds may share the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def fetch(self, key: str, engine: Path) -> bool:
+        """Copies the entry to `engine`, if there is one."""
+        entry = self._entry(key)
+        if not entry.is_file():
+            return False
+        shutil.copyfile(entry, engine)
+        return True
+
+    def store(self, key: str, engine: Path) -> None:
+        """Keeps a copy of the engine."""
+        temporary = self.folder / f".{key}.{os.getpid()}"
+        shutil.copyfile(engine, temporary)
+        temporary.replace(self._entry(key))
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / f"{key}.engine"
+
+
+def default_folder() -> Path:
+    """Where programs of this user keep what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "dipgo" / "engines"

@@ -1,0 +1,58 @@
+"""The library: TensorRT or TensorRT for RTX, imported when it is first needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dipgo.errors import DipgoError
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One of two libraries with one API. `extra` is dipgo's, that installs it."""
+
+    target: str
+    title: str
+    module: str
+    extra: str
+
+    def load(self) -> Any:
+        """The Python module. Raises DipgoError where it is not installed or does not load."""
+        try:
+            return importlib.import_module(self.module)
+        except ImportError as error:
+            raise self.missing(f"no module that can be imported ({error})") from error
+
+    def missing(self, found: str) -> DipgoError:
+        """That the library cannot be used."""
+        return DipgoError(
+            f"target {self.target}",
+            found=found,
+            expected=f"the Python package of {self.title}",
+            remedy=f"pip install 'dipgo[{self.extra}]'; {_HINTS[self.target]}",
+        )
+
+
+_HINTS = {
+    "tensorrt": "its libraries come from NVIDIA's own package index",
+    "tensorrt-rtx": "it needs an x86-64 machine, but no GPU to build",
+}
+LIBRARIES: Mapping[str, Library] = {
+    "tensorrt": Library("tensorrt", "TensorRT", "tensorrt", "tensorrt"),
+    "tensorrt-rtx": Library("tensorrt-rtx", "TensorRT for RTX", "tensorrt_rtx", "tensorrt-rtx"),
+}
+
+
+def find_library(target: str) -> Library:
+    """Raises DipgoError for a target that is not TensorRT's."""
+    if target not in LIBRARIES:
+        raise DipgoError(
+            f"target {target}",
+            found="a target for which no engines are built",
+            expected=" or ".join(LIBRARIES),
+            remedy="name one of these; ONNX Runtime runs the graphs as they are",
+        )
+    return LIBRARIES[target]

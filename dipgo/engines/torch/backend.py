@@ -1,0 +1,93 @@
+"""The torch backend: programs that `torch.export` saved, with the export's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch.export.passes import move_to_device_pass
+
+from dipgo.engines.engine_dir import EngineDirectory
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
+from dipgo.engines.torch.executor import Executor, Function
+from dipgo.errors import DipgoError
+from dipgo.manifest import WEIGHTS_FILE
+
+DEVICES = ("cpu", "cuda")
+
+
+class TorchBackend:
+    """Executors in PyTorch on `device`, `cpu` or `cuda`."""
+
+    def __init__(self, export: ExportDirectory, device: str, check_hashes: bool = True) -> None:
+        check_device(device)
+        self._export, self._device, self._check_hashes = export, device, check_hashes
+        segments = [segment.name for segment in export.manifest.segments]
+        self._segments = segments
+        remedy = "export again with --target torch"
+        self._programs = EngineDirectory.open(
+            export, "torch", [*segments, *export.manifest.parts], remedy
+        )
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def plan(self) -> Executor:
+        """An executor of the plan."""
+        launches = list_launches(self._export.plan, self._export.tables)
+        return self._executor(launches, self._segments)
+
+    def part(self, name: str) -> Executor:
+        """An executor of one of the graphs around the plan."""
+        return self._executor(list_part_launches(name, self._export.manifest.parts[name]), [name])
+
+    def _executor(self, launches: LaunchList, names: Iterable[str]) -> Executor:
+        return Executor(launches, {name: self._load(name) for name in names}, self._device)
+
+    def _load(self, name: str) -> Function:
+        """The program, which takes its weights after its inputs."""
+        content = self._programs.read(name, self._check_hashes)
+        record = self._programs.manifest.engines[name]
+        weights = tuple(map(self._weight, record.weights))
+        try:
+            program = torch.export.load(BytesIO(content))
+        except Exception as error:  # whatever another version's file leads to
+            raise DipgoError(
+                str(self._programs.path / record.file),
+                found=f"what PyTorch {torch.__version__} cannot load "
+                f"({type(error).__name__}), written by {self._programs.manifest.library_version}",
+                expected="a program that torch.export saved",
+                remedy=self._programs.remedy,
+            ) from error
+        if self._device != "cpu":
+            program = move_to_device_pass(program, self._device)
+        module: Any = program.module()
+        return lambda *inputs: module(inputs, weights)
+
+    def _weight(self, name: str) -> torch.Tensor:
+        """Loaded when first asked for, straight to the device."""
+        if name not in self._weights:
+            path = self._export.path / WEIGHTS_FILE
+            with safe_open(path, framework="pt", device=self._device) as file:
+                self._weights[name] = file.get_tensor(name)
+        return self._weights[name]
+
+
+def check_device(device: str) -> None:
+    """Raises DipgoError for a device that is unknown or not there."""
+    if device not in DEVICES:
+        raise DipgoError(
+            f"provider {device}",
+            found="a name that is not known",
+            expected=" or ".join(DEVICES),
+            remedy="correct the name",
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DipgoError(
+            "target torch",
+            found=f"PyTorch {torch.__version__} without a CUDA device",
+            expected="an NVIDIA GPU, and a PyTorch built for CUDA",
+            remedy="use a machine with a GPU, or --provider cpu",
+        )

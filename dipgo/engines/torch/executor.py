@@ -1,0 +1,131 @@
+"""The executor: all launches of a plan in PyTorch; on CUDA, captured as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dipgo.engines.launches import (
+    RESULT,
+    Binding,
+    Launch,
+    LaunchList,
+    combine_engine,
+    input_region,
+)
+from dipgo.engines.runner import OnStep
+from dipgo.numpy_types import numpy_dtype
+from dipgo.torch_types import TORCH_DTYPES
+
+TRAJECTORY = "trajectory"
+WARM_UPS = 3
+"""As PyTorch's own documentation warms up before it captures: libraries choose their kernels."""
+Function: TypeAlias = Callable[..., Sequence[torch.Tensor]]
+"""What computes an engine's outputs from its inputs, in the engine's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    launch: Launch
+    function: Function
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+
+    def run(self) -> None:
+        """Results are copied to their slots: PyTorch's operators choose where they write."""
+        for target, result in zip(self.outputs, self.function(*self.inputs), strict=True):
+            target.copy_(result)
+
+
+class Executor:
+    """Runs one list of launches; `functions` are by the names of engines, on `device`."""
+
+    @torch.no_grad()
+    def __init__(
+        self, launches: LaunchList, functions: Mapping[str, Function], device: str
+    ) -> None:
+        self._list, self._device = launches, torch.device(device)
+        self._regions = {
+            name: torch.zeros(nbytes, dtype=torch.uint8, device=self._device)
+            for name, nbytes in launches.regions.items()
+        }
+        for name, content in launches.contents.items():
+            self._regions[name].copy_(torch.from_numpy(content.copy()))
+        known = {combine_engine(name): combine for name in ("f32", "f16", "bf16")} | dict(functions)
+        self._bound = [self._bind(launch, known[launch.engine]) for launch in launches.launches]
+        self._graph = self._capture() if self._device.type == "cuda" else None
+
+    @torch.no_grad()
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
+    ) -> tuple[NDArray[Any], dict[str, float]]:
+        """The result and the seconds from the first launch to the last, on the device's clock.
+
+        Under a CUDA graph `on_step` is called when all is done: no step ends where the host
+        could see it.
+        """
+        for name, array in inputs.items():
+            given = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            self._regions[input_region(name)].copy_(given)
+        seconds = self._launch_all(on_step) if self._graph is None else self._replay(on_step)
+        kind = self._list.result
+        result: NDArray[Any] = self._regions[RESULT].cpu().numpy().view(numpy_dtype(kind.dtype))
+        return result.reshape(kind.shape).copy(), {TRAJECTORY: seconds}
+
+    def _bind(self, launch: Launch, function: Function) -> _Bound:
+        inputs = tuple(self._view(one) for one in launch.inputs)
+        outputs = tuple(self._view(one) for one in launch.outputs)
+        return _Bound(launch, function, inputs, outputs)
+
+    def _view(self, one: Binding) -> torch.Tensor:
+        """The binding's tensor, in place."""
+        region = self._regions[one.place.region]
+        held = region[one.place.offset : one.place.offset + one.type.nbytes]
+        return held.view(TORCH_DTYPES[one.type.dtype]).view(one.type.shape)
+
+    def _launch_all(self, on_step: OnStep) -> float:
+        started = perf_counter()
+        for bound in self._bound:
+            bound.run()
+            if bound.launch.segment is not None:
+                on_step(bound.launch.step)
+        return perf_counter() - started
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self._launch_all(lambda step: None)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._launch_all(lambda step: None)
+        return graph
+
+    def _replay(self, on_step: OnStep) -> float:
+        assert self._graph is not None
+        begin, end = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
+        begin.record()
+        self._graph.replay()
+        end.record()
+        end.synchronize()
+        for step in dict.fromkeys(launch.step for launch in self._list.launches):
+            on_step(step)
+        return float(begin.elapsed_time(end)) / 1e3
+
+
+def combine(
+    x: torch.Tensor, x_coefficient: torch.Tensor, y: torch.Tensor, y_coefficient: torch.Tensor
+) -> tuple[torch.Tensor]:
+    """a x + b y, in fp32."""
+    return ((x.float() * x_coefficient + y.float() * y_coefficient).to(x.dtype),)

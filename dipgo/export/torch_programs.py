@@ -1,0 +1,109 @@
+"""`--target torch`: every segment as a program that `torch.export` saves, without its weights.
+
+Weights are inputs of the programs, by their names in the export's one weights file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import torch
+from torch import nn
+from torch.func import functional_call
+
+import dipgo
+from dipgo.engine_manifest import (
+    ENGINES_FILE,
+    ENGINES_FOLDER,
+    ENGINES_FORMAT,
+    ENGINES_VERSION,
+    EngineManifest,
+    EngineRecord,
+)
+from dipgo.export.compile import Compiled
+from dipgo.export.lower_lanes import Lowering, callee_lowering
+from dipgo.export.parts import Part
+from dipgo.export.weights import WeightStore
+from dipgo.manifest import MANIFEST_FILE
+
+Programs: TypeAlias = dict[str, tuple[torch.export.ExportedProgram, list[str]]]
+"""For every segment and part its program, and the names of the weights that it is to be given."""
+
+
+def collect_programs(compiled: Compiled, parts: Sequence[Part], weights: WeightStore) -> Programs:
+    """Captures every segment and part; adds to `weights` those that no graph has named."""
+    return {
+        name: _program(name, lowering, prefix, weights)
+        for name, prefix, lowering in _lowerings(compiled, parts)
+    }
+
+
+def _lowerings(compiled: Compiled, parts: Sequence[Part]) -> Iterator[tuple[str, str, Lowering]]:
+    for callee in compiled.plan.callees:
+        yield callee.name, "denoiser", callee_lowering(compiled.plan, compiled.traced, callee)
+    for part in parts:
+        yield part.name, part.name, Lowering(part.module, (part.example,), None)
+
+
+class _Functional(nn.Module):
+    """The module as a function of its inputs and weights; it holds none itself."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self._hidden, self._names = (module,), tuple(names)
+
+    def forward(self, inputs: tuple[torch.Tensor, ...], weights: tuple[torch.Tensor, ...]) -> Any:
+        return functional_call(
+            self._hidden[0], dict(zip(self._names, weights, strict=True)), inputs
+        )
+
+
+@torch.no_grad()
+def _program(
+    name: str, lowering: Lowering, prefix: str, store: WeightStore
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    state = dict(lowering.module.state_dict())
+    shapes = lowering.dynamic_shapes
+    dynamic: Any = None if shapes is None else (shapes[0], tuple({} for _ in state))
+    program = torch.export.export(
+        _Functional(lowering.module, list(state)),
+        (tuple(lowering.example), tuple(state.values())),
+        dynamic_shapes=dynamic,
+        strict=False,
+    )
+    program._example_inputs = None  # they hold the weights, which the file must not
+    stored = [
+        store.add(f"{prefix}.{weight.removeprefix('module.')}", tensor)
+        for weight, tensor in state.items()
+    ]
+    return program, stored
+
+
+def write_programs(programs: Programs, directory: Path) -> None:
+    """Writes the folder `engines/torch` of an export whose manifest has been written."""
+    folder = directory / ENGINES_FOLDER / "torch"
+    folder.mkdir(parents=True)
+    records: dict[str, EngineRecord] = {}
+    for name, (program, weights) in programs.items():
+        path = folder / f"{name}.pt2"
+        torch.export.save(program, path)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        records[name] = EngineRecord(path.name, len(content), digest, digest, {}, weights)
+    manifest = EngineManifest(
+        format=ENGINES_FORMAT,
+        version=ENGINES_VERSION,
+        dipgo=dipgo.__version__,
+        target="torch",
+        library_version=str(torch.__version__),
+        compute_capabilities=[],
+        gpu=None,
+        plan_sha256=hashlib.sha256((directory / MANIFEST_FILE).read_bytes()).hexdigest(),
+        engines=records,
+    )
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    (folder / ENGINES_FILE).write_bytes(encoded + b"\n")
