@@ -9,6 +9,7 @@ from dipgo.cli import USER_ERROR, run_command
 
 COMMANDS = {
     "export": ("dipgo.export.__main__", "write an export directory from a model and a SubNet"),
+    "build": ("dipgo.build", "build the TensorRT engines of an export directory"),
     "run": ("dipgo.run", "make a picture, or latents, from an export directory"),
     "bench": ("dipgo.bench", "time an export, alone or against another"),
     "inspect": ("dipgo.inspect", "show a SubNet or the plan of an export directory"),

@@ -20,6 +20,7 @@ from dipgo.json_file import write_text
 from dipgo.machine import describe_machine
 from dipgo.plan_cost import block_calls, evaluations, plan_cost
 from dipgo.staging import check_file_destination
+from dipgo.target_arguments import add_target_arguments, target_options
 from dipgo.timing import Timing, ideal_speedup, time_runners
 
 
@@ -31,10 +32,7 @@ def main(arguments: list[str]) -> None:
     with _other(options) as other:
         paths = {"this": options.out} | ({"against": other} if other else {})
         with stage("load the engines"):
-            runners = {
-                name: load(path, provider=options.provider, threads=options.threads)
-                for name, path in paths.items()
-            }
+            runners = {name: load(path, **target_options(options)) for name, path in paths.items()}
         timings = _measure(runners, options.warmup, options.repeats)
     report = make_report(runners, timings)
     _print(report)
@@ -49,13 +47,13 @@ def _other(options: Any) -> Iterator[Path | None]:
         yield Path(options.against) if options.against else None
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield _export_dense_twin(options.out, options.model, Path(folder) / "dense")
+        yield _export_dense_twin(options, Path(folder) / "dense")
 
 
-def _export_dense_twin(export_dir: Path, model: str | None, out: Path) -> Path:
+def _export_dense_twin(options: Any, out: Path) -> Path:
     from dipgo.export.dense_twin import export_dense_twin
 
-    return export_dense_twin(export_dir, model, out, stage)
+    return export_dense_twin(options.out, options.model, out, stage, options.target)
 
 
 def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str, Timing]:
@@ -132,8 +130,7 @@ def _parser() -> Parser:
     add("--repeats", type=whole_number(1), default=5, help="measured runs of each (5)")
     add("--warmup", type=whole_number(0), default=1, help="runs before them (1)")
     add("--json", type=Path, metavar="FILE", help="where to write all figures")
-    add("--provider", default="cpu", help="cpu or cuda (cpu)")
-    add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
+    add_target_arguments(parser)
     return parser
 
 

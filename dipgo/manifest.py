@@ -15,7 +15,12 @@ from dipgo.graph import DTYPE_NBYTES
 MANIFEST_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
 CONSTANTS_FILE = "constants.safetensors"
-COMBINE_FILE = "combine.onnx"
+COMBINE_FILES = {
+    "f32": "combine.onnx",
+    "f16": "combine_f16.onnx",
+    "bf16": "combine_bf16.onnx",
+}
+"""The graphs of linear combinations, by element type; an export has those that its plan needs."""
 FORMAT: Literal["dipgo.export"] = "dipgo.export"
 VERSION: Literal[1] = 1
 REMEDY = "the export is damaged: export again"
@@ -66,7 +71,7 @@ class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tensor of CONSTANTS_FILE: one entry along its first axis for each of `rows`."""
+    """A tensor of `constants.safetensors`: along its first axis an entry for each of `rows`."""
 
     name: str
     type: Type
@@ -157,6 +162,16 @@ class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pad_id: Count
 
 
+class NumericsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a segment or part in the export's precision is from fp32 on the same numbers.
+
+    `error` is the largest relative L2 distance over `calls` calls of a real trajectory.
+    """
+
+    error: Annotated[float, Meta(ge=0)]
+    calls: Count
+
+
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file of the directory must be."""
 
@@ -165,14 +180,19 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`plan.json`. Units: bytes. Names of tensors are those of the ONNX graphs."""
+    """`plan.json`. Units: bytes. Names of tensors are those of the ONNX graphs.
+
+    `kept_fp32` names what is in fp32 whatever the `precision`; `numerics` is by segment and part.
+    """
 
     format: Literal["dipgo.export"]
     version: Literal[1]
     dipgo: str
     model: ModelRecord
     sampler: SamplerRecord
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "bf16"]
+    kept_fp32: list[str]
+    numerics: dict[str, NumericsRecord]
     opset: int
     batch: Annotated[int, Meta(ge=1)]
     guidance: bool

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.load import load
-from dipgo.engines.onnxruntime.session import SessionSettings
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
@@ -36,25 +34,26 @@ class PipelineOutput:
 class Pipeline:
     """A text-to-image export. Prompts beyond the export's batch are run one batch after another."""
 
-    def __init__(self, runner: Runner, provider: str = "cpu", threads: int = 0) -> None:
+    def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.manifest = runner.export.manifest
-        settings = SessionSettings(provider, threads)
-        self._text = TextInput(runner.export, settings)
-        self._decoder = _part(runner.export, "vae_decoder", settings)
+        self._text = TextInput(runner)
+        self._decoder = _part(runner, "vae_decoder")
 
     @classmethod
     def from_export(
         cls,
         path: str | Path,
         *,
-        provider: str = "cpu",
+        target: str = "onnxruntime",
+        provider: str | None = None,
         threads: int = 0,
         check_hashes: bool = True,
     ) -> Pipeline:
-        """Loads an export directory. Raises DipgoError."""
-        runner = load(path, provider=provider, threads=threads, check_hashes=check_hashes)
-        return cls(runner, provider, threads)
+        """Loads an export directory; the arguments are those of `load`. Raises DipgoError."""
+        return cls(
+            load(path, target=target, provider=provider, threads=threads, check_hashes=check_hashes)
+        )
 
     def __call__(
         self,
@@ -139,10 +138,11 @@ class Pipeline:
 class TextInput:
     """Prompts to the denoiser's conditioning."""
 
-    def __init__(self, export: ExportDirectory, settings: SessionSettings) -> None:
+    def __init__(self, runner: Runner) -> None:
         from tokenizers import Tokenizer
 
-        self._encoder = _part(export, "text_encoder", settings)
+        export = runner.export
+        self._encoder = _part(runner, "text_encoder")
         record = export.manifest.tokenizer
         assert record is not None, "a text encoder without a tokenizer"
         self._tokenizer = Tokenizer.from_file(str(export.path / record.file))
@@ -163,7 +163,8 @@ def to_image(picture: NDArray[np.float32]) -> Image:
     return Image.fromarray((picture * 255).round().astype(np.uint8))
 
 
-def _part(export: ExportDirectory, name: str, settings: SessionSettings) -> Part:
+def _part(runner: Runner, name: str) -> Part:
+    export = runner.export
     if name not in export.manifest.parts:
         raise DipgoError(
             str(export.path),
@@ -171,7 +172,7 @@ def _part(export: ExportDirectory, name: str, settings: SessionSettings) -> Part
             expected="an export of a text-to-image pipeline",
             remedy="export a pipeline, or run the plan alone with dipgo.engines.load",
         )
-    return Part(export, name, settings)
+    return Part(runner, name)
 
 
 def _as_many(texts: str | Sequence[str], count: int) -> list[str]:

@@ -230,6 +230,13 @@ def value_types(plan: Plan) -> dict[str, TensorType]:
     return types
 
 
+def combined_dtypes(plan: Plan) -> tuple[str, ...]:
+    """The element types of which the plan has linear combinations, sorted."""
+    types = value_types(plan)
+    combined = (one.result for one in plan.statements if isinstance(one, Combine))
+    return tuple(sorted({types[name].dtype for name in combined}))
+
+
 def calls_by_step(plan: Plan) -> dict[int, list[Call]]:
     """Calls grouped by the step that executes them; fully reused steps are absent.
 

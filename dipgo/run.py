@@ -11,6 +11,7 @@ import numpy as np
 from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
 from dipgo.errors import DipgoError
 from dipgo.staging import check_file_destination, staged_file
+from dipgo.target_arguments import add_target_arguments, target_options
 
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
 
@@ -29,9 +30,7 @@ def main(arguments: list[str]) -> None:
     from dipgo.pipeline import Pipeline, to_image
 
     with stage("load the engines"):
-        pipeline = Pipeline.from_export(
-            options.out, provider=options.provider, threads=options.threads
-        )
+        pipeline = Pipeline.from_export(options.out, **target_options(options))
     steps = len(pipeline.runner.export.plan.steps)
     with progress_bar(f"run {steps} steps", steps) as advance_to:
         latents = pipeline(
@@ -69,8 +68,7 @@ def _parser() -> Parser:
     add("--guidance", type=float, metavar="SCALE", help="guidance scale (7.5)")
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
-    add("--provider", default="cpu", help="cpu or cuda (cpu)")
-    add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
+    add_target_arguments(parser)
     return parser
 
 

@@ -1,5 +1,6 @@
 """Reads a diffusers scheduler's arithmetic off as a linear map, by running it on a basis."""
 
+import copy
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from dipgo.sampler_check import check_linear
 from dipgo.scheduler_names import make_scheduler
 from dipgo.scheduler_run import run_scheduler, start_scheduler
 
-__all__ = ["make_scheduler", "probe", "read_coefficients"]
+__all__ = ["init_noise_sigma", "make_scheduler", "probe", "read_coefficients"]
 
 
 def probe(
@@ -42,6 +43,16 @@ def probe(
         inputs=tuple(inputs),
         result=result,
     )
+
+
+def init_noise_sigma(scheduler: Any, num_inference_steps: int) -> float:
+    """What noise of unit variance is scaled by; 1 for flow matching, which has none.
+
+    Some schedulers know it only with their timesteps set.
+    """
+    started = copy.deepcopy(scheduler)
+    started.set_timesteps(num_inference_steps)
+    return float(getattr(started, "init_noise_sigma", 1.0))
 
 
 def read_coefficients(

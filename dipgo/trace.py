@@ -16,6 +16,7 @@ from torch import fx, nn
 from dipgo.costs import node_macs
 from dipgo.graph import PART, BlockGraph, Dependence, GraphInput, Node, Value
 from dipgo.partition import Partition, partition
+from dipgo.precision import FP32, Precision, apply_precision
 from dipgo.torch_types import tensor_type
 
 
@@ -27,10 +28,23 @@ class Traced:
     program: torch.export.ExportedProgram
     partition: Partition
     prefix: str
+    precision: Precision = FP32
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Parameters, buffers and constants by the name of their placeholder in the program."""
+        """Parameters, buffers and constants by the name of their placeholder in the program.
+
+        Each is of the type that the graph has it in.
+        """
+        types = {
+            node.name: node.meta["val"].dtype
+            for node in self.program.graph.find_nodes(op="placeholder")
+        }
+        return {name: tensor.to(types[name]) for name, tensor in self.exact_tensors.items()}
+
+    @cached_property
+    def exact_tensors(self) -> dict[str, torch.Tensor]:
+        """The same, as they were before `precision` was applied."""
         stored = {**self.program.constants, **self.program.state_dict}
         return {placeholder: stored[name] for placeholder, name in self._stored_names.items()}
 
@@ -50,14 +64,23 @@ class Traced:
         }
 
     def module(
-        self, members: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        members: Sequence[str],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        exact: bool = False,
     ) -> fx.GraphModule:
-        """The part of the program that computes `outputs` from `inputs` with these nodes."""
+        """The part of the program that computes `outputs` from `inputs` with these nodes.
+
+        `exact` gives it the weights as they were before `precision` was applied.
+        """
+        tensors = self.exact_tensors if exact else self.tensors
         wanted = {node for name in members for node in self.partition.members[name]}
         values = self.partition.values
         graph, copies = fx.Graph(), {}
-        for name in inputs:
-            copies[values[name]] = graph.placeholder(_identifier(name))
+        for index, name in enumerate(inputs):
+            copies[values[name]] = graph.placeholder(_identifier(name, index))
             copies[values[name]].meta = dict(values[name].meta)
         attributes: dict[str, torch.Tensor] = {}
         for node in self._with_constants(wanted):
@@ -65,7 +88,7 @@ class Traced:
                 continue
             if node.op == "placeholder":
                 attribute = self.tensor_names[node.name]
-                attributes[attribute] = self.tensors[node.name]
+                attributes[attribute] = tensors[node.name]
                 copies[node] = graph.get_attr(attribute)
             else:
                 copies[node] = graph.node_copy(node, lambda source: copies[source])
@@ -82,8 +105,9 @@ class Traced:
         return (node for node in self.program.graph.nodes if node in needed)
 
 
-def _identifier(name: str) -> str:
-    return "".join(character if character.isalnum() else "_" for character in name)
+def _identifier(name: str, index: int) -> str:
+    """One for each index: `block:0` and `block~0` differ only in what no identifier may hold."""
+    return "".join(one if one.isalnum() else "_" for one in name) + f"_{index}"
 
 
 def trace(
@@ -95,6 +119,7 @@ def trace(
     model_class: str,
     config_sha256: str,
     prefix: str = "denoiser.",
+    precision: Precision = FP32,
 ) -> Traced:
     """Exports `module(*example.values())` and reads its block structure off the graph.
 
@@ -106,6 +131,7 @@ def trace(
     _drop_assertions(program.graph)
     inputs = dict(zip(program.graph_signature.user_inputs, example, strict=True))
     dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
+    apply_precision(program, dependences, precision, prefix)
     parts = partition(program, inputs, dependences, blocks, prefix)
     graph = BlockGraph(
         model_class=model_class,
@@ -117,7 +143,7 @@ def trace(
         nodes=tuple(_node(name, parts) for name in parts.members if PART not in name),
         output=parts.names[_output(program)],
     )
-    return Traced(graph, program, parts, prefix)
+    return Traced(graph, program, parts, prefix, precision)
 
 
 def _drop_assertions(graph: fx.Graph) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from dipgo.errors import DipgoError
-from dipgo.export.lower_lanes import lower_lanes
+from dipgo.export.lower_lanes import lower_callee, lowering_of
 from dipgo.graph import Value
 from dipgo.lanes import RULES, LanedModule
 from dipgo.plan import Callee
@@ -149,8 +149,9 @@ def test_an_operator_without_a_rule_is_named_in_one_line() -> None:
     with pytest.raises(DipgoError, match=r"erfcx\.default, which has no rule for lanes") as caught:
         LanedModule(module, [True])(x)
     assert "\n" not in str(caught.value)
+    callee = _callee(module, [x[0]], [True])
     with pytest.raises(DipgoError) as caught:
-        lower_lanes(module, _callee(module, [x[0]], [True]), {1, 2})
+        lower_callee(lowering_of(module, callee, {1, 2}), callee)
     assert "\n" not in str(caught.value)
 
 
@@ -225,7 +226,8 @@ def test_lanes_in_onnx_runtime(name: str, widths: set[int]) -> None:
     torch.manual_seed(0)
     one_lane = [torch.randn(shape) for shape in shapes]
     module = as_graph(function, one_lane)
-    model = lower_lanes(module, _callee(module, one_lane, stacked), widths)
+    callee = _callee(module, one_lane, stacked)
+    model, _ = lower_callee(lowering_of(module, callee, widths), callee)
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
     for width in widths:
         inputs = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from dipgo.build_arguments import add_build_arguments, build_options
 from dipgo.cli import Parser, run_command, stage
 from dipgo.export.packages import export_packages
 from dipgo.request_arguments import add_request_arguments, pass_names, request_options
@@ -21,7 +22,10 @@ def main(arguments: list[str]) -> None:
         **request_options(options),
         passes=pass_names(options),
         target=options.target,
+        build=build_options(options),
         precision=options.precision,
+        keep_fp32=options.keep_fp32,
+        check_numerics=not options.no_numerics_check,
         force=options.force,
         progress=stage,
     )
@@ -35,8 +39,15 @@ def _parser() -> Parser:
     add("--subnet", required=True, metavar="FILE", help="a SubNet file, or the word dense")
     add("--out", required=True, metavar="OUT", help="directory to write")
     add_request_arguments(parser)
-    add("--target", default="onnxruntime", help="onnxruntime")
-    add("--precision", default="fp32", help="fp32")
+    add(
+        "--target",
+        default="onnxruntime",
+        help="onnxruntime, torch, tensorrt, tensorrt-rtx or triton (onnxruntime)",
+    )
+    add("--precision", default="fp32", help="fp32, fp16 or bf16 (fp32)")
+    add("--keep-fp32", nargs="+", default=[], metavar="PATTERN", help="modules that stay in fp32")
+    add("--no-numerics-check", action="store_true", help="do not run fp16 against fp32")
+    add_build_arguments(parser)
     add("--force", action="store_true", help="replace OUT if it is an export")
     return parser
 

@@ -12,8 +12,9 @@ from dipgo.granularity import choose_split_blocks
 from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
 from dipgo.models.source import Source
 from dipgo.passes import OPTIMISE, OnPass, Pass, run_passes
-from dipgo.patterns import match_blocks
+from dipgo.patterns import check_patterns, match_blocks
 from dipgo.plan import Plan
+from dipgo.precision import FP32, Precision
 from dipgo.samplers import make_scheduler, probe
 from dipgo.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.trace import Traced, trace
@@ -89,6 +90,7 @@ def compile_plan(
     geometry: Geometry,
     passes: Sequence[Pass] = OPTIMISE,
     on_pass: OnPass = lambda name, plan: None,
+    precision: Precision = FP32,
 ) -> Compiled:
     """Traces, unrolls and optimises. Raises DipgoError where the parts do not fit together.
 
@@ -100,7 +102,7 @@ def compile_plan(
     scheduler = _scheduler(given, schedule, source)
     _check_steps(schedule.steps, scheduler)
     sampler = probe(scheduler, schedule.steps, prior_noise=given.prior_noise if given else None)
-    traced = _trace(source, geometry, _blocks(schedule, source))
+    traced = _trace(source, geometry, _blocks(schedule, source), precision)
     subnet = given or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
@@ -189,7 +191,10 @@ def _check_scheduler_config(config: dict[str, Any], scheduler: Any) -> None:
             )
 
 
-def _trace(source: Source, geometry: Geometry, blocks: tuple[str, ...]) -> Traced:
+def _trace(
+    source: Source, geometry: Geometry, blocks: tuple[str, ...], precision: Precision
+) -> Traced:
+    check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
     example, roles = example_inputs(
         source.family, source.denoiser, geometry, source.pixels_per_latent
     )
@@ -202,4 +207,5 @@ def _trace(source: Source, geometry: Geometry, blocks: tuple[str, ...]) -> Trace
         blocks,
         model_class=source.model_class,
         config_sha256=source.config_sha256,
+        precision=precision,
     )

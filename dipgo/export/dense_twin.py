@@ -11,10 +11,19 @@ from dipgo.graph import TensorType
 from dipgo.manifest import Manifest
 from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source, load_source
+from dipgo.precision import kept_modules
 
 
-def export_dense_twin(export_dir: Path, model: str | None, out: Path, progress: Progress) -> Path:
+def export_dense_twin(
+    export_dir: Path,
+    model: str | None,
+    out: Path,
+    progress: Progress,
+    target: str = "onnxruntime",
+) -> Path:
     """Exports the twin of `export_dir` to `out`; `model` may be left out for an `arch:` export.
+
+    It has the precision of the export, and is for `target`.
 
     Raises DipgoError, also where `model` is not the model that was exported.
     """
@@ -36,6 +45,10 @@ def export_dense_twin(export_dir: Path, model: str | None, out: Path, progress: 
         height=height * scale,
         width=width * scale,
         guidance=manifest.guidance,
+        target=target,
+        precision=manifest.precision,
+        keep_fp32=kept_modules(manifest.kept_fp32, manifest.parts),
+        check_numerics=False,
         progress=progress,
     )
 

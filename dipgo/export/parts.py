@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
-from dipgo.graph import Value
+from dipgo.graph import Dependence, Value
 from dipgo.manifest import TokenizerRecord
 from dipgo.models.family import Geometry
+from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
+from dipgo.trace import trace
 
 TOKENIZER_FILE = "tokenizer.json"
+HIDDEN_STATES = "encoder_hidden_states"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module to lower, with its example input; one input, one output."""
+    """A graph to lower, with its example input; one input, one output."""
 
     name: str
-    module: nn.Module
-    input_name: str
+    module: fx.GraphModule
     example: torch.Tensor
+    input: Value
     output: Value
-
-    @property
-    def input(self) -> Value:
-        """The input with its type."""
-        return Value(self.input_name, tensor_type(self.example))
+    precision: Precision
+    exact: fx.GraphModule
+    """The same graph with its weights in fp32, to be run by `dipgo.arithmetic.Exact`."""
 
 
 class TextEncoder(nn.Module):
     """Token ids i64[rows, tokens] to hidden states f32[rows, tokens, width]."""
+
+    wrapped = "encoder"
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -49,6 +52,8 @@ class TextEncoder(nn.Module):
 
 class VaeDecoder(nn.Module):
     """Latents f32[B, C, h, w] to a picture f32[B, 3, H, W] in [-1, 1]."""
+
+    wrapped = "vae"
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -64,26 +69,65 @@ class VaeDecoder(nn.Module):
         return picture
 
 
-def parts_of(pipeline: Any, geometry: Geometry, latents: torch.Tensor) -> Iterator[Part]:
-    """What stands around the denoiser; `latents` is an example of the state."""
+def parts_of(
+    pipeline: Any,
+    geometry: Geometry,
+    latents: torch.Tensor,
+    conditioning: Collection[str],
+    precision: Precision = FP32,
+) -> Iterator[Part]:
+    """What stands around the denoiser; `latents` is an example of the state.
+
+    A text encoder only where its hidden states are all of the denoiser's `conditioning`: those of
+    Stable Diffusion XL and 3 are several encoders' together, and pooled ones beside them.
+    What goes in and comes out is of the same types whatever the precision.
+    """
     encoder = getattr(pipeline, "text_encoder", None)
-    if encoder is not None and getattr(pipeline, "tokenizer", None) is not None:
+    has_tokenizer = getattr(pipeline, "tokenizer", None) is not None
+    if encoder is not None and has_tokenizer and set(conditioning) == {HIDDEN_STATES}:
         yield _part(
             "text_encoder",
             TextEncoder(encoder),
             ("input_ids", torch.zeros(geometry.rows, geometry.tokens, dtype=torch.int64)),
-            "encoder_hidden_states",
+            HIDDEN_STATES,
+            precision,
         )
     vae = getattr(pipeline, "vae", None)
     if vae is not None:
-        yield _part("vae_decoder", VaeDecoder(vae), ("latents", latents), "image")
+        yield _part("vae_decoder", VaeDecoder(vae), ("latents", latents), "image", precision)
 
 
-@torch.no_grad()
-def _part(name: str, module: nn.Module, example: tuple[str, torch.Tensor], output: str) -> Part:
+def _part(
+    name: str,
+    module: nn.Module,
+    example: tuple[str, torch.Tensor],
+    output: str,
+    precision: Precision,
+) -> Part:
+    """Traced as a denoiser is, without blocks: what it is given counts as its state."""
     input_name, tensor = example
-    result = module.eval()(tensor)
-    return Part(name, module, input_name, tensor, Value(output, tensor_type(result)))
+    typed = Precision(precision.name)  # modules to keep in fp32 are the denoiser's
+    traced = trace(
+        module.eval(),
+        {input_name: tensor},
+        {input_name: Dependence.STATE},
+        (),
+        model_class=type(module).__name__,
+        config_sha256="",
+        prefix=f"{module.wrapped}.",
+        precision=typed,
+    )
+    result = traced.graph.output
+    nodes = [node.name for node in traced.graph.nodes]
+    return Part(
+        name,
+        traced.module(nodes, [input_name], [result]),
+        tensor,
+        Value(input_name, tensor_type(tensor)),
+        Value(output, traced.graph.types[result]),
+        typed,
+        traced.module(nodes, [input_name], [result], exact=True),
+    )
 
 
 def save_tokenizer(pipeline: Any, directory: Path) -> TokenizerRecord | None:

@@ -42,6 +42,11 @@ class WeightStore:
             self._tensors.setdefault(name, tensor.detach().contiguous())
             self._names.append((value, name))
 
+    def add(self, name: str, tensor: torch.Tensor) -> str:
+        """Stores a tensor that no graph may have named; returns its name in the file."""
+        self._tensors.setdefault(name, tensor.detach().contiguous())
+        return name
+
     def write(self, path: Path) -> None:
         """Writes the file and makes each collected initializer a reference into it."""
         save_file(self._tensors, path)
