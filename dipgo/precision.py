@@ -35,10 +35,13 @@ class Precision:
     """`name` is a key of DTYPES; modules whose path matches `keep_fp32` stay in fp32.
 
     A pattern stands for a module and all within it: `mid_block`, `up_blocks.*.resnets.0`.
+    `keep_operators` are operators of aten, such as `group_norm`: none by default, since what was
+    measured does not ask for any (docs/results.md, "Half precision").
     """
 
     name: PrecisionName = "fp32"
     keep_fp32: tuple[str, ...] = ()
+    keep_operators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in DTYPES:
@@ -98,7 +101,7 @@ class _Rewrite:
         prefix: str,
     ) -> None:
         self.graph, self.prefix = program.graph, prefix
-        self.dtype, self.kept = precision.dtype, precision.keep_fp32
+        self.dtype, self.precision = precision.dtype, precision
         self.dependence: dict[fx.Node, Dependence] = {}
         for node in self.graph.nodes:
             kind = roles.get(node.name, Dependence.CONSTANT)
@@ -149,7 +152,9 @@ class _Rewrite:
         stack = node.meta.get("nn_module_stack", {}).values()
         paths = [f"{path}.".split("@")[0] for path, _ in stack]
         inside = [path.removeprefix(self.prefix) for path in paths if path.startswith(self.prefix)]
-        kept = any(is_within(path, pattern) for pattern in self.kept for path in inside)
+        kept = _operator(node) in self.precision.keep_operators or any(
+            is_within(path, pattern) for pattern in self.precision.keep_fp32 for path in inside
+        )
         return self.dtype if inside and not kept else torch.float32
 
     def _choose_storage(self, node: fx.Node) -> None:
@@ -195,6 +200,11 @@ def _infer(node: fx.Node) -> None:
         return
     with modes[0], torch.no_grad():
         node.meta["val"] = node.target(*args, **kwargs)
+
+
+def _operator(node: fx.Node) -> str:
+    """`group_norm` of `aten.group_norm.default`; "" for what is no operator of aten."""
+    return str(getattr(node.target, "_opname", ""))
 
 
 def _dtype(node: fx.Node) -> torch.dtype | None:

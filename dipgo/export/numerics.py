@@ -138,7 +138,8 @@ class _OverflowFinder(Rounded):
     def run_node(self, node: fx.Node) -> Any:
         """As Rounded does."""
         result = super().run_node(node)
-        if self.path is None and isinstance(result, torch.Tensor) and not result.isfinite().all():
+        computed = node.op == "call_function" and isinstance(result, torch.Tensor)
+        if computed and self.path is None and not result.isfinite().all():
             stack = list(node.meta.get("nn_module_stack", {}).values())
             self.path = str(stack[-1][0]).split("@")[0] if stack else ""
         return result
