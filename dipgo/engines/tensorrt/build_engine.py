@@ -56,6 +56,7 @@ def _build(request: BuildRequest) -> Any:
         NetworkFromOnnxPath,
         PostprocessConfig,
         Profile,
+        SetDecomposableAttentions,
     )
 
     profile = Profile()
@@ -64,7 +65,8 @@ def _build(request: BuildRequest) -> Any:
     settings: dict[str, Any] = {"profiles": [profile] if request.profile else None}
     if request.timing_cache and Path(request.timing_cache).exists():
         settings["load_timing_cache"] = request.timing_cache
-    network = NetworkFromOnnxPath(request.graph, strongly_typed=True)
+    # Attention of a head size without a fused kernel is taken apart instead of refused.
+    network = SetDecomposableAttentions(NetworkFromOnnxPath(request.graph, strongly_typed=True))
     config = PostprocessConfig(_config(request, settings), _without_tf32)
     return EngineBytesFromNetwork(network, config, save_timing_cache=request.timing_cache)()
 
