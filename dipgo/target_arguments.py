@@ -13,7 +13,7 @@ def add_target_arguments(parser: Parser) -> None:
     """Target, provider and threads."""
     add = parser.add_argument
     add("--target", default=TARGETS[0], help=f"{', '.join(TARGETS)} ({TARGETS[0]})")
-    add("--provider", help="cpu or cuda (the target's own)")
+    add("--provider", help="cpu, cuda or cuda-graph (the target's own)")
     add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
 
 

@@ -1,11 +1,10 @@
-"""Writes the JSON Schema of `plan.json`, as the manifest's records have it.
+"""Writes the JSON Schemas of `plan.json` and `engines.json`, as the manifests' records have them.
 
-python scripts/write_manifest_schema.py [OUT]
+python scripts/write_manifest_schema.py
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from inspect import cleandoc
 from pathlib import Path
@@ -13,20 +12,40 @@ from typing import Any
 
 import msgspec
 
+from dipgo.engine_manifest import (
+    ENGINES_FILE,
+    ENGINES_FORMAT,
+    ENGINES_VERSION,
+    EngineManifest,
+)
 from dipgo.manifest import FORMAT, MANIFEST_FILE, VERSION, Manifest
 
-PATH = Path(__file__).parent.parent / "docs" / "plan.schema.json"
-HEAD = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "$id": PATH.name,
-    "title": f"{MANIFEST_FILE}: the manifest of an export directory ({FORMAT}, version {VERSION})",
-    "$comment": "Written by scripts/write_manifest_schema.py; docs/embedding.md says what it means",
+DOCS = Path(__file__).parent.parent / "docs"
+PATH = DOCS / "plan.schema.json"
+ENGINES_PATH = DOCS / "engines.schema.json"
+TITLES: dict[Path, tuple[str, type[msgspec.Struct]]] = {
+    PATH: (
+        f"{MANIFEST_FILE}: the manifest of an export directory ({FORMAT}, version {VERSION})",
+        Manifest,
+    ),
+    ENGINES_PATH: (
+        f"{ENGINES_FILE}: the manifest of built engines ({ENGINES_FORMAT}, "
+        f"version {ENGINES_VERSION})",
+        EngineManifest,
+    ),
 }
 
 
-def schema_text() -> str:
-    """The schema as it is committed."""
-    schema = HEAD | _standard(msgspec.json.schema(Manifest))
+def schema_text(path: Path = PATH) -> str:
+    """The schema as it is committed at `path`."""
+    title, record = TITLES[path]
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": path.name,
+        "title": title,
+        "$comment": "Written by scripts/write_manifest_schema.py; docs/embedding.md explains it",
+    }
+    schema = head | _standard(msgspec.json.schema(record))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -44,9 +63,8 @@ def _standard(node: Any) -> Any:
 
 def main() -> None:
     """To be run whenever the records change; tests/test_manifest_schema.py says when."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, nargs="?", default=PATH)
-    parser.parse_args().out.write_text(schema_text(), encoding="utf-8")
+    for path in TITLES:
+        path.write_text(schema_text(path), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The JSON Schema of `plan.json`: what is committed, what it takes, and what it refuses."""
+"""The JSON Schemas of the manifests: what is committed, what it takes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from scripts.write_manifest_schema import PATH, schema_text
+from scripts.write_manifest_schema import PATH, TITLES, schema_text
 from tests.sample_exports import NAMES
 
 REMOVED = object()
@@ -40,15 +40,19 @@ def _manifest(export: Path) -> Any:
     return json.loads((export / "plan.json").read_bytes())
 
 
-def test_committed_schema_is_that_of_the_records(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("path", TITLES, ids=lambda path: path.name)
+def test_committed_schema_is_that_of_the_records(
+    path: Path, request: pytest.FixtureRequest
+) -> None:
     if request.config.getoption("--update-golden"):
-        PATH.write_text(schema_text(), encoding="utf-8")
-    told = f"{PATH.name}: run scripts/write_manifest_schema.py"
-    assert PATH.read_text(encoding="utf-8") == schema_text(), told
+        path.write_text(schema_text(path), encoding="utf-8")
+    told = f"{path.name}: run scripts/write_manifest_schema.py"
+    assert path.read_text(encoding="utf-8") == schema_text(path), told
 
 
-def test_schema_is_one() -> None:
-    Draft202012Validator.check_schema(json.loads(schema_text()))
+@pytest.mark.parametrize("path", TITLES, ids=lambda path: path.name)
+def test_schema_is_one(path: Path) -> None:
+    Draft202012Validator.check_schema(json.loads(schema_text(path)))
 
 
 @pytest.mark.slow

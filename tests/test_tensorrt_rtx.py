@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
+from jsonschema import Draft202012Validator
 
 from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
 from dipgo.engines.export_dir import ExportDirectory
@@ -20,6 +22,7 @@ from dipgo.models.source import Source
 from dipgo.plan_cost import step_patterns
 from dipgo.samplers import probe
 from dipgo.subnet import SubNet
+from scripts.write_manifest_schema import ENGINES_PATH
 from tests.zoo import ZOO, case
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
@@ -71,6 +74,8 @@ def test_every_graph_builds(exported: Path, capability: str) -> None:
     assert set(manifest.engines) == {*export.engine_files, *export.manifest.parts}
     assert manifest.compute_capabilities == [capability]
     assert manifest.gpu is None
+    written = json.loads((exported / "engines/tensorrt-rtx" / ENGINES_FILE).read_bytes())
+    Draft202012Validator(json.loads(ENGINES_PATH.read_text())).validate(written)
     for record in manifest.engines.values():
         assert record.nbytes == (exported / "engines/tensorrt-rtx" / record.file).stat().st_size
 

@@ -20,9 +20,9 @@ def load(
     """A runner for the export at `path`.
 
     `target` is `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`. The provider is `cpu` or
-    `cuda`: unless given, `cpu` for onnxruntime and `cuda` for the others. `threads`, of ONNX
-    Runtime, of 0 takes every core. `check_hashes=False` skips reading all of the weights to
-    compare their hash with the manifest's. Raises DipgoError.
+    `cuda`, with onnxruntime also `cuda-graph`: unless given, `cpu` for onnxruntime and `cuda` for
+    the others. `threads`, of ONNX Runtime, of 0 takes every core. `check_hashes=False` skips
+    reading all of the weights to compare their hash with the manifest's. Raises DipgoError.
     """
     export = ExportDirectory.open(path, check_hashes=check_hashes)
     return Runner(export, open_backend(export, target, provider, threads, check_hashes))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, input_region
 from dipgo.engines.onnxruntime.memory import ELEMENT_TYPES, Block
-from dipgo.engines.onnxruntime.session import SessionSettings
+from dipgo.engines.onnxruntime.session import DEVICES, SessionSettings
 from dipgo.engines.runner import OnStep
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class BoundLaunch:
     launch: Launch
     session: onnxruntime.InferenceSession
     binding: onnxruntime.IOBinding
+    options: onnxruntime.RunOptions
 
 
 class Executor:
@@ -40,14 +41,17 @@ class Executor:
         sessions: Mapping[str, onnxruntime.InferenceSession],
         settings: SessionSettings,
     ) -> None:
-        self._sessions, self._device = sessions, settings.provider
+        self._sessions, self._device = sessions, DEVICES[settings.provider]
+        self._captures = settings.provider == "cuda-graph"
         self._result_type = launches.result
         self._regions = {
             name: Block.of_bytes(nbytes, self._device) for name, nbytes in launches.regions.items()
         }
         for name, content in launches.contents.items():
             self._regions[name].write(content)
-        self._launches = [self._bind(launch) for launch in launches.launches]
+        self._launches = [
+            self._bind(launch, index) for index, launch in enumerate(launches.launches)
+        ]
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
@@ -58,14 +62,14 @@ class Executor:
         seconds: dict[str, float] = {}
         for bound in self._launches:
             started = perf_counter()
-            bound.session.run_with_iobinding(bound.binding)
+            bound.session.run_with_iobinding(bound.binding, bound.options)
             segment = bound.launch.segment
             if segment is not None:
                 seconds[segment] = seconds.get(segment, 0.0) + perf_counter() - started
                 on_step(bound.launch.step)
         return self._regions[RESULT].read(self._result_type), seconds
 
-    def _bind(self, launch: Launch) -> BoundLaunch:
+    def _bind(self, launch: Launch, index: int) -> BoundLaunch:
         session = self._sessions[launch.engine]
         binding = session.io_binding()
         known = {one.name for one in session.get_inputs()}
@@ -74,7 +78,16 @@ class Executor:
                 binding.bind_input(*self._arguments(one))
         for one in launch.outputs:
             binding.bind_output(*self._arguments(one))
-        return BoundLaunch(launch, session, binding)
+        return BoundLaunch(launch, session, binding, self._run_options(index))
+
+    def _run_options(self, index: int) -> onnxruntime.RunOptions:
+        """A captured graph holds its addresses, so every launch has one of its own."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        if self._captures:
+            options.add_run_config_entry("gpu_graph_id", str(index + 1))
+        return options
 
     def _arguments(self, one: Binding) -> tuple[Any, ...]:
         address = self._regions[one.place.region].address(one.place.offset)
