@@ -22,6 +22,8 @@ from dipgo.patterns import is_within
 aten = torch.ops.aten
 
 PrecisionName = Literal["fp32", "fp16", "bf16"]
+GUIDANCE, TIMESTEP_TABLES = "guidance", "timestep tables"
+ALWAYS_KEPT = ("sampler", GUIDANCE, TIMESTEP_TABLES)
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -35,13 +37,14 @@ class Precision:
     """`name` is a key of DTYPES; modules whose path matches `keep_fp32` stay in fp32.
 
     A pattern stands for a module and all within it: `mid_block`, `up_blocks.*.resnets.0`.
-    `keep_operators` are operators of aten, such as `group_norm`: none by default, since what was
-    measured does not ask for any (docs/results.md, "Half precision").
+    The other fields are what was chosen by measuring (docs/results.md, "Half precision"):
+    `keep_operators` are operators of aten, such as `group_norm`; `keep_always` is of ALWAYS_KEPT.
     """
 
     name: PrecisionName = "fp32"
     keep_fp32: tuple[str, ...] = ()
     keep_operators: tuple[str, ...] = ()
+    keep_always: tuple[str, ...] = (GUIDANCE, TIMESTEP_TABLES)
 
     def __post_init__(self) -> None:
         if self.name not in DTYPES:
@@ -66,7 +69,6 @@ class Precision:
 
 
 FP32 = Precision()
-ALWAYS_KEPT = ("sampler", "guidance", "timestep tables")
 
 
 def apply_precision(
@@ -147,15 +149,18 @@ class _Rewrite:
 
     def _type_of(self, node: fx.Node) -> torch.dtype:
         """The type in which a node computes."""
-        if not self.dependence[node] & ~Dependence.TIMESTEP:
+        if not self.dependence[node]:
             return torch.float32
+        if self.dependence[node] == Dependence.TIMESTEP:
+            return torch.float32 if TIMESTEP_TABLES in self.precision.keep_always else self.dtype
         stack = node.meta.get("nn_module_stack", {}).values()
         paths = [f"{path}.".split("@")[0] for path, _ in stack]
         inside = [path.removeprefix(self.prefix) for path in paths if path.startswith(self.prefix)]
         kept = _operator(node) in self.precision.keep_operators or any(
             is_within(path, pattern) for pattern in self.precision.keep_fp32 for path in inside
         )
-        return self.dtype if inside and not kept else torch.float32
+        outside = not inside and GUIDANCE in self.precision.keep_always
+        return torch.float32 if outside or kept else self.dtype
 
     def _choose_storage(self, node: fx.Node) -> None:
         """Stored narrow where every reader computes narrow, or else in fp32."""
@@ -226,7 +231,7 @@ def kept_in_fp32(precision: Precision) -> tuple[str, ...]:
     """What the manifest says of it."""
     if precision.dtype == torch.float32:
         return ()
-    return (*ALWAYS_KEPT, *precision.keep_fp32)
+    return ("sampler", *precision.keep_always, *precision.keep_fp32)
 
 
 def kept_modules(kept: Iterable[str], parts: Container[str]) -> list[str]:

@@ -28,22 +28,26 @@ from dipgo.export.trial import choose_parts, trial_inputs
 from dipgo.interpret import interpret
 from dipgo.machine import describe_machine
 from dipgo.pipeline import Pipeline
-from dipgo.precision import FP32, Precision
+from dipgo.precision import FP32, GUIDANCE, TIMESTEP_TABLES, Precision
 from scripts.demo_model.shapes import all_scenes
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "examples" / "demo" / "model"
 SUBNET = ROOT / "examples" / "subnets" / "demo-deepcache-5.json"
-STEPS, GUIDANCE = 50, 5.0
+STEPS, GUIDANCE_SCALE = 50, 5.0
 TOLERANCE = 2e-2
 NORMS, ATTENTION = ("group_norm", "layer_norm"), ("scaled_dot_product_attention",)
 VARIANTS = {
     "fp16": Precision("fp16"),
+    "fp16, guidance too": Precision("fp16", keep_always=(TIMESTEP_TABLES,)),
+    "fp16, timestep tables too": Precision("fp16", keep_always=(GUIDANCE,)),
     "fp16, norms in fp32": Precision("fp16", keep_operators=NORMS),
     "fp16, attention in fp32": Precision("fp16", keep_operators=ATTENTION),
     "fp16, both in fp32": Precision("fp16", keep_operators=NORMS + ATTENTION),
     "fp16, mid_block in fp32": Precision("fp16", keep_fp32=("mid_block",)),
     "bf16": Precision("bf16"),
+    "bf16, guidance too": Precision("bf16", keep_always=(TIMESTEP_TABLES,)),
+    "bf16, timestep tables too": Precision("bf16", keep_always=(GUIDANCE,)),
     "bf16, norms in fp32": Precision("bf16", keep_operators=NORMS),
 }
 
@@ -55,7 +59,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     silence_libraries()
-    report: dict[str, Any] = {"machine": describe_machine(), "steps": STEPS, "guidance": GUIDANCE}
+    report: dict[str, Any] = {"machine": describe_machine(), "steps": STEPS, "guidance": GUIDANCE_SCALE}
     report["oracle"] = measure_oracle()
     report["engines"] = {
         "dense": measure_engines("dense", options.prompts),
@@ -118,7 +122,7 @@ def measure_engines(subnet: str | Path, prompts: int) -> dict[str, Any]:
 
 def _draw(pipeline: Pipeline, prompt: str, seed: int) -> NDArray[np.float32]:
     drawn: NDArray[np.float32] = pipeline(
-        prompt, seed=seed, guidance_scale=GUIDANCE, output_type="latent"
+        prompt, seed=seed, guidance_scale=GUIDANCE_SCALE, output_type="latent"
     ).images
     return drawn
 

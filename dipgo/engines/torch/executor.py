@@ -104,6 +104,7 @@ class Executor:
             for _ in range(WARM_UPS):
                 self._launch_all(lambda step: None)
         torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # the graph's pool cannot use what the warm-up has left
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._launch_all(lambda step: None)
