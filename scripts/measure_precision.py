@@ -59,7 +59,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     silence_libraries()
-    report: dict[str, Any] = {"machine": describe_machine(), "steps": STEPS, "guidance": GUIDANCE_SCALE}
+    report: dict[str, Any] = {
+        "machine": describe_machine(),
+        "steps": STEPS,
+        "guidance": GUIDANCE_SCALE,
+    }
     report["oracle"] = measure_oracle()
     report["engines"] = {
         "dense": measure_engines("dense", options.prompts),
