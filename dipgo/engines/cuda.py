@@ -108,9 +108,16 @@ class Driver:
 
     def allocate(self, nbytes: int) -> DeviceMemory:
         """So many bytes, all zero."""
-        address = int(self._call("cuMemAlloc", nbytes))
-        self._call("cuMemsetD8", address, 0, nbytes)
-        return DeviceMemory(self, address, nbytes)
+        memory = DeviceMemory(self, int(self._call("cuMemAlloc", nbytes)), nbytes)
+        self._call("cuMemsetD8", memory.address, 0, nbytes)
+        # It is queued on the default stream, which other streams do not wait for.
+        self._call("cuCtxSynchronize")
+        return memory
+
+    def release(self, function: str, handle: Any) -> None:
+        """Gives something back from whichever thread drops it; says nothing of what fails."""
+        self._api.cuCtxSetCurrent(self._context)
+        getattr(self._api, function)(handle)
 
     def stream(self) -> Stream:
         """A stream that does not wait for the default one."""
@@ -125,7 +132,7 @@ class DeviceMemory:
         self._driver, self.address, self.nbytes = driver, address, nbytes
 
     def __del__(self) -> None:
-        self._driver._api.cuMemFree(self.address)
+        self._driver.release("cuMemFree", self.address)
 
 
 class Stream:
@@ -135,7 +142,7 @@ class Stream:
         self._driver, self._handle = driver, handle
 
     def __del__(self) -> None:
-        self._driver._api.cuStreamDestroy(self._handle)
+        self._driver.release("cuStreamDestroy", self._handle)
 
     def __int__(self) -> int:
         """The handle, as other libraries take it."""
@@ -165,27 +172,47 @@ class Stream:
         self._driver._call("cuStreamBeginCapture", self._handle, mode)
         try:
             work()
-        finally:
-            # The stream must leave capture mode, else nothing can be queued on it any more.
-            captured = self._driver._call("cuStreamEndCapture", self._handle)
-        return Graph(self._driver, captured)
+        except BaseException:
+            self._abandon_capture()
+            raise
+        return Graph(self._driver, self._driver._call("cuStreamEndCapture", self._handle))
+
+    def _abandon_capture(self) -> None:
+        """Ends it, else nothing can be queued any more; what ends it must not hide the fault."""
+        code, captured = self._driver._api.cuStreamEndCapture(self._handle)
+        if code == self._driver._api.CUresult.CUDA_SUCCESS:
+            self._driver.release("cuGraphDestroy", captured)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
         """Yields a function that gives the seconds between begin and end, on the device's clock.
 
-        It waits for the end.
+        It is to be called after `synchronize`.
         """
-        call, flag = self._driver._call, self._driver._api.CUevent_flags.CU_EVENT_DEFAULT
-        begin, end = call("cuEventCreate", flag), call("cuEventCreate", flag)
-        call("cuEventRecord", begin, self._handle)
+        begin, end = Event(self._driver), Event(self._driver)
+        begin.record(self._handle)
+        yield lambda: end.seconds_since(begin)
+        end.record(self._handle)
 
-        def seconds() -> float:
-            call("cuEventSynchronize", end)
-            return float(call("cuEventElapsedTime", begin, end)) / 1e3
 
-        yield seconds
-        call("cuEventRecord", end, self._handle)
+class Event:
+    """A point in a stream's work, with its time."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._handle = driver._call("cuEventCreate", driver._api.CUevent_flags.CU_EVENT_DEFAULT)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            self._driver.release("cuEventDestroy", self._handle)
+
+    def record(self, stream: Any) -> None:
+        """Queues it on the stream of this handle."""
+        self._driver._call("cuEventRecord", self._handle, stream)
+
+    def seconds_since(self, earlier: Event) -> float:
+        """Between two events that have come to pass."""
+        return float(self._driver._call("cuEventElapsedTime", earlier._handle, self._handle)) / 1e3
 
 
 class Graph:
@@ -193,12 +220,14 @@ class Graph:
 
     def __init__(self, driver: Driver, captured: Any) -> None:
         self._driver = driver
-        self._instance = driver._call("cuGraphInstantiate", captured, 0)
-        driver._call("cuGraphDestroy", captured)
+        try:
+            self._instance = driver._call("cuGraphInstantiate", captured, 0)
+        finally:
+            driver.release("cuGraphDestroy", captured)
 
     def __del__(self) -> None:
         if hasattr(self, "_instance"):
-            self._driver._api.cuGraphExecDestroy(self._instance)
+            self._driver.release("cuGraphExecDestroy", self._instance)
 
     def launch(self, stream: Stream) -> None:
         """Queues the whole graph."""

@@ -106,6 +106,8 @@ class EngineDirectory:
         """A serialised engine. Raises DipgoError where it is not what was built."""
         record: EngineRecord = self.manifest.engines[name]
         path = self.path / record.file
+        if not path.is_file():
+            raise self._mismatch(f"no file {record.file}", f"the engine {name}")
         content = read_file(path, expected=f"the engine {name}")
         if len(content) != record.nbytes:
             raise DipgoError(

@@ -22,8 +22,10 @@ class ShapeRange:
 
     def holds(self, shape: Shape) -> bool:
         """Whether an engine with this profile takes the shape."""
+        if not len(self.least) == len(shape) == len(self.most):
+            return False
         sizes = zip(self.least, shape, self.most, strict=True)
-        return len(shape) == len(self.most) and all(low <= one <= high for low, one, high in sizes)
+        return all(low <= one <= high for low, one, high in sizes)
 
 
 Profile: TypeAlias = Mapping[str, ShapeRange]

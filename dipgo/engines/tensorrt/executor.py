@@ -37,6 +37,7 @@ class Executor:
         check_hashes: bool = True,
     ) -> None:
         self._list, self._driver = launches, driver
+        driver.enter()  # this may be another thread than that which opened the driver
         engines.check_shapes(launches.launches)
         names = list(dict.fromkeys(launch.engine for launch in launches.launches))
         driver.check_free(engines.nbytes(names) + launches.nbytes, "engines and slots")
@@ -98,9 +99,11 @@ class Executor:
     def _enqueue_all(self) -> None:
         for launch in self._list.launches:
             context = self._contexts[_context_key(launch)]
+            tensors = _tensors(self._engines[launch.engine])
             for one in (*launch.inputs, *launch.outputs):
                 address = self._addresses[one.place.region] + one.place.offset
-                context.set_tensor_address(one.tensor, address)
+                if one.tensor in tensors:  # an input that nothing reads may be gone
+                    context.set_tensor_address(one.tensor, address)
             if not context.execute_async_v3(int(self._stream)):
                 raise DipgoError(
                     f"engine {launch.engine}, step {launch.step}",
@@ -143,11 +146,20 @@ def _make_context(engine: Any, key: tuple[str, Shapes], strategy: Any) -> Any:
             expected="one",
             remedy="end what else uses the GPU",
         )
-    tensors = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+    tensors = _tensors(engine)
     for tensor, shape in shapes:
-        if tensor in tensors:
-            context.set_input_shape(tensor, shape)
+        if tensor in tensors and not context.set_input_shape(tensor, shape):
+            raise DipgoError(
+                f"engine {name}",
+                found=f"one that does not take {list(shape)} for {tensor}",
+                expected="an engine of this export's graph",
+                remedy="build the engines anew",
+            )
     return context
+
+
+def _tensors(engine: Any) -> set[str]:
+    return {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
 
 
 def _scratch_nbytes(context: Any) -> int:

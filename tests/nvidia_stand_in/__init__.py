@@ -1,0 +1,1 @@
+"""Stand-ins for NVIDIA's two libraries, in pure Python, where there is neither GPU nor driver."""
