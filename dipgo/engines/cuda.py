@@ -162,6 +162,10 @@ class Stream:
             "cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self._handle
         )
 
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copies bytes from one address of the device to another."""
+        self._driver._call("cuMemcpyDtoDAsync", target, source, nbytes, self._handle)
+
     def synchronize(self) -> None:
         """Waits until all that was queued is done."""
         self._driver._call("cuStreamSynchronize", self._handle)

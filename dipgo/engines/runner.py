@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from dipgo.engines.export_dir import ExportDirectory
 from dipgo.errors import DipgoError
 from dipgo.graph import TensorType
-
-NUMPY_NAMES = {"f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "f64": "float64"}
+from dipgo.numpy_types import numpy_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def _check_inputs(
 
 
 def _check_input(name: str, value: Any, kind: TensorType) -> NDArray[Any]:
-    dtype = NUMPY_NAMES[kind.dtype]
+    dtype = numpy_dtype(kind.dtype)
     if kind.shape == () and isinstance(value, int | float):
         value = np.asarray(value, dtype)
     try:

@@ -164,6 +164,12 @@ def cuMemcpyDtoHAsync(dstHost: int, srcDevice: int, ByteCount: int, hStream: int
     queue(hStream).add(lambda: _move(dstHost, source.ctypes.data, ByteCount))
 
 
+@_function
+def cuMemcpyDtoDAsync(dstDevice: int, srcDevice: int, ByteCount: int, hStream: int) -> None:
+    target, source = view(dstDevice, ByteCount), view(srcDevice, ByteCount)
+    queue(hStream).add(lambda: _move(target.ctypes.data, source.ctypes.data, ByteCount))
+
+
 def _move(target: int, source: int, nbytes: int) -> None:
     ctypes.memmove(target, source, nbytes)
 

@@ -1,8 +1,8 @@
 """A stand-in for `tensorrt`: an engine is text that names an ONNX graph, run by ONNX Runtime.
 
 It refuses what TensorRT refuses, and what is undefined there: shapes out of profile, addresses
-that are not set or not of the device, too little memory to execute in, capturing a context that
-has not been run before. Weights and contexts' own memory are taken of the device.
+that are not set, not aligned or not of the device, too little memory to execute in, capturing a
+context that has not been run before. Weights and contexts' own memory are taken of the device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from tests.nvidia_stand_in.machine import RefusedError, allocate, has_context, machine, queue, view
+from tests.nvidia_stand_in.machine import (
+    ALIGNMENT,
+    RefusedError,
+    allocate,
+    has_context,
+    machine,
+    queue,
+    view,
+)
 
 __version__ = "11.0.0"
 MAGIC = b"stand-in engine\n"
@@ -91,10 +99,22 @@ class ICudaEngine:
     def get_tensor_name(self, index: int) -> str:
         return list(self.tensors)[index]
 
-    def create_execution_context(
-        self, strategy: int = ExecutionContextAllocationStrategy.STATIC
-    ) -> IExecutionContext:
-        return IExecutionContext(self, strategy)
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext:
+        return IExecutionContext(self, runtime_config.strategy)
+
+
+class IRuntimeConfig:
+    """How contexts are made."""
+
+    strategy = ExecutionContextAllocationStrategy.STATIC
+
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy
+    ) -> None:
+        self.strategy = strategy
 
 
 class IExecutionContext:
@@ -137,6 +157,8 @@ class IExecutionContext:
     def set_tensor_address(self, name: str, memory: int) -> bool:
         if name not in self.engine.tensors:
             return _refuse(f"no tensor {name}")
+        if memory % ALIGNMENT:
+            return _refuse(f"{name} at an address that is not aligned")
         self.addresses[name] = memory
         return True
 

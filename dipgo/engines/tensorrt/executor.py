@@ -7,7 +7,7 @@ copies the result out; the host waits once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from dipgo.engines.cuda import Driver, Graph
 from dipgo.engines.engine_dir import EngineDirectory
-from dipgo.engines.launches import RESULT, Launch, LaunchList, aligned, input_region
+from dipgo.engines.launches import RESULT, Launch, LaunchList, Place, aligned, input_region
 from dipgo.engines.runner import OnStep
+from dipgo.engines.tensorrt.alignment import Copy, align
 from dipgo.errors import DipgoError
 from dipgo.numpy_types import numpy_dtype
 
@@ -37,17 +38,17 @@ class Executor:
         check_hashes: bool = True,
     ) -> None:
         self._list, self._driver = launches, driver
+        self._launches = align(launches)
         driver.enter()  # this may be another thread than that which opened the driver
         engines.check_shapes(launches.launches)
         names = list(dict.fromkeys(launch.engine for launch in launches.launches))
         driver.check_free(engines.nbytes(names) + launches.nbytes, "engines and slots")
         self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
         self._engines = _deserialise(engines, names, self._runtime, check_hashes)
-        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
         self._contexts: dict[tuple[str, Shapes], Any] = {}
         for key in map(_context_key, launches.launches):
             if key not in self._contexts:
-                self._contexts[key] = _make_context(self._engines[key[0]], key, strategy)
+                self._contexts[key] = _make_context(self._engines[key[0]], key, library)
         self._allocate()
         self._stream = driver.stream()
         self._graph = self._capture()
@@ -77,7 +78,7 @@ class Executor:
         """One allocation for all regions, and one that the engines execute in by turns."""
         needs = [_scratch_nbytes(context) for context in self._contexts.values()]
         scratch = aligned(max(needs, default=0))
-        offsets, total = _lay_out(self._list.regions)
+        offsets, total = _lay_out(self._launches.regions)
         self._driver.check_free(total + scratch, "slots and what engines execute in")
         self._memory = self._driver.allocate(total)
         self._scratch = self._driver.allocate(max(scratch, 1))
@@ -97,20 +98,33 @@ class Executor:
         return graph
 
     def _enqueue_all(self) -> None:
-        for launch in self._list.launches:
-            context = self._contexts[_context_key(launch)]
-            tensors = _tensors(self._engines[launch.engine])
-            for one in (*launch.inputs, *launch.outputs):
-                address = self._addresses[one.place.region] + one.place.offset
-                if one.tensor in tensors:  # an input that nothing reads may be gone
-                    context.set_tensor_address(one.tensor, address)
-            if not context.execute_async_v3(int(self._stream)):
-                raise DipgoError(
-                    f"engine {launch.engine}, step {launch.step}",
-                    found="an engine that could not be queued",
-                    expected="a launch",
-                    remedy="see what TensorRT says above",
-                )
+        for one in self._launches:
+            self._copy(one.before)
+            self._enqueue(one.launch)
+            self._copy(one.after)
+
+    def _copy(self, copies: Iterable[Copy]) -> None:
+        for one in copies:
+            self._stream.copy(self._address(one.target), self._address(one.source), one.nbytes)
+
+    def _enqueue(self, launch: Launch) -> None:
+        context = self._contexts[_context_key(launch)]
+        tensors = _tensors(self._engines[launch.engine])
+        done = all(
+            context.set_tensor_address(one.tensor, self._address(one.place))
+            for one in (*launch.inputs, *launch.outputs)
+            if one.tensor in tensors  # an input that nothing reads may be gone
+        )
+        if not done or not context.execute_async_v3(int(self._stream)):
+            raise DipgoError(
+                f"engine {launch.engine}, step {launch.step}",
+                found="an engine that could not be queued",
+                expected="a launch",
+                remedy="see what TensorRT says above",
+            )
+
+    def _address(self, place: Place) -> int:
+        return self._addresses[place.region] + place.offset
 
 
 def _context_key(launch: Launch) -> tuple[str, Shapes]:
@@ -135,10 +149,18 @@ def _deserialise(
     return found
 
 
-def _make_context(engine: Any, key: tuple[str, Shapes], strategy: Any) -> Any:
+def _make_context(engine: Any, key: tuple[str, Shapes], library: Any) -> Any:
     """Without device memory of its own: all contexts share one scratch."""
     name, shapes = key
-    context = engine.create_execution_context(strategy)
+    runtime_config = engine.create_runtime_config()
+    strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+    runtime_config.set_execution_context_allocation_strategy(strategy)
+    if hasattr(library, "DynamicShapesKernelSpecializationStrategy"):
+        # TensorRT for RTX: else kernels for the shapes come later, and a captured graph would
+        # keep those that stand in for them.
+        eager = library.DynamicShapesKernelSpecializationStrategy.EAGER
+        runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
+    context = engine.create_execution_context(runtime_config)
     if context is None:
         raise DipgoError(
             f"engine {name}",
