@@ -32,12 +32,20 @@ def main(arguments: list[str]) -> None:
     with _other(options) as other:
         paths = {"this": options.out} | ({"against": other} if other else {})
         with stage("load the engines"):
-            runners = {name: load(path, **target_options(options)) for name, path in paths.items()}
+            runners = {name: _load(path, name, options) for name, path in paths.items()}
         timings = _measure(runners, options.warmup, options.repeats)
     report = make_report(runners, timings)
     _print(report)
     if options.json:
         write_text(options.json, json.dumps(report, indent=1) + "\n")
+
+
+def _load(path: Path, name: str, options: Any) -> Runner:
+    """A dense twin is made for the size that is asked for, and has no other."""
+    settings = target_options(options)
+    if name == "against" and options.against == "dense":
+        settings["size"] = ""
+    return load(path, **settings)
 
 
 @contextmanager
@@ -53,7 +61,7 @@ def _other(options: Any) -> Iterator[Path | None]:
 def _export_dense_twin(options: Any, out: Path) -> Path:
     from dipgo.export.dense_twin import export_dense_twin
 
-    return export_dense_twin(options.out, options.model, out, stage, options.target)
+    return export_dense_twin(options.out, options.model, out, stage, options.target, options.size)
 
 
 def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str, Timing]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dipgo.errors import DipgoError
+from dipgo.manifest import SIZE_PATTERN
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -62,6 +63,17 @@ def whole_number(least: int) -> Callable[[str], int]:
     # argparse names the type where it refuses a value.
     parse.__name__ = f"a whole number of at least {least}"
     return parse
+
+
+def pixel_size(text: str) -> tuple[int, int]:
+    """The type of an argument such as `512x768`: height and width in pixels."""
+    if not re.fullmatch(SIZE_PATTERN, text):
+        raise ValueError
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+pixel_size.__name__ = "a height and width in pixels, such as 512x768"
 
 
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:

@@ -16,11 +16,10 @@ from dipgo.cli import Parser, run_command, stage
 from dipgo.engines.export_dir import ExportDirectory
 from dipgo.errors import DipgoError
 from dipgo.export.packages import export_packages
-from dipgo.manifest import WEIGHTS_FILE
+from dipgo.export_facts import export_facts
 from dipgo.passes import PlanSize, find_passes, plan_size, run_passes
 from dipgo.passes.live_ranges import lower_bound_nbytes, naive_nbytes
 from dipgo.plan import Plan
-from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
 from dipgo.plan_file import is_plan_file, read_plan
 from dipgo.request_arguments import add_request_arguments, pass_names, request_options
 from dipgo.subnet import SubNet
@@ -160,7 +159,7 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
 def _show_export(path: Path, options: Namespace, console: Console) -> None:
     _refuse_passes(options, "an export, whose passes have run")
     export = ExportDirectory.open(path)
-    plan, manifest = export.plan, export.manifest
+    plan = export.plan
     if not options.no_plan:
         console.print(Text(str(plan)))
     rows = {step.row: step for step in plan.steps}
@@ -170,18 +169,7 @@ def _show_export(path: Path, options: Namespace, console: Console) -> None:
         [step.gates for step in rows.values()],
         console,
     )
-    cost = plan_cost(plan)
-    facts = {
-        "model": f"{manifest.model.class_name} of {manifest.model.source}, {manifest.precision}",
-        "sampler": f"{manifest.sampler.scheduler_class}, {plan.num_inference_steps} steps",
-        "evaluations": f"{evaluations(plan)} of {len(plan.steps)}",
-        "block calls": f"{block_calls(plan)}, in {step_patterns(plan)} step patterns",
-        "segments": " ".join(callee.name for callee in plan.callees),
-        "MACs kept": f"{cost.kept:.4f}, with attention {cost.kept_with_attention:.4f}",
-        "weights": f"{manifest.files[WEIGHTS_FILE].nbytes / MIB:.1f} MiB",
-        "directory": f"{sum(file.nbytes for file in manifest.files.values()) / MIB:.1f} MiB",
-    }
-    for name, fact in facts.items():
+    for name, fact in export_facts(export).items():
         console.print(f"{name:12} {fact}")
     console.print(_cache(plan))
 

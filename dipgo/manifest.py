@@ -13,6 +13,7 @@ from msgspec import Meta
 from dipgo.graph import DTYPE_NBYTES
 
 MANIFEST_FILE = "plan.json"
+SIZE_PATTERN = r"^[1-9]\d*x[1-9]\d*$"
 WEIGHTS_FILE = "weights.safetensors"
 CONSTANTS_FILE = "constants.safetensors"
 COMBINE_FILES = {
@@ -32,6 +33,11 @@ Type: TypeAlias = Annotated[
     str, Meta(pattern=rf"^({'|'.join(DTYPE_NBYTES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
 ]
 """As in the plan's text: `f32[2,77,768]`."""
+
+
+def manifest_file(size: str = "") -> str:
+    """The name of the manifest for a size such as `512x768`; without, that of the export."""
+    return f"plan-{size}.json" if size else MANIFEST_FILE
 
 
 class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,6 +189,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`plan.json`. Units: bytes. Names of tensors are those of the ONNX graphs.
 
     `kept_fp32` names what is in fp32 whatever the `precision`; `numerics` is by segment and part.
+    `sizes` are the further picture sizes of the export, height x width in pixels: each has a
+    manifest of its own, `plan-512x768.json`, over the same files.
     """
 
     format: Literal["dipgo.export"]
@@ -196,6 +204,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opset: int
     batch: Annotated[int, Meta(ge=1)]
     guidance: bool
+    sizes: list[Annotated[str, Meta(pattern=SIZE_PATTERN)]]
     inputs: list[TensorRecord]
     outputs: One
     segments: list[SegmentRecord]

@@ -9,7 +9,7 @@ import msgspec
 
 from dipgo.errors import DipgoError
 from dipgo.json_file import decode_json, read_file
-from dipgo.manifest import FORMAT, MANIFEST_FILE, REMEDY, VERSION, Manifest
+from dipgo.manifest import FORMAT, REMEDY, VERSION, Manifest, manifest_file
 from dipgo.manifest_plan import plan_of
 from dipgo.plan import Plan, value_types
 from dipgo.plan_check import verify
@@ -27,12 +27,12 @@ class _Head(msgspec.Struct):
     version: int = 0
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest of an export directory, its plan verified.
+def read_manifest(directory: Path, size: str = "") -> Manifest:
+    """The manifest of an export directory, or that for one of its further sizes; verified.
 
     Raises DipgoError where the directory is not an export of this version or its plan is broken.
     """
-    path = directory / MANIFEST_FILE
+    path = directory / manifest_file(size)
     content = read_file(path, expected="the manifest of an export directory")
     head = decode_json(content, _Head, name=str(path), remedy=REMEDY)
     if (head.format, head.version) != (FORMAT, VERSION):

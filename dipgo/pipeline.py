@@ -45,15 +45,22 @@ class Pipeline:
         cls,
         path: str | Path,
         *,
+        size: str = "",
         target: str = "onnxruntime",
         provider: str | None = None,
         threads: int = 0,
         check_hashes: bool = True,
     ) -> Pipeline:
         """Loads an export directory; the arguments are those of `load`. Raises DipgoError."""
-        return cls(
-            load(path, target=target, provider=provider, threads=threads, check_hashes=check_hashes)
+        runner = load(
+            path,
+            size=size,
+            target=target,
+            provider=provider,
+            threads=threads,
+            check_hashes=check_hashes,
         )
+        return cls(runner)
 
     def __call__(
         self,

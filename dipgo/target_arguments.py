@@ -10,8 +10,9 @@ from dipgo.engines.backend import TARGETS
 
 
 def add_target_arguments(parser: Parser) -> None:
-    """Target, provider and threads."""
+    """Size, target, provider and threads."""
     add = parser.add_argument
+    add("--size", default="", metavar="HxW", help="one of the export's further sizes")
     add("--target", default=TARGETS[0], help=f"{', '.join(TARGETS)} ({TARGETS[0]})")
     add("--provider", help="cpu, cuda or cuda-graph (the target's own)")
     add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
@@ -19,4 +20,4 @@ def add_target_arguments(parser: Parser) -> None:
 
 def target_options(options: Namespace) -> dict[str, Any]:
     """What `load` takes of them."""
-    return {name: getattr(options, name) for name in ("target", "provider", "threads")}
+    return {name: getattr(options, name) for name in ("size", "target", "provider", "threads")}

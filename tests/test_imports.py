@@ -25,15 +25,15 @@ LAYERS = {
         """,
     "models": """
         models torch_types costs partition precision arithmetic trace tables
-        lanes samplers sampler_check scheduler_names scheduler_run
+        lanes sizes samplers sampler_check scheduler_names scheduler_run
         """,
     "plans": "unroll granularity passes interpret",
     "search": "search schedules",
     "engines": "engines",
     "export": "export",
     "commands": """
-        cli request_arguments build_arguments target_arguments machine timing pipeline triton
-        run bench build inspect __main__
+        export_facts cli request_arguments build_arguments target_arguments machine timing
+        pipeline triton run bench build inspect __main__
         """,
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from dipgo.errors import DipgoError
-from dipgo.export.lower_lanes import lower_callee, lowering_of
+from dipgo.export.lower_lanes import lower_as_onnx, lowering_of
 from dipgo.graph import Value
 from dipgo.lanes import RULES, LanedModule
 from dipgo.plan import Callee
@@ -151,7 +151,7 @@ def test_an_operator_without_a_rule_is_named_in_one_line() -> None:
     assert "\n" not in str(caught.value)
     callee = _callee(module, [x[0]], [True])
     with pytest.raises(DipgoError) as caught:
-        lower_callee(lowering_of(module, callee, {1, 2}), callee)
+        lower_as_onnx(lowering_of(module, callee, {1, 2}), "seg", callee.inputs, callee.outputs)
     assert "\n" not in str(caught.value)
 
 
@@ -227,7 +227,8 @@ def test_lanes_in_onnx_runtime(name: str, widths: set[int]) -> None:
     one_lane = [torch.randn(shape) for shape in shapes]
     module = as_graph(function, one_lane)
     callee = _callee(module, one_lane, stacked)
-    model, _ = lower_callee(lowering_of(module, callee, widths), callee)
+    lowering = lowering_of(module, callee, widths)
+    model = lower_as_onnx(lowering, callee.name, callee.inputs, callee.outputs)
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
     for width in widths:
         inputs = [

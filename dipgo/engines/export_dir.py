@@ -36,10 +36,17 @@ class ExportDirectory:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path, *, check_hashes: bool = True) -> ExportDirectory:
-        """Reads the manifest and checks every file against it. Raises DipgoError."""
+    def open(
+        cls, path: str | Path, *, size: str = "", check_hashes: bool = True
+    ) -> ExportDirectory:
+        """Reads the manifest, for one of its further sizes if given, and checks every file.
+
+        Raises DipgoError.
+        """
         path = Path(path)
-        manifest = read_manifest(path)
+        if size:
+            _check_size(read_manifest(path), path, size)
+        manifest = read_manifest(path, size)
         _check_listed(manifest, path)
         for name, record in manifest.files.items():
             _check_file(path / name, record, check_hashes)
@@ -70,6 +77,16 @@ class ExportDirectory:
         except (SafetensorError, OSError) as error:
             raise _damaged(path, str(error), "a safetensors file") from None
         return {table.name: _check_table(table, stored, path) for table in self.plan.tables}
+
+
+def _check_size(manifest: Manifest, path: Path, size: str) -> None:
+    if size not in manifest.sizes:
+        raise DipgoError(
+            f"{path}, size {size}",
+            found=f"an export for {' '.join(manifest.sizes) or 'one size only'}",
+            expected="one of the further sizes that it was made for",
+            remedy=f"leave the size out, or export again with --also-size {size}",
+        )
 
 
 def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:

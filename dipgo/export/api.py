@@ -18,6 +18,7 @@ from dipgo.export.compile import DENSE, compile_plan
 from dipgo.export.prepare import Progress, Request, prepare, silent
 from dipgo.export.trial import choose_parts
 from dipgo.export.triton import write_model_repository
+from dipgo.export.variants import Variant, make_variants
 from dipgo.export.writer import Writer
 from dipgo.passes import OPTIMISE, Pass, find_passes
 from dipgo.precision import Precision
@@ -40,6 +41,7 @@ def export(
     height: int = 0,
     width: int = 0,
     guidance: bool = True,
+    also_sizes: Sequence[tuple[int, int]] = (),
     target: str = "onnxruntime",
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
     keep_fp32: Sequence[str] = (),
@@ -53,6 +55,7 @@ def export(
 
     `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline; `subnet` a
     SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
+    The same graphs serve `also_sizes`, further (height, width) in pixels; nothing is batched then.
     `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32
     whatever the precision; `check_numerics` compares every segment with fp32 on a trajectory.
     The targets `tensorrt` and `tensorrt-rtx` add engines, built as `build` says, the target
@@ -63,7 +66,7 @@ def export(
     out = Path(out)
     _check_target(target, build)
     typed = Precision(precision, tuple(keep_fp32))
-    chosen = find_passes(passes)
+    chosen = _passes_for(passes, also_sizes)
     _check_slots_are_allocated(chosen)
     check_destination(out, force)
     request = Request(subnet, steps, scheduler, blocks, batch, height, width, guidance)
@@ -73,8 +76,10 @@ def export(
             prepared.source, prepared.schedule, prepared.geometry, chosen, precision=typed
         )
     parts, numerics = choose_parts(prepared, compiled, check_numerics, progress)
+    first = Variant("", prepared.geometry, compiled, parts)
+    variants = make_variants(prepared, first, also_sizes, chosen, progress)
     with staged_directory(out, force) as staging:
-        writer = Writer(prepared, compiled, parts, numerics, staging, progress)
+        writer = Writer(prepared.source, variants, numerics, staging, progress)
         writer.write(with_programs=target == "torch")
         if target in LIBRARIES:
             with progress(f"build the engines for {target}"):
@@ -82,6 +87,12 @@ def export(
         if target == "triton":
             write_model_repository(staging)
     return out
+
+
+def _passes_for(names: Sequence[str], also_sizes: Sequence[tuple[int, int]]) -> Sequence[Pass]:
+    """Lanes and sizes cannot both be symbolic: for several sizes nothing is batched."""
+    chosen = find_passes(names)
+    return [one for one in chosen if one.name != "batch_calls"] if also_sizes else chosen
 
 
 def _check_target(target: str, build: BuildOptions) -> None:

@@ -20,14 +20,15 @@ def export_dense_twin(
     out: Path,
     progress: Progress,
     target: str = "onnxruntime",
+    size: str = "",
 ) -> Path:
     """Exports the twin of `export_dir` to `out`; `model` may be left out for an `arch:` export.
 
-    It has the precision of the export, and is for `target`.
+    It has the precision of the export, and is for `target` and `size`.
 
     Raises DipgoError, also where `model` is not the model that was exported.
     """
-    manifest = read_manifest(export_dir)
+    manifest = read_manifest(export_dir, size)
     model = model or manifest.model.source
     _check_is_found(manifest, model)
     latents = next(one for one in manifest.inputs if one.name == "latents")

@@ -1,4 +1,4 @@
-"""Callees as modules with example inputs; a batched one is one module for every number of lanes."""
+"""Callees as modules with example inputs, for every number of lanes, or for several sizes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from dipgo.errors import DipgoError
 from dipgo.export.lower import lower
+from dipgo.graph import Value
 from dipgo.lanes import LanedModule
 from dipgo.plan import Callee, Plan
+from dipgo.sizes import SizedModule
 from dipgo.torch_types import TORCH_DTYPES
 from dipgo.trace import Traced
 
@@ -28,6 +31,17 @@ class Lowering:
     example: Sequence[torch.Tensor]
     dynamic_shapes: Any
     """As `torch.export` takes it; None where all shapes are static."""
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's tensors by their names in the denoiser, or part."""
+        state = self.module.state_dict()
+        return {name.removeprefix(self.prefix): tensor for name, tensor in state.items()}
+
+    @property
+    def prefix(self) -> str:
+        """What a module around the traced one puts before these names."""
+        return "" if isinstance(self.module, fx.GraphModule) else "module."
 
 
 def callee_lowering(plan: Plan, traced: Traced, callee: Callee) -> Lowering:
@@ -55,6 +69,23 @@ def lowering_of(module: fx.GraphModule, callee: Callee, widths: Set[int]) -> Low
     )
 
 
+def sized_lowering(lowerings: Sequence[Lowering]) -> Lowering:
+    """One for the sizes of all, which are of one callee or part in several sizes."""
+    axes = [
+        {
+            axis: torch.export.Dim.AUTO
+            for axis, sizes in enumerate(zip(*(one.shape for one in examples), strict=True))
+            if len(set(sizes)) > 1
+        }
+        for examples in zip(*(one.example for one in lowerings), strict=True)
+    ]
+    if not any(axes):
+        return lowerings[0]
+    modules = [one.module for one in lowerings if isinstance(one.module, fx.GraphModule)]
+    assert len(modules) == len(lowerings), "lanes and sizes"
+    return Lowering(SizedModule(modules), lowerings[0].example, (tuple(axes),))
+
+
 def _example(callee: Callee, lanes: tuple[int, ...]) -> list[torch.Tensor]:
     return [
         torch.zeros(
@@ -65,19 +96,34 @@ def _example(callee: Callee, lanes: tuple[int, ...]) -> list[torch.Tensor]:
     ]
 
 
-def lower_callee(lowering: Lowering, callee: Callee) -> tuple[ir.Model, dict[str, torch.Tensor]]:
-    """The callee as ONNX, with the plan's names for inputs and outputs; and its weights by name."""
+def lower_as_onnx(
+    lowering: Lowering, name: str, inputs: Sequence[Value], outputs: Sequence[Value]
+) -> ir.Model:
+    """The lowering as a graph of that name, with the names that the plan has for its values."""
     model = lower(
         lowering.module,
         lowering.example,
-        name=callee.name,
-        inputs=[value.name for value in callee.inputs],
-        outputs=[value.name for value in callee.outputs],
+        name=name,
+        inputs=[value.name for value in inputs],
+        outputs=[value.name for value in outputs],
         dynamic_shapes=lowering.dynamic_shapes,
     )
+    _check_dynamic(model, lowering)
     for value in list(model.graph.initializers.values()):
         assert value.name is not None
-        if callee.stacked:
-            value.name = value.name.removeprefix("module.")
-    own = lowering.module.state_dict()
-    return model, {name.removeprefix("module."): tensor for name, tensor in own.items()}
+        value.name = value.name.removeprefix(lowering.prefix)
+    return model
+
+
+def _check_dynamic(model: ir.Model, lowering: Lowering) -> None:
+    """What is to differ must not have been fixed on the way."""
+    for value, axes in zip(model.graph.inputs, (lowering.dynamic_shapes or ((),))[0], strict=False):
+        for axis in (axis for axis, dim in axes.items() if dim is not None):
+            assert value.shape is not None
+            if isinstance(value.shape[axis], int):
+                raise DipgoError(
+                    f"graph {model.graph.name}, input {value.name}",
+                    found=f"a graph that fixes axis {axis} at {value.shape[axis]}",
+                    expected="one that takes several sizes",
+                    remedy="export each size by itself, or leave batch_calls out of --passes",
+                )

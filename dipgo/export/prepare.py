@@ -59,7 +59,7 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     geometry = Geometry(
         request.batch, request.height, request.width, request.guidance, source.tokens
     )
-    _check_pixels(geometry, source)
+    check_pixels(geometry, source)
     return Prepared(source, schedule, geometry)
 
 
@@ -75,12 +75,13 @@ def _check_sizes(**sizes: int | None) -> None:
             )
 
 
-def _check_pixels(geometry: Geometry, source: Source) -> None:
+def check_pixels(geometry: Geometry, source: Source, prefix: str = "--") -> None:
+    """Raises DipgoError, where `prefix` begins, for a size that is no whole number of latents."""
     scale = source.pixels_per_latent
     for name, size in (("height", geometry.height), ("width", geometry.width)):
         if size % scale:
             raise DipgoError(
-                f"--{name}",
+                f"{prefix}{name}",
                 found=str(size),
                 expected=f"a multiple of {scale}, the pixels of one latent",
                 remedy=f"use {max(scale, round(size / scale) * scale)}",

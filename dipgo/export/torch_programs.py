@@ -6,7 +6,7 @@ Weights are inputs of the programs, by their names in the export's one weights f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,29 +24,12 @@ from dipgo.engine_manifest import (
     EngineManifest,
     EngineRecord,
 )
-from dipgo.export.compile import Compiled
-from dipgo.export.lower_lanes import Lowering, callee_lowering
-from dipgo.export.parts import Part
+from dipgo.export.lower_lanes import Lowering
 from dipgo.export.weights import WeightStore
 from dipgo.manifest import MANIFEST_FILE
 
 Programs: TypeAlias = dict[str, tuple[torch.export.ExportedProgram, list[str]]]
 """For every segment and part its program, and the names of the weights that it is to be given."""
-
-
-def collect_programs(compiled: Compiled, parts: Sequence[Part], weights: WeightStore) -> Programs:
-    """Captures every segment and part; adds to `weights` those that no graph has named."""
-    return {
-        name: _program(name, lowering, prefix, weights)
-        for name, prefix, lowering in _lowerings(compiled, parts)
-    }
-
-
-def _lowerings(compiled: Compiled, parts: Sequence[Part]) -> Iterator[tuple[str, str, Lowering]]:
-    for callee in compiled.plan.callees:
-        yield callee.name, "denoiser", callee_lowering(compiled.plan, compiled.traced, callee)
-    for part in parts:
-        yield part.name, part.name, Lowering(part.module, (part.example,), None)
 
 
 class _Functional(nn.Module):
@@ -63,9 +46,10 @@ class _Functional(nn.Module):
 
 
 @torch.no_grad()
-def _program(
-    name: str, lowering: Lowering, prefix: str, store: WeightStore
+def capture_program(
+    lowering: Lowering, prefix: str, store: WeightStore
 ) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The program, and the names of its weights; adds to `store` those that no graph has named."""
     state = dict(lowering.module.state_dict())
     shapes = lowering.dynamic_shapes
     dynamic: Any = None if shapes is None else (shapes[0], tuple({} for _ in state))
@@ -77,8 +61,7 @@ def _program(
     )
     program._example_inputs = None  # they hold the weights, which the file must not
     stored = [
-        store.add(f"{prefix}.{weight.removeprefix('module.')}", tensor)
-        for weight, tensor in state.items()
+        store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()
     ]
     return program, stored
 

@@ -49,6 +49,11 @@ def choose_parts(
     return parts, figures
 
 
+def parts_like(chosen: Sequence[Part], prepared: Prepared, compiled: Compiled) -> list[Part]:
+    """The parts for another size, in the precisions that were chosen."""
+    return [_parts(prepared, compiled, part.precision)[i] for i, part in enumerate(chosen)]
+
+
 def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list[Part]:
     if prepared.source.pipeline is None:
         return []

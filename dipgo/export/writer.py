@@ -17,17 +17,24 @@ from safetensors.torch import save_file
 import dipgo
 from dipgo import manifest as records
 from dipgo.export.combine import combine_model
-from dipgo.export.compile import Compiled
-from dipgo.export.lower import OPSET, lower
-from dipgo.export.lower_lanes import callee_lowering, lower_callee
+from dipgo.export.lower import OPSET
+from dipgo.export.lower_lanes import (
+    Lowering,
+    callee_lowering,
+    lower_as_onnx,
+    sized_lowering,
+)
 from dipgo.export.numerics import Numerics
-from dipgo.export.parts import Part, save_tokenizer
-from dipgo.export.prepare import Prepared, Progress
-from dipgo.export.torch_programs import Programs, collect_programs, write_programs
+from dipgo.export.parts import save_tokenizer
+from dipgo.export.prepare import Progress
+from dipgo.export.torch_programs import Programs, capture_program, write_programs
+from dipgo.export.variants import Variant
 from dipgo.export.weights import WeightStore
+from dipgo.graph import Value
 from dipgo.manifest_file import encode
 from dipgo.manifest_plan import program_record, segment_records, tensor_records
-from dipgo.plan import Callee, combined_dtypes
+from dipgo.models.source import Source
+from dipgo.plan import combined_dtypes
 from dipgo.precision import Precision, kept_in_fp32
 from dipgo.samplers import init_noise_sigma
 from dipgo.tables import fill_tables
@@ -38,15 +45,15 @@ class Writer:
 
     def __init__(
         self,
-        prepared: Prepared,
-        compiled: Compiled,
-        parts: Sequence[Part],
+        source: Source,
+        variants: Sequence[Variant],
         numerics: Mapping[str, Numerics],
         directory: Path,
         progress: Progress,
     ) -> None:
-        self.source, self.geometry = prepared.source, prepared.geometry
-        self.compiled, self.parts, self.numerics = compiled, parts, numerics
+        """All `variants` share the graphs; the first is what an export is unless asked."""
+        self.source, self.variants, self.numerics = source, variants, numerics
+        self.compiled, self.parts = variants[0].compiled, variants[0].parts
         self.directory, self.progress = directory, progress
         self.models: dict[str, ir.Model] = {}
         self.weights = WeightStore()
@@ -57,15 +64,10 @@ class Writer:
 
         `with_programs` adds those of the target `torch`, whose own manifest names the first.
         """
-        for callee in self.compiled.plan.callees:
-            with self.progress(f"lower {callee.name} to ONNX"):
-                self._add_segment(callee)
-        for part in self.parts:
-            with self.progress(f"lower the {part.name.replace('_', ' ')} to ONNX"):
-                self._add_part(part)
-        if with_programs:
-            with self.progress("capture the segments for PyTorch"):
-                self.programs = collect_programs(self.compiled, self.parts, self.weights)
+        for index in range(len(self.compiled.plan.callees)):
+            self._add_segment(index, with_programs)
+        for index in range(len(self.parts)):
+            self._add_part(index, with_programs)
         with self.progress(f"write {self.weights.nbytes / 1e9:.2f} GB of weights"):
             self._write_tensors()
         tokenizer = None
@@ -73,27 +75,51 @@ class Writer:
             with _disk_errors():
                 tokenizer = save_tokenizer(self.source.pipeline, self.directory)
         with self.progress("hash the files"):
-            content = encode(self._manifest(tokenizer))
-        (self.directory / records.MANIFEST_FILE).write_bytes(content)
+            files = {path.name: _file_record(path) for path in sorted(self.directory.iterdir())}
+        *others, first = (*self.variants[1:], self.variants[0])
+        for variant in (*others, first):
+            path = self.directory / records.manifest_file(variant.name)
+            path.write_bytes(encode(self._manifest(variant, tokenizer, files)))
+            path.chmod(0o644)
+            files = files | {path.name: _file_record(path)}
         if with_programs:
             write_programs(self.programs, self.directory)
 
-    def _add_segment(self, callee: Callee) -> None:
-        lowering = callee_lowering(self.compiled.plan, self.compiled.traced, callee)
-        model, own = lower_callee(lowering, callee)
-        self.weights.collect(model, own, "denoiser")
-        self.models[f"{callee.name}.onnx"] = model
-
-    def _add_part(self, part: Part) -> None:
-        model = lower(
-            part.module,
-            [part.example],
-            name=part.name,
-            inputs=[part.input.name],
-            outputs=[part.output.name],
+    def _add_segment(self, index: int, with_program: bool) -> None:
+        callee = self.compiled.plan.callees[index]
+        compiled = [one.compiled for one in self.variants]
+        lowering = sized_lowering(
+            [callee_lowering(one.plan, one.traced, one.plan.callees[index]) for one in compiled]
         )
-        self.weights.collect(model, dict(part.module.state_dict()), part.name)
-        self.models[_part_file(part)] = model
+        self._add(lowering, callee.name, "denoiser", (callee.inputs, callee.outputs), with_program)
+
+    def _add_part(self, index: int, with_program: bool) -> None:
+        part = self.parts[index]
+        lowering = sized_lowering(
+            [
+                Lowering(one.parts[index].module, [one.parts[index].example], None)
+                for one in self.variants
+            ]
+        )
+        values = ((part.input,), (part.output,))
+        self._add(lowering, part.name, part.name, values, with_program)
+
+    def _add(
+        self,
+        lowering: Lowering,
+        name: str,
+        prefix: str,
+        values: tuple[Sequence[Value], Sequence[Value]],
+        with_program: bool,
+    ) -> None:
+        """A graph and, if asked for, a program; `prefix` is that of its weights' names."""
+        with self.progress(f"lower {name.replace('_', ' ')} to ONNX"):
+            model = lower_as_onnx(lowering, name, *values)
+        self.weights.collect(model, lowering.weights, prefix)
+        self.models[f"{name}.onnx"] = model
+        if with_program:
+            with self.progress(f"capture {name.replace('_', ' ')} for PyTorch"):
+                self.programs[name] = capture_program(lowering, prefix, self.weights)
 
     def _write_tensors(self) -> None:
         tables = fill_tables(self.compiled.plan, self.compiled.traced)
@@ -107,8 +133,13 @@ class Writer:
         for path in self.directory.iterdir():
             path.chmod(0o644)
 
-    def _manifest(self, tokenizer: records.TokenizerRecord | None) -> records.Manifest:
-        plan, scheduler = self.compiled.plan, self.compiled.scheduler
+    def _manifest(
+        self,
+        variant: Variant,
+        tokenizer: records.TokenizerRecord | None,
+        files: dict[str, records.FileRecord],
+    ) -> records.Manifest:
+        plan, scheduler = variant.compiled.plan, self.compiled.scheduler
         precision = self.compiled.traced.precision
         (result,) = (value for value in plan.inputs if value.name == "latents")
         return records.Manifest(
@@ -132,28 +163,27 @@ class Writer:
                 for name, found in self.numerics.items()
             },
             opset=OPSET,
-            batch=self.geometry.batch,
-            guidance=self.geometry.guidance,
+            batch=variant.geometry.batch,
+            guidance=variant.geometry.guidance,
+            sizes=[one.name for one in self.variants[1:]],
             inputs=tensor_records(plan.inputs),
             outputs=tensor_records((replace(result, name="latents"),)),
             segments=segment_records(plan),
             program=program_record(plan),
             parts={
                 part.name: records.PartRecord(
-                    _part_file(part), tensor_records((part.input,)), tensor_records((part.output,))
+                    f"{part.name}.onnx",
+                    tensor_records((part.input,)),
+                    tensor_records((part.output,)),
                 )
-                for part in self.parts
+                for part in variant.parts
             },
             tokenizer=tokenizer,
-            files={path.name: _file_record(path) for path in sorted(self.directory.iterdir())},
+            files=files,
         )
 
     def _parts_in_fp32(self, precision: Precision) -> list[str]:
         return [part.name for part in self.parts if part.precision != precision]
-
-
-def _part_file(part: Part) -> str:
-    return f"{part.name}.onnx"
 
 
 @contextmanager

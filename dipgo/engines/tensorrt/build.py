@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from dipgo.engine_manifest import (
     RangeRecord,
 )
 from dipgo.engines.export_dir import ExportDirectory
-from dipgo.engines.launches import launches_of_parts, list_launches
+from dipgo.engines.launches import Launch, launches_of_parts, list_launches
 from dipgo.engines.profiles import profiles_of
 from dipgo.engines.tensorrt.build_cache import BuildCache
 from dipgo.engines.tensorrt.build_engine import BuildRequest
@@ -120,8 +120,7 @@ class _Build:
         self.export, self.target, self.version, self.gpu = export, target, version, gpu
         self.cache = BuildCache(cache) if cache else None
         self.staging = staging
-        launches = list_launches(export.plan, export.tables).launches
-        self.profiles = profiles_of([*launches, *launches_of_parts(export.manifest.parts)])
+        self.profiles = profiles_of(_launches_of_all_sizes(export))
         parts = {name: part.file for name, part in export.manifest.parts.items()}
         self.graphs = {**export.engine_files, **parts}
 
@@ -188,6 +187,14 @@ class _Build:
             return None
         parts = (self.target, self.version, self.gpu.name, *self.gpu.compute_capabilities)
         return str(self.cache.folder / f"{'-'.join(parts).replace(' ', '_')}.timing")
+
+
+def _launches_of_all_sizes(export: ExportDirectory) -> Iterator[Launch]:
+    """One engine serves all sizes of an export."""
+    for size in ("", *export.manifest.sizes):
+        one = ExportDirectory.open(export.path, size=size, check_hashes=False)
+        yield from list_launches(one.plan, one.tables).launches
+        yield from launches_of_parts(one.manifest.parts)
 
 
 def _build_in_a_process(name: str, request: BuildRequest) -> None:

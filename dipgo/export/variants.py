@@ -1,0 +1,87 @@
+"""Variants: one export for several picture sizes. Each has a plan of its own; all share graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dipgo.errors import DipgoError
+from dipgo.export.compile import Compiled, compile_plan
+from dipgo.export.parts import Part
+from dipgo.export.prepare import Prepared, Progress, check_pixels
+from dipgo.export.trial import parts_like
+from dipgo.models.family import Geometry
+from dipgo.passes import Pass
+from dipgo.plan import Plan
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is exported for one size. `name` is "" for the first, then `512x768`: height, width."""
+
+    name: str
+    geometry: Geometry
+    compiled: Compiled
+    parts: Sequence[Part]
+
+
+def make_variants(
+    prepared: Prepared,
+    first: Variant,
+    sizes: Sequence[tuple[int, int]],
+    passes: Sequence[Pass],
+    progress: Progress,
+) -> list[Variant]:
+    """The first, and one for each further size of (height, width) in pixels.
+
+    Raises DipgoError for a size that the model cannot have, or that makes another plan.
+    """
+    variants = [first]
+    for height, width in dict.fromkeys(sizes):
+        geometry = replace(prepared.geometry, height=height, width=width)
+        name = f"{height}x{width}"
+        check_pixels(geometry, prepared.source, f"--also-size {name}, ")
+        with progress(f"trace and unroll for {name}"):
+            compiled = compile_plan(
+                prepared.source,
+                prepared.schedule,
+                geometry,
+                passes,
+                precision=first.compiled.traced.precision,
+            )
+        _check_is_another(variants, compiled.plan, name)
+        _check_alike(first.compiled.plan, compiled.plan, name)
+        parts = parts_like(first.parts, replace(prepared, geometry=geometry), compiled)
+        variants.append(Variant(name, geometry, compiled, parts))
+    return variants
+
+
+def _check_is_another(variants: Sequence[Variant], plan: Plan, name: str) -> None:
+    """Some models have one size, whatever is asked for."""
+    for variant in variants:
+        if variant.compiled.plan.inputs == plan.inputs:
+            raise DipgoError(
+                f"--also-size {name}",
+                found=f"the size of {variant.name or 'the export itself'}, as this model has it",
+                expected="a further size",
+                remedy="leave it out",
+            )
+
+
+def _check_alike(first: Plan, other: Plan, name: str) -> None:
+    """The same callees in the same order, and the same tables: graphs and constants are shared."""
+    if _outline(first) == _outline(other) and first.tables == other.tables:
+        return
+    raise DipgoError(
+        f"--also-size {name}",
+        found="a plan with other segments, or other tables, than for the first size",
+        expected="plans that differ in sizes only",
+        remedy="export this size by itself",
+    )
+
+
+def _outline(plan: Plan) -> list[tuple[object, ...]]:
+    return [
+        (one.name, one.members, *(value.name for value in (*one.inputs, *one.outputs)))
+        for one in plan.callees
+    ]

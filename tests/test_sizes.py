@@ -1,0 +1,160 @@
+"""Several picture sizes in one export: the same graphs, a plan for each size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from dipgo.cli import run_command
+from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
+from dipgo.engines import load
+from dipgo.engines.tensorrt.build import BuildOptions, build_engines
+from dipgo.errors import DipgoError
+from dipgo.export import export
+from dipgo.export.__main__ import main as export_main
+from dipgo.export.compile import Compiled, compile_plan
+from dipgo.export.prepare import Request, prepare
+from dipgo.inspect import main as inspect_main
+from dipgo.models.source import Source
+from dipgo.passes import OPTIMISE
+from dipgo.pipeline import Pipeline
+from dipgo.plan import Callee
+from dipgo.sizes import SizedModule
+from dipgo.timing import random_inputs
+from dipgo.torch_types import TORCH_DTYPES
+from tests.test_tensorrt_rtx import random_subnet
+from tests.zoo import ZOO, case
+
+SIZES = [(64, 64), (128, 64), (64, 192)]
+NAMES = ["128x64", "64x192"]
+MODELS = ["one_level", "asymmetric", "no_cross_attention", "three_levels", "sdxl"]
+TOLERANCE = 1e-5
+
+
+def source_of(name: str) -> Source:
+    family, scheduler = ZOO[name].family, DDIMScheduler(clip_sample=False)
+    return Source("zoo", case(name, "block").denoiser, family, scheduler, 8, tokens=7)
+
+
+def compiled_for(name: str, size: tuple[int, int]) -> Compiled:
+    blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
+    height, width = size
+    request = Request(random_subnet(blocks, 4, 0.5), height=height, width=width)
+    prepared = prepare(source_of(name), request)
+    passes = [one for one in OPTIMISE if one.name != "batch_calls"]
+    return compile_plan(prepared.source, prepared.schedule, prepared.geometry, passes)
+
+
+def module_of(compiled: Compiled, callee: Callee) -> torch.fx.GraphModule:
+    inputs, outputs = ([v.name for v in side] for side in (callee.inputs, callee.outputs))
+    return compiled.traced.module(callee.members or (callee.name,), inputs, outputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_module_is_the_trace_of_each_size(name: str) -> None:
+    """Bit for bit, every segment."""
+    compiled = [compiled_for(name, size) for size in SIZES]
+    for callees in zip(*(one.plan.callees for one in compiled), strict=True):
+        modules = [module_of(*pair) for pair in zip(compiled, callees, strict=True)]
+        sized = SizedModule(modules)
+        for module, callee in zip(modules, callees, strict=True):
+            inputs = [
+                torch.randn(v.type.shape).to(TORCH_DTYPES[v.type.dtype]) for v in callee.inputs
+            ]
+            for found, expected in zip(sized(*inputs), module(*inputs), strict=True):
+                assert torch.equal(found, expected)
+
+
+@pytest.fixture(scope="module", params=["three_levels", "sdxl"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random gates, three sizes, with programs for PyTorch."""
+    folder = tmp_path_factory.mktemp(request.param)
+    blocks = tuple(block.name for block in case(request.param, "block").traced.graph.blocks)
+    return export(
+        source_of(request.param),
+        random_subnet(blocks, 4, 0.5),
+        folder / request.param,
+        also_sizes=SIZES[1:],
+        target="torch",
+    )
+
+
+@pytest.mark.parametrize("size", ["", *NAMES])
+def test_every_size_equals_an_export_of_its_own(exported: Path, size: str, tmp_path: Path) -> None:
+    name = exported.name
+    blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
+    height, width = map(int, (size or "64x64").split("x"))
+    subnet = random_subnet(blocks, 4, 0.5)
+    alone = export(source_of(name), subnet, tmp_path / "out", height=height, width=width)
+    expected_runner = load(alone)
+    inputs = random_inputs(expected_runner)
+    expected = expected_runner.run(inputs)["latents"]
+    for options in ({}, {"target": "torch", "provider": "cpu"}):
+        found = load(exported, size=size, **options).run(inputs)["latents"]
+        assert found.shape == expected.shape
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_one_engine_takes_all_sizes(exported: Path) -> None:
+    """Profiles reach from the least to the most; nothing is run, for want of a GPU."""
+    folder = build_engines(exported, "tensorrt-rtx", BuildOptions(("8.6",)))
+    written = (folder / ENGINES_FILE).read_bytes()
+    manifest = msgspec.json.decode(written, type=EngineManifest)
+    (latents,) = (
+        record.profile["latents"]
+        for record in manifest.engines.values()
+        if "latents" in record.profile
+    )
+    assert (latents.min[2:], latents.max[2:]) == ([8, 8], [16, 24])
+
+
+@pytest.mark.slow
+def test_pictures_of_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
+    out = export(tiny_pipeline, "dense", tmp_path / "out", steps=2, also_sizes=[(64, 96)])
+    alone = export(tiny_pipeline, "dense", tmp_path / "alone", steps=2, height=64, width=96)
+    found = Pipeline.from_export(out, size="64x96")("a red circle", output_type="np").images
+    expected = Pipeline.from_export(alone)("a red circle", output_type="np").images
+    assert found.shape == (1, 64, 96, 3)
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def test_a_size_that_is_not_there(exported: Path) -> None:
+    with pytest.raises(DipgoError, match="128x64 64x192") as caught:
+        load(exported, size="512x512")
+    assert "--also-size 512x512" in caught.value.remedy
+
+
+def test_inspect_tells_the_sizes(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_main([str(exported), "--no-plan"])
+    assert "128x64 64x192" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "found"),
+    [
+        ("asymmetric", (65, 64), "65"),
+        ("asymmetric", (64, 64), "the size of"),
+        ("dit", (128, 128), "the size of"),
+        ("sd3", (128, 128), "other operators, or other weights"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(
+    model: str, size: tuple[int, int], found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DipgoError) as caught:
+        export(source_of(model), "dense", tmp_path / "out", steps=2, also_sizes=[size])
+    assert found in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_that_is_none_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "arch:sd15", "--subnet", "dense", "--out", "x", "--also-size", "64"]
+    assert run_command(export_main, arguments) == 2
+    assert "a height and width in pixels" in capsys.readouterr().err
