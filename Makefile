@@ -20,11 +20,11 @@ demo: $(STAMP) ## Export a small trained model, dense and pruned, run both and c
 
 test: $(STAMP) ## Run every test but those that need a GPU
 	@echo "== tests: all but those that need a GPU"
-	@$(IN_VENV)/python -m pytest -q -m "not gpu"
+	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu"
 
 test-fast: $(STAMP) ## Run the tests that take seconds
 	@echo "== tests: the fast ones"
-	@$(IN_VENV)/python -m pytest -q -m "not gpu and not slow"
+	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not slow"
 
 lint: $(STAMP) ## Check style, format and types
 	@echo "== ruff: style"

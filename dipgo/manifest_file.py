@@ -60,12 +60,12 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
         yield "no input `latents`"
     if {len(step.gates) for step in plan.steps} != {len(plan.blocks)}:
         yield f"steps whose gates are not {len(plan.blocks)}, one a block"
-    arena_nbytes = manifest.program.arena_nbytes
-    if arena_nbytes != plan.arena_nbytes:
-        yield f"an arena of {arena_nbytes} bytes for slots that end at {plan.arena_nbytes}"
     unplaced = set(value_types(plan)) - {value.name for value in plan.inputs}
     for name in sorted(unplaced - {slot.value for slot in plan.slots}):
         yield f"no slot for %{name}"
+    arena_nbytes = manifest.program.arena_nbytes
+    if arena_nbytes != plan.arena_nbytes:
+        yield f"an arena of {arena_nbytes} bytes for slots that end at {plan.arena_nbytes}"
     if "text_encoder" in manifest.parts and manifest.tokenizer is None:
         yield "a text encoder without a tokenizer"
 

@@ -92,11 +92,16 @@ class CutOnce(Traced):
         return {}
 
     def module(
-        self, members: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        members: Sequence[str],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        exact: bool = False,
     ) -> fx.GraphModule:
-        key = (tuple(members), tuple(inputs), tuple(outputs))
+        key = (tuple(members), tuple(inputs), tuple(outputs), exact)
         if key not in self._parts:
-            self._parts[key] = super().module(members, inputs, outputs)
+            self._parts[key] = super().module(members, inputs, outputs, exact=exact)
         return self._parts[key]
 
 

@@ -219,7 +219,7 @@ EXPORTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "height, odd": (["--height", "63"], ("--height", "63", "a multiple of 4", "use 64")),
     "width": (["--width", "1"], ("--width", "1", "a multiple of 4", "use 4")),
     "target": (["--target", "tpu"], ("--target", "tpu", "onnxruntime", "leave --target out")),
-    "precision": (["--precision", "fp16"], ("--precision", "fp16", "fp32", "leave --precision")),
+    "precision": (["--precision", "fp8"], ("--precision", "fp8", "fp32, fp16, bf16", "correct it")),
     "unknown option": (["--stepz", "3"], ("dipgo.export", "--stepz 3", "arguments", "--help")),
     "no value": (["--steps"], ("--steps", "", "one argument", "python -m dipgo.export --help")),
     "blocks": (["--blocks", "mid.*"], ("'mid.*'", "no module", "mid_block", "correct the pattern")),

@@ -108,9 +108,9 @@ def _check_table(
 ) -> NDArray[np.uint8]:
     """Engines read rows by their address, so a table must be as large as the plan has it."""
     entry, shape = stored.get(table.name), [len(table.rows), *table.type.shape]
-    dtype = table.type.dtype.upper()
-    if entry is None or entry["dtype"] != dtype or entry["shape"] != shape:
-        found = "nothing" if entry is None else f"{entry['dtype']}{entry['shape']}"
+    dtype = table.type.dtype
+    if entry is None or entry["dtype"] != dtype.upper() or entry["shape"] != shape:
+        found = "nothing" if entry is None else f"{entry['dtype'].lower()}{entry['shape']}"
         expected = f"{dtype}{shape}, as the plan has it"
         raise _damaged(path, f"{found} under {table.name}", expected)
     return np.frombuffer(entry["data"], np.uint8).reshape(len(table.rows), -1)
