@@ -19,6 +19,7 @@ import dipgo.run
 from dipgo.cli import run_command
 from dipgo.engine_manifest import ENGINES_FILE
 from dipgo.engines import load
+from dipgo.engines.tensorrt.build_cache import BuildCache
 from dipgo.errors import DipgoError
 from dipgo.manifest import MANIFEST_FILE
 from tests.nvidia_stand_in import tensorrt
@@ -348,3 +349,11 @@ def test_no_polygraphy(
     )
     fragments = ("target tensorrt", "no package polygraphy", "pip install 'dipgo[tensorrt]'")
     _build_refused(copied, [TARGET], fragments, capsys)
+
+
+def test_a_build_cache_that_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DipgoError, match="--no-build-cache") as caught:
+        BuildCache(file / "cache")
+    assert "\n" not in str(caught.value)

@@ -189,8 +189,11 @@ def test_a_vae_that_overflows_stays_in_fp32(tiny_pipeline: Path, tmp_path: Path)
     pipeline = DiffusionPipeline.from_pretrained(tiny_pipeline)
     with torch.no_grad():
         pipeline.vae.decoder.conv_in.weight.mul_(1e7)
-    out = export(pipeline, "dense", tmp_path / "out", steps=2, precision="fp16")
+    out = export(
+        pipeline, "dense", tmp_path / "out", steps=2, precision="fp16", keep_fp32=["mid_block"]
+    )
     manifest = read_manifest(out)
+    assert "mid_block" in manifest.kept_fp32
     assert "vae_decoder" in manifest.kept_fp32
     assert "vae_decoder" not in manifest.numerics
     assert "text_encoder" in manifest.numerics

@@ -51,7 +51,8 @@ def choose_parts(
 
 def parts_like(chosen: Sequence[Part], prepared: Prepared, compiled: Compiled) -> list[Part]:
     """The parts for another size, in the precisions that were chosen."""
-    return [_parts(prepared, compiled, part.precision)[i] for i, part in enumerate(chosen)]
+    of = {one: _parts(prepared, compiled, one) for one in {part.precision for part in chosen}}
+    return [of[part.precision][index] for index, part in enumerate(chosen)]
 
 
 def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list[Part]:

@@ -183,7 +183,7 @@ class Writer:
         )
 
     def _parts_in_fp32(self, precision: Precision) -> list[str]:
-        return [part.name for part in self.parts if part.precision != precision]
+        return [part.name for part in self.parts if part.precision.name != precision.name]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.launches import Launch, launches_of_parts, list_launches
 from dipgo.engines.profiles import profiles_of
 from dipgo.engines.tensorrt.build_cache import BuildCache
-from dipgo.engines.tensorrt.build_engine import BuildRequest
+from dipgo.engines.tensorrt.build_engine import RECIPE, BuildRequest
 from dipgo.engines.tensorrt.gpu import Gpu, gpu_to_build_for
 from dipgo.engines.tensorrt.library import find_library
 from dipgo.errors import DipgoError
@@ -174,6 +174,7 @@ class _Build:
             files[Path(request.graph).name].sha256,
             files[WEIGHTS_FILE].sha256,
             request.profile,
+            RECIPE,
             self.target,
             self.version,
             self.gpu.name,
@@ -199,7 +200,6 @@ def _launches_of_all_sizes(export: ExportDirectory) -> Iterator[Launch]:
 
 def _build_in_a_process(name: str, request: BuildRequest) -> None:
     command = [sys.executable, "-m", "dipgo.engines.tensorrt.build_engine"]
-    # As large as the engine is, what was written to a full disk says least.
     done = subprocess.run(
         command, input=msgspec.json.encode(request), capture_output=True, check=False
     )

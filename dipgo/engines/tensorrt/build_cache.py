@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from dipgo.errors import DipgoError
 
 
 class BuildCache:
@@ -12,21 +16,40 @@ class BuildCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._told():
+            folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, key: str, engine: Path) -> bool:
         """Copies the entry to `engine`, if there is one."""
         entry = self._entry(key)
         if not entry.is_file():
             return False
-        shutil.copyfile(entry, engine)
+        with self._told():
+            shutil.copyfile(entry, engine)
         return True
 
     def store(self, key: str, engine: Path) -> None:
         """Keeps a copy of the engine."""
         temporary = self.folder / f".{key}.{os.getpid()}"
-        shutil.copyfile(engine, temporary)
-        temporary.replace(self._entry(key))
+        try:
+            with self._told():
+                shutil.copyfile(engine, temporary)
+                temporary.replace(self._entry(key))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A disk that is full, or a folder that is none, in one line."""
+        try:
+            yield
+        except OSError as error:
+            raise DipgoError(
+                f"build cache {self.folder}",
+                found=f"a folder that cannot be used ({error.strerror})",
+                expected="one that can be written to, with room for the engines",
+                remedy="--build-cache DIR, or --no-build-cache",
+            ) from None
 
     def _entry(self, key: str) -> Path:
         return self.folder / f"{key}.engine"

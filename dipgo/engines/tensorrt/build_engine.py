@@ -17,6 +17,8 @@ import msgspec
 from dipgo.engine_manifest import RangeRecord
 
 RTX = "tensorrt-rtx"
+RECIPE = 1
+"""To be raised when this module builds otherwise: engines in build caches are then not taken."""
 
 
 class BuildRequest(msgspec.Struct, frozen=True):
