@@ -65,15 +65,14 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def pixel_size(text: str) -> tuple[int, int]:
-    """The type of an argument such as `512x768`: height and width in pixels."""
+def size(text: str) -> tuple[int, ...]:
+    """The type of an argument such as `512x768` or `4x512x768`: pictures, height, width."""
     if not re.fullmatch(SIZE_PATTERN, text):
         raise ValueError
-    height, width = map(int, text.split("x"))
-    return height, width
+    return tuple(map(int, text.split("x")))
 
 
-pixel_size.__name__ = "a height and width in pixels, such as 512x768"
+size.__name__ = "a height and width in pixels such as 512x768, or with a batch 4x512x768"
 
 
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:

@@ -13,7 +13,8 @@ from msgspec import Meta
 from dipgo.graph import DTYPE_NBYTES
 
 MANIFEST_FILE = "plan.json"
-SIZE_PATTERN = r"^[1-9]\d*x[1-9]\d*$"
+SIZE_PATTERN = r"^([1-9]\d*x)?[1-9]\d*x[1-9]\d*$"
+"""`512x768`, height x width in pixels; or `4x512x768`, with the pictures a run before them."""
 WEIGHTS_FILE = "weights.safetensors"
 CONSTANTS_FILE = "constants.safetensors"
 COMBINE_FILES = {
@@ -38,6 +39,11 @@ Type: TypeAlias = Annotated[
 def manifest_file(size: str = "") -> str:
     """The name of the manifest for a size such as `512x768`; without, that of the export."""
     return f"plan-{size}.json" if size else MANIFEST_FILE
+
+
+def constants_file(size: str = "") -> str:
+    """The name of the file with the tables, likewise: tables may have an axis for the pictures."""
+    return f"constants-{size}.safetensors" if size else CONSTANTS_FILE
 
 
 class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,8 +195,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`plan.json`. Units: bytes. Names of tensors are those of the ONNX graphs.
 
     `kept_fp32` names what is in fp32 whatever the `precision`; `numerics` is by segment and part.
-    `sizes` are the further picture sizes of the export, height x width in pixels: each has a
-    manifest of its own, `plan-512x768.json`, over the same files.
+    `sizes` are further sizes of the export, height x width in pixels, perhaps with the pictures a
+    run before them: each has a manifest of its own, `plan-512x768.json`, over the same graphs.
     """
 
     format: Literal["dipgo.export"]

@@ -71,6 +71,15 @@ class _Interpreter(fx.Interpreter):
         ]
         return tree_unflatten(sized, spec)
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A chunk of a symbolic axis is taken by its share; by its size it would be fixed."""
+        if target is torch.ops.aten.chunk.default:
+            value, count, *rest = args
+            axis = rest[0] if rest else kwargs.get("dim", 0)
+            if isinstance(value.shape[axis], torch.SymInt):
+                return value.unflatten(axis, (count, -1)).unbind(axis)
+        return super().call_function(target, args, kwargs)
+
     def _note(self, result: Tensor, shapes: Sequence[torch.Size]) -> None:
         """Axes that differ between the traces, and products of two of them."""
         axes = list(zip(*shapes, strict=True))

@@ -1,4 +1,4 @@
-"""Several picture sizes in one export: the same graphs, a plan for each size."""
+"""Several sizes in one export: the same graphs, a plan for each size."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from dipgo.torch_types import TORCH_DTYPES
 from tests.test_tensorrt_rtx import random_subnet
 from tests.zoo import ZOO, case
 
-SIZES = [(64, 64), (128, 64), (64, 192)]
-NAMES = ["128x64", "64x192"]
-MODELS = ["one_level", "asymmetric", "no_cross_attention", "three_levels", "sdxl"]
+SIZES: list[tuple[int, ...]] = [(1, 64, 64), (128, 64), (64, 192), (3, 64, 128)]
+"""The first is that of the export itself."""
+MODELS = ["one_level", "asymmetric", "no_cross_attention", "three_levels", "sdxl", "dit", "sd3"]
 TOLERANCE = 1e-5
 
 
@@ -41,10 +41,19 @@ def source_of(name: str) -> Source:
     return Source("zoo", case(name, "block").denoiser, family, scheduler, 8, tokens=7)
 
 
-def compiled_for(name: str, size: tuple[int, int]) -> Compiled:
+def sizes_of(name: str) -> list[tuple[int, ...]]:
+    """Position embeddings are made for one size of picture: for as many of them as one likes."""
+    return [(1, 64, 64), (3, 64, 64)] if name in ("dit", "sd3") else SIZES
+
+
+def geometry_of(size: tuple[int, ...]) -> dict[str, int]:
+    *batch, height, width = size
+    return {"batch": batch[0] if batch else 1, "height": height, "width": width}
+
+
+def compiled_for(name: str, size: tuple[int, ...]) -> Compiled:
     blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
-    height, width = size
-    request = Request(random_subnet(blocks, 4, 0.5), height=height, width=width)
+    request = Request(random_subnet(blocks, 4, 0.5), **geometry_of(size))
     prepared = prepare(source_of(name), request)
     passes = [one for one in OPTIMISE if one.name != "batch_calls"]
     return compile_plan(prepared.source, prepared.schedule, prepared.geometry, passes)
@@ -58,39 +67,42 @@ def module_of(compiled: Compiled, callee: Callee) -> torch.fx.GraphModule:
 @pytest.mark.parametrize("name", MODELS)
 def test_one_module_is_the_trace_of_each_size(name: str) -> None:
     """Bit for bit, every segment."""
-    compiled = [compiled_for(name, size) for size in SIZES]
+    compiled = [compiled_for(name, size) for size in sizes_of(name)]
     for callees in zip(*(one.plan.callees for one in compiled), strict=True):
         modules = [module_of(*pair) for pair in zip(compiled, callees, strict=True)]
         sized = SizedModule(modules)
         for module, callee in zip(modules, callees, strict=True):
             inputs = [
-                torch.randn(v.type.shape).to(TORCH_DTYPES[v.type.dtype]) for v in callee.inputs
+                torch.rand(v.type.shape).to(TORCH_DTYPES[v.type.dtype]) for v in callee.inputs
             ]
             for found, expected in zip(sized(*inputs), module(*inputs), strict=True):
                 assert torch.equal(found, expected)
 
 
-@pytest.fixture(scope="module", params=["three_levels", "sdxl"])
+@pytest.fixture(scope="module", params=["three_levels", "sdxl", "dit"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random gates, three sizes, with programs for PyTorch."""
+    """Random gates, several sizes, with programs for PyTorch."""
     folder = tmp_path_factory.mktemp(request.param)
     blocks = tuple(block.name for block in case(request.param, "block").traced.graph.blocks)
     return export(
         source_of(request.param),
         random_subnet(blocks, 4, 0.5),
         folder / request.param,
-        also_sizes=SIZES[1:],
+        also_sizes=sizes_of(request.param)[1:],
         target="torch",
     )
 
 
-@pytest.mark.parametrize("size", ["", *NAMES])
-def test_every_size_equals_an_export_of_its_own(exported: Path, size: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", range(len(SIZES)))
+def test_every_size_equals_an_export_of_its_own(exported: Path, index: int, tmp_path: Path) -> None:
     name = exported.name
+    if index >= len(sizes_of(name)):
+        return
     blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
-    height, width = map(int, (size or "64x64").split("x"))
+    wanted = sizes_of(name)[index]
+    size = "x".join(map(str, wanted)) if index else ""
     subnet = random_subnet(blocks, 4, 0.5)
-    alone = export(source_of(name), subnet, tmp_path / "out", height=height, width=width)
+    alone = export(source_of(name), subnet, tmp_path / "out", **geometry_of(wanted))
     expected_runner = load(alone)
     inputs = random_inputs(expected_runner)
     expected = expected_runner.run(inputs)["latents"]
@@ -111,28 +123,32 @@ def test_one_engine_takes_all_sizes(exported: Path) -> None:
         for record in manifest.engines.values()
         if "latents" in record.profile
     )
-    assert (latents.min[2:], latents.max[2:]) == ([8, 8], [16, 24])
+    most = [3, 4, 8, 8] if exported.name == "dit" else [3, 4, 16, 24]
+    assert (latents.min, latents.max) == ([1, 4, 8, 8], most)
 
 
 @pytest.mark.slow
 def test_pictures_of_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
-    out = export(tiny_pipeline, "dense", tmp_path / "out", steps=2, also_sizes=[(64, 96)])
+    sizes = [(64, 96), (2, 64, 64)]
+    out = export(tiny_pipeline, "dense", tmp_path / "out", steps=2, also_sizes=sizes)
     alone = export(tiny_pipeline, "dense", tmp_path / "alone", steps=2, height=64, width=96)
     found = Pipeline.from_export(out, size="64x96")("a red circle", output_type="np").images
     expected = Pipeline.from_export(alone)("a red circle", output_type="np").images
     assert found.shape == (1, 64, 96, 3)
     assert np.abs(found - expected).max() < 1e-4
+    both = Pipeline.from_export(out, size="2x64x64")(["a red circle"] * 2, output_type="np")
+    assert both.images.shape == (2, 64, 64, 3)
 
 
 def test_a_size_that_is_not_there(exported: Path) -> None:
-    with pytest.raises(DipgoError, match="128x64 64x192") as caught:
+    with pytest.raises(DipgoError, match="3x64x") as caught:
         load(exported, size="512x512")
     assert "--also-size 512x512" in caught.value.remedy
 
 
 def test_inspect_tells_the_sizes(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect_main([str(exported), "--no-plan"])
-    assert "128x64 64x192" in capsys.readouterr().out
+    assert "3x64x" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

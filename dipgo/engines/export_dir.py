@@ -17,11 +17,11 @@ from dipgo.engines.launches import combine_engine
 from dipgo.errors import DipgoError
 from dipgo.manifest import (
     COMBINE_FILES,
-    CONSTANTS_FILE,
     REMEDY,
     WEIGHTS_FILE,
     FileRecord,
     Manifest,
+    constants_file,
 )
 from dipgo.manifest_file import read_manifest
 from dipgo.manifest_plan import plan_of
@@ -34,6 +34,7 @@ class ExportDirectory:
 
     path: Path
     manifest: Manifest
+    size: str = ""
 
     @classmethod
     def open(
@@ -47,10 +48,10 @@ class ExportDirectory:
         if size:
             _check_size(read_manifest(path), path, size)
         manifest = read_manifest(path, size)
-        _check_listed(manifest, path)
+        _check_listed(manifest, path, size)
         for name, record in manifest.files.items():
             _check_file(path / name, record, check_hashes)
-        return cls(path, manifest)
+        return cls(path, manifest, size)
 
     @cached_property
     def plan(self) -> Plan:
@@ -71,7 +72,7 @@ class ExportDirectory:
 
         Raises DipgoError where the file holds others.
         """
-        path = self.path / CONSTANTS_FILE
+        path = self.path / constants_file(self.size)
         try:
             stored = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
         except (SafetensorError, OSError) as error:
@@ -116,14 +117,14 @@ def _check_table(
     return np.frombuffer(entry["data"], np.uint8).reshape(len(table.rows), -1)
 
 
-def _check_listed(manifest: Manifest, path: Path) -> None:
+def _check_listed(manifest: Manifest, path: Path, size: str) -> None:
     """A file that the manifest uses but does not list could be any file."""
     used: Iterable[str] = [
         *(segment.file for segment in manifest.segments),
         *(part.file for part in manifest.parts.values()),
         *([manifest.tokenizer.file] if manifest.tokenizer else []),
         *(COMBINE_FILES[dtype] for dtype in combined_dtypes(plan_of(manifest))),
-        CONSTANTS_FILE,
+        constants_file(size),
         WEIGHTS_FILE,
     ]
     for name in used:

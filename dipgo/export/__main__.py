@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from dipgo.build_arguments import add_build_arguments, build_options
-from dipgo.cli import Parser, pixel_size, run_command, stage
+from dipgo.cli import Parser, run_command, size, stage
 from dipgo.export.packages import export_packages
 from dipgo.request_arguments import add_request_arguments, pass_names, request_options
 
@@ -40,7 +40,7 @@ def _parser() -> Parser:
     add("--subnet", required=True, metavar="FILE", help="a SubNet file, or the word dense")
     add("--out", required=True, metavar="OUT", help="directory to write")
     add_request_arguments(parser)
-    add("--also-size", nargs="+", default=[], type=pixel_size, metavar="HxW", help="further sizes")
+    add("--also-size", nargs="+", default=[], type=size, metavar="[Nx]HxW", help="further sizes")
     add(
         "--target",
         default="onnxruntime",

@@ -18,7 +18,7 @@ from dipgo.export.compile import DENSE, compile_plan
 from dipgo.export.prepare import Progress, Request, prepare, silent
 from dipgo.export.trial import choose_parts
 from dipgo.export.triton import write_model_repository
-from dipgo.export.variants import Variant, make_variants
+from dipgo.export.variants import Size, Variant, make_variants
 from dipgo.export.writer import Writer
 from dipgo.passes import OPTIMISE, Pass, find_passes
 from dipgo.precision import Precision
@@ -41,7 +41,7 @@ def export(
     height: int = 0,
     width: int = 0,
     guidance: bool = True,
-    also_sizes: Sequence[tuple[int, int]] = (),
+    also_sizes: Sequence[Size] = (),
     target: str = "onnxruntime",
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
     keep_fp32: Sequence[str] = (),
@@ -55,7 +55,8 @@ def export(
 
     `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline; `subnet` a
     SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
-    The same graphs serve `also_sizes`, further (height, width) in pixels; nothing is batched then.
+    The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
+    width); calls are not batched then.
     `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32
     whatever the precision; `check_numerics` compares every segment with fp32 on a trajectory.
     The targets `tensorrt` and `tensorrt-rtx` add engines, built as `build` says, the target
@@ -89,7 +90,7 @@ def export(
     return out
 
 
-def _passes_for(names: Sequence[str], also_sizes: Sequence[tuple[int, int]]) -> Sequence[Pass]:
+def _passes_for(names: Sequence[str], also_sizes: Sequence[Size]) -> Sequence[Pass]:
     """Lanes and sizes cannot both be symbolic: for several sizes nothing is batched."""
     chosen = find_passes(names)
     return [one for one in chosen if one.name != "batch_calls"] if also_sizes else chosen

@@ -70,7 +70,11 @@ def lowering_of(module: fx.GraphModule, callee: Callee, widths: Set[int]) -> Low
 
 
 def sized_lowering(lowerings: Sequence[Lowering]) -> Lowering:
-    """One for the sizes of all, which are of one callee or part in several sizes."""
+    """One for the sizes of all, which are of one callee or part in several sizes.
+
+    The largest is the example: an axis of one entry would be taken for a constant.
+    """
+    lowerings = sorted(lowerings, key=lambda one: -sum(map(torch.numel, one.example)))
     axes = [
         {
             axis: torch.export.Dim.AUTO

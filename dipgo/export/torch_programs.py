@@ -14,6 +14,7 @@ import msgspec
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils._sympy.value_ranges import ValueRanges
 
 import dipgo
 from dipgo.engine_manifest import (
@@ -59,11 +60,18 @@ def capture_program(
         dynamic_shapes=dynamic,
         strict=False,
     )
+    _admit_one(program)
     program._example_inputs = None  # they hold the weights, which the file must not
     stored = [
         store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()
     ]
     return program, stored
+
+
+def _admit_one(program: torch.export.ExportedProgram) -> None:
+    """A size that is symbolic is taken to be two at least; that of one picture is one."""
+    for symbol, found in program.range_constraints.items():
+        program.range_constraints[symbol] = ValueRanges(min(1, found.lower), found.upper)
 
 
 def write_programs(programs: Programs, directory: Path) -> None:

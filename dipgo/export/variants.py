@@ -1,9 +1,10 @@
-"""Variants: one export for several picture sizes. Each has a plan of its own; all share graphs."""
+"""Variants: one export for several sizes. Each has a plan of its own; all share the graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from dipgo.errors import DipgoError
 from dipgo.export.compile import Compiled, compile_plan
@@ -14,10 +15,13 @@ from dipgo.models.family import Geometry
 from dipgo.passes import Pass
 from dipgo.plan import Plan
 
+Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
+"""Height and width in pixels, perhaps with the pictures a run before them."""
+
 
 @dataclass(frozen=True)
 class Variant:
-    """What is exported for one size. `name` is "" for the first, then `512x768`: height, width."""
+    """What is exported for one size. `name` is "" for the first, then such as `512x768`."""
 
     name: str
     geometry: Geometry
@@ -28,18 +32,20 @@ class Variant:
 def make_variants(
     prepared: Prepared,
     first: Variant,
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[Size],
     passes: Sequence[Pass],
     progress: Progress,
 ) -> list[Variant]:
-    """The first, and one for each further size of (height, width) in pixels.
+    """The first, and one for each further size.
 
     Raises DipgoError for a size that the model cannot have, or that makes another plan.
     """
     variants = [first]
-    for height, width in dict.fromkeys(sizes):
-        geometry = replace(prepared.geometry, height=height, width=width)
-        name = f"{height}x{width}"
+    for size in dict.fromkeys(sizes):
+        *batch, height, width = size
+        pictures = batch[0] if batch else prepared.geometry.batch
+        geometry = replace(prepared.geometry, batch=pictures, height=height, width=width)
+        name = "x".join(map(str, size))
         check_pixels(geometry, prepared.source, f"--also-size {name}, ")
         with progress(f"trace and unroll for {name}"):
             compiled = compile_plan(
@@ -69,12 +75,12 @@ def _check_is_another(variants: Sequence[Variant], plan: Plan, name: str) -> Non
 
 
 def _check_alike(first: Plan, other: Plan, name: str) -> None:
-    """The same callees in the same order, and the same tables: graphs and constants are shared."""
-    if _outline(first) == _outline(other) and first.tables == other.tables:
+    """The same callees in the same order: graphs are shared."""
+    if _outline(first) == _outline(other):
         return
     raise DipgoError(
         f"--also-size {name}",
-        found="a plan with other segments, or other tables, than for the first size",
+        found="a plan with other segments than for the first size",
         expected="plans that differ in sizes only",
         remedy="export this size by itself",
     )

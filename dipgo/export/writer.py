@@ -122,10 +122,11 @@ class Writer:
                 self.programs[name] = capture_program(lowering, prefix, self.weights)
 
     def _write_tensors(self) -> None:
-        tables = fill_tables(self.compiled.plan, self.compiled.traced)
         with _disk_errors():
             self.weights.write(self.directory / records.WEIGHTS_FILE)
-            save_file(tables, self.directory / records.CONSTANTS_FILE)
+            for one in self.variants:
+                tables = fill_tables(one.compiled.plan, one.compiled.traced)
+                save_file(tables, self.directory / records.constants_file(one.name))
         for dtype in combined_dtypes(self.compiled.plan):
             self.models[records.COMBINE_FILES[dtype]] = combine_model(dtype)
         for file, model in self.models.items():
