@@ -137,7 +137,10 @@ def test_engines_import_data_and_engines_alone(module: str) -> None:
     assert layers <= allowed
 
 
-LIGHT = ("engines", "manifest", "pipeline", "triton.service", "run", "bench", "inspect", "__main__")
+LIGHT = (
+    *("engines", "manifest", "pipeline", "triton.service"),
+    *("run", "bench", "build", "inspect", "__main__"),
+)
 
 
 @pytest.mark.parametrize("module", LIGHT)
