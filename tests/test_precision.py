@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 
 from dipgo.arithmetic import Exact, Rounded
 from dipgo.engines import load
+from dipgo.engines.tensorrt.build import BuildOptions, build_engines
 from dipgo.errors import DipgoError
 from dipgo.export import export
 from dipgo.export.compile import Compiled, compile_plan
@@ -215,3 +216,21 @@ def test_rounded_rounds_once_after_a_sum_in_fp32() -> None:
     assert found.dtype == torch.float16
     assert float(exact) == 6144.0
     assert np.float16(6144.0) == found.item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["asymmetric", "dit"])
+def test_bf16_runs_on_torch_and_builds(name: str, tmp_path: Path) -> None:
+    """ONNX Runtime's CPU provider lacks its operators, and says so."""
+    chosen, prepared = prepared_case(name)
+    out = export(
+        prepared.source, "dense", tmp_path / "out", steps=STEPS, precision="bf16", target="torch"
+    )
+    inputs = {key: tensor.numpy() for key, tensor in chosen.inputs.items()}
+    found = load(out, target="torch", provider="cpu").run(inputs)["latents"]
+    exact = compiled_case(prepared, Precision())
+    expected = interpret(exact.plan, exact.traced, chosen.inputs)
+    assert relative_error(torch.from_numpy(found), expected) < TOLERANCE["bf16"]
+    assert build_engines(out, "tensorrt-rtx", BuildOptions(("8.6",))).is_dir()
+    with pytest.raises(DipgoError, match="cannot load"):
+        load(out)

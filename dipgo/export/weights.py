@@ -6,9 +6,12 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 INLINE_NBYTES = 1024
@@ -36,7 +39,7 @@ class WeightStore:
                 name, tensor = f"{prefix}.{value.name}", own[value.name]
             elif value.const_value.nbytes > INLINE_NBYTES:
                 name = f"{model.graph.name}/{value.name}"
-                tensor = torch.from_numpy(value.const_value.numpy().copy())
+                tensor = _as_torch(value.const_value.numpy().copy())
             else:
                 continue
             self._tensors.setdefault(name, tensor.detach().contiguous())
@@ -63,6 +66,13 @@ class WeightStore:
                 name=str(value.name),
                 base_dir=str(path.parent),
             )
+
+
+def _as_torch(array: NDArray[Any]) -> torch.Tensor:
+    """numpy's bf16 is that of the package ml_dtypes, which torch does not know."""
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
 
 
 def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
