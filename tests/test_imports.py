@@ -139,6 +139,7 @@ def test_engines_import_data_and_engines_alone(module: str) -> None:
 
 LIGHT = (
     *("engines", "manifest", "pipeline", "triton.service"),
+    *("search.cascade", "search.cost", "search.select"),
     *("run", "bench", "build", "inspect", "__main__"),
 )
 

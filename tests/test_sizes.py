@@ -93,11 +93,17 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     )
 
 
-@pytest.mark.parametrize("index", range(len(SIZES)))
+def each_size(name: str) -> list[tuple[str, int]]:
+    return [(name, index) for index in range(len(sizes_of(name)))]
+
+
+@pytest.mark.parametrize(
+    ("exported", "index"),
+    [pair for name in ("three_levels", "sdxl", "dit") for pair in each_size(name)],
+    indirect=["exported"],
+)
 def test_every_size_equals_an_export_of_its_own(exported: Path, index: int, tmp_path: Path) -> None:
     name = exported.name
-    if index >= len(sizes_of(name)):
-        return
     blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
     wanted = sizes_of(name)[index]
     size = "x".join(map(str, wanted)) if index else ""

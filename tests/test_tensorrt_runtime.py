@@ -158,7 +158,7 @@ def test_pictures_are_those_of_onnxruntime(exports: dict[str, Path], machine: Ma
     """Text encoder, plan and VAE decoder."""
     prompts = ["a red circle", "a blue square", "green"]
     pictures = [
-        Pipeline.from_export(exports["dense"], target=target, threads=1)(
+        Pipeline.from_export(exports["dense"], target=target)(
             prompts, seed=3, guidance_scale=4.0, output_type="np"
         ).images
         for target in (TARGET, "onnxruntime")

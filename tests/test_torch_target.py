@@ -124,3 +124,15 @@ def test_a_damaged_program(exported: Path, tmp_path: Path) -> None:
             load(exported, target="torch", provider="cpu")
     finally:
         path.write_bytes(content)
+
+
+def test_threads_are_onnx_runtimes(exported: Path) -> None:
+    with pytest.raises(DipgoError, match="leave --threads out"):
+        load(exported, target="torch", provider="cpu", threads=2)
+
+
+def test_no_torch(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dipgo.engines.backend.find_spec", lambda name: None)
+    with pytest.raises(DipgoError, match="no package torch") as caught:
+        load(exported, target="torch", provider="cpu")
+    assert "\n" not in str(caught.value)

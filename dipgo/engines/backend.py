@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.runner import Backend
 from dipgo.errors import DipgoError
@@ -22,7 +24,9 @@ def open_backend(
         from dipgo.engines.onnxruntime.session import SessionSettings
 
         return OnnxRuntimeBackend(export, SessionSettings(provider or "cpu", threads))
+    _check_no_threads(target, threads)
     if target == "torch":
+        _check_torch()
         from dipgo.engines.torch.backend import TorchBackend
 
         return TorchBackend(export, provider or "cuda", check_hashes)
@@ -37,6 +41,26 @@ def open_backend(
         expected=", ".join(TARGETS),
         remedy="name one of these",
     )
+
+
+def _check_no_threads(target: str, threads: int) -> None:
+    if threads:
+        raise DipgoError(
+            f"threads {threads}",
+            found=f"a number of threads for the target {target}",
+            expected="none: it is ONNX Runtime's",
+            remedy="leave --threads out",
+        )
+
+
+def _check_torch() -> None:
+    if find_spec("torch") is None:
+        raise DipgoError(
+            "target torch",
+            found="no package torch",
+            expected="PyTorch",
+            remedy="pip install torch, or use the target onnxruntime",
+        )
 
 
 def _check_provider(target: str, provider: str | None) -> None:

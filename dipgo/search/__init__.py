@@ -1,0 +1,1 @@
+"""Search: what makes a SubNet, from the cost of its gates to their choice."""

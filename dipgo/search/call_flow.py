@@ -1,0 +1,239 @@
+"""Which calls a SubNet leaves: the plan's value numbering and liveness, without the plan.
+
+Statements are integers: the noise is 0, row r of the tables 1 + r, then come calls and linear
+combinations in order of execution. A node's value is known by the statement that made it: with
+the backup `output` the statement stays, with `identity` it is that of the block's input. That
+is enough to tell values apart, since a node always reads the same outputs of the same nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.graph import BlockGraph, Dependence
+from dipgo.sampler import Sampler, Term
+from dipgo.unroll import carrier
+
+Bools: TypeAlias = NDArray[np.bool_]
+_STATE, _ROW, _NODES = 0, 1, 2
+"""Places of what is bound to a statement: the denoiser's input, the row, then every node."""
+_NOT_A_CALL = -1
+_Read: TypeAlias = Callable[[Sequence[int]], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What one run of the numbering finds.
+
+    `executed` is bool[evaluations, nodes]: the calls that are really made, each at the first
+    evaluation that makes it. `used` likewise, bool[evaluations, nodes], is whether anything
+    that the result depends on reads what a node yields there, be it made earlier.
+    """
+
+    executed: Bools
+    used: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbering:
+    """Statements so far: what each reads, the call that it is, and how to find it again."""
+
+    reads: list[tuple[int, ...]]
+    places: list[int]
+    """evaluation · nodes + node, or _NOT_A_CALL."""
+    combinations: dict[tuple[tuple[float, int], ...], int]
+
+    def combine(self, terms: tuple[tuple[float, int], ...]) -> int:
+        """The statement of a linear combination; an earlier one where it is the same."""
+        known = self.combinations.get(terms)
+        if known is None:
+            known = self.combinations[terms] = len(self.reads)
+            self.reads.append(tuple(source for _, source in terms))
+            self.places.append(_NOT_A_CALL)
+        return known
+
+    def update(self, terms: tuple[tuple[float, int], ...], trajectory: Sequence[int]) -> int:
+        """The same for a sampler's update, whose sources are places in `trajectory`."""
+        merged: dict[int, float] = {}
+        for coefficient, place in terms:
+            source = trajectory[place]
+            merged[source] = merged.get(source, 0.0) + coefficient
+        if len(merged) == 1 and 1.0 in merged.values():
+            return next(iter(merged))
+        return self.combine(tuple((number, source) for source, number in merged.items()))
+
+    def live(self, result: int) -> Bools:
+        """bool[statements]: what the result depends on."""
+        reads = self.reads
+        live = bytearray(len(reads))
+        live[result] = True
+        for statement in range(len(reads) - 1, 0, -1):
+            if live[statement]:
+                for source in reads[statement]:
+                    live[source] = True
+        return np.frombuffer(live, dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class CallFlow:
+    """A graph, a sampler and backups, prepared for many tables of gates.
+
+    `blocks` and `backup` are in the SubNet's order; every block depends on the state.
+    """
+
+    graph: BlockGraph
+    sampler: Sampler
+    blocks: tuple[str, ...]
+    backup: tuple[str, ...]
+
+    def calls(self, gates: Bools) -> Calls:
+        """The calls of a plan for `gates`, bool[steps, blocks], whose row 0 is all on."""
+        numbering, history, result = self._number(gates)
+        live = numbering.live(result)
+        shape = len(self.sampler.rows), len(self.graph.nodes)
+        places = np.array(numbering.places)
+        executed = np.zeros(shape, dtype=np.bool_)
+        executed.flat[places[live & (places != _NOT_A_CALL)]] = True
+        readers, reads, first = self._outside_loop
+        evaluations, columns = np.nonzero(executed[:, self._loop] @ readers)
+        executed[first[evaluations, columns], reads[columns]] = True
+        return Calls(executed, live[np.array(history)[:, _NODES:]])
+
+    def _number(self, gates: Bools) -> tuple[_Numbering, list[list[int]], int]:
+        """The statements, what is bound at the end of each evaluation, and the result."""
+        rows = len(self.sampler.timesteps)
+        numbering = _Numbering([()] * (1 + rows), [_NOT_A_CALL] * (1 + rows), {})
+        reads, places, combine = numbering.reads, numbering.places, numbering.combine
+        nodes = len(self.graph.nodes)
+        bound, known = [0] * (_NODES + nodes), [dict[tuple[int, ...], int]() for _ in range(nodes)]
+        deltas: dict[int, int] = {}
+        trajectory, history = [0], []
+        table, output = gates.tolist(), self._output
+        for evaluation, row in enumerate(self.sampler.rows):
+            bound[_STATE] = numbering.update(self._updates[evaluation], trajectory)
+            bound[_ROW] = 1 + row
+            first = evaluation * nodes
+            on = table[row]
+            for node, column, read, word, carried in self._program:
+                if column is None or on[column]:
+                    operands = read(bound)
+                    statement = known[node].get(operands)
+                    if statement is None:
+                        statement = known[node][operands] = len(reads)
+                        reads.append(operands)
+                        places.append(first + node)
+                    bound[_NODES + node] = statement
+                    if word == "delta":
+                        deltas[node] = combine(((1.0, statement), (-1.0, bound[carried])))
+                elif word == "delta":
+                    bound[_NODES + node] = combine(((1.0, bound[carried]), (1.0, deltas[node])))
+                elif word == "identity":
+                    bound[_NODES + node] = bound[carried]
+            trajectory += (bound[_STATE], bound[output])
+            history.append(bound.copy())
+        return numbering, history, numbering.update(self._updates[-1], trajectory)
+
+    @cached_property
+    def folded(self) -> frozenset[str]:
+        """Nodes that depend on the timestep alone: they become tables and are never called."""
+        return frozenset(
+            node.name for node in self.graph.nodes if node.dependence == Dependence.TIMESTEP
+        )
+
+    @cached_property
+    def once(self) -> frozenset[str]:
+        """Nodes that depend on the prompt alone, if on anything: called once per run."""
+        kinds = (Dependence.PROMPT, Dependence.CONSTANT)
+        return frozenset(node.name for node in self.graph.nodes if node.dependence in kinds)
+
+    @cached_property
+    def _made_by(self) -> dict[str, int]:
+        nodes = enumerate(self.graph.nodes)
+        return {value.name: index for index, node in nodes for value in node.outputs}
+
+    @cached_property
+    def _output(self) -> int:
+        return _NODES + self._made_by[self.graph.output]
+
+    @cached_property
+    def _loop(self) -> list[int]:
+        """Indices of the nodes that depend on the state."""
+        nodes = enumerate(self.graph.nodes)
+        return [index for index, node in nodes if Dependence.STATE in node.dependence]
+
+    @cached_property
+    def _updates(self) -> tuple[tuple[tuple[float, int], ...], ...]:
+        """The sampler's terms, with places in [noise, input 0, output 0, input 1, …]."""
+
+        def place(term: Term) -> int:
+            return {"noise": 0, "input": 1 + 2 * term.index, "output": 2 + 2 * term.index}[
+                term.kind
+            ]
+
+        updates = (*self.sampler.inputs, self.sampler.result)
+        return tuple(tuple((term.coefficient, place(term)) for term in terms) for terms in updates)
+
+    @cached_property
+    def _program(self) -> list[tuple[int, int | None, _Read, str, int]]:
+        """For each node of the loop: its index, gate, what it reads, backup, what that reads."""
+        column = {name: index for index, name in enumerate(self.blocks)}
+        program = []
+        for index in self._loop:
+            node = self.graph.nodes[index]
+            gate = column.get(node.name)
+            word = "output" if gate is None else self.backup[gate]
+            carried = carrier(self.graph, node) if word != "output" else None
+            place = _STATE if carried is None else _NODES + self._made_by[carried]
+            program.append((index, gate, self._reader(index), word, place))
+        return program
+
+    def _reader(self, index: int) -> _Read:
+        """Gets the statements that a node of the loop reads: one a source, the row if any."""
+        places: dict[int, None] = {}
+        for name in self.graph.nodes[index].inputs:
+            dependence = self._dependence(name)
+            if Dependence.STATE in dependence:
+                made = self._made_by.get(name)
+                places[_STATE if made is None else _NODES + made] = None
+            elif Dependence.TIMESTEP in dependence:
+                places[_ROW] = None
+        # An itemgetter of one item would give no tuple.
+        return itemgetter(*places, next(iter(places)))
+
+    def _dependence(self, name: str) -> Dependence:
+        if name in self._made_by:
+            return self.graph.nodes[self._made_by[name]].dependence
+        return next(entry.role for entry in self.graph.inputs if entry.value.name == name)
+
+    @cached_property
+    def _outside_loop(self) -> tuple[Bools, NDArray[np.intp], NDArray[np.intp]]:
+        """Nodes that need the prompt but no state: called if and only if the loop reads them.
+
+        bool[loop, n], whether a node of the loop reads one of the n, be it through others;
+        i[n], the index of each; and i[evaluations, n], the first evaluation that needs the
+        same call: the first of its row, or 0.
+        """
+        nodes, count = self.graph.nodes, len(self.graph.nodes)
+        needs = np.zeros((count, count), dtype=np.bool_)
+        for index, node in enumerate(nodes):
+            for source in {self._made_by[name] for name in node.inputs if name in self._made_by}:
+                if Dependence.STATE not in nodes[source].dependence:
+                    needs[index] |= needs[source]
+                    needs[index, source] = True
+        skipped = {*self._loop, *(i for i in range(count) if nodes[i].name in self.folded)}
+        outside = np.array([i for i in range(count) if i not in skipped], dtype=np.intp)
+        rows = self.sampler.rows
+        first = np.array([[rows.index(row)] * len(outside) for row in rows], dtype=np.intp)
+        first[:, [nodes[index].name in self.once for index in outside]] = 0
+        return (
+            needs[np.ix_(np.array(self._loop), outside)],
+            outside,
+            first.reshape(len(rows), len(outside)),
+        )
