@@ -9,15 +9,16 @@ from typing import Any
 
 from dipgo.errors import DipgoError
 from dipgo.granularity import choose_split_blocks
-from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.family import Geometry
 from dipgo.models.source import Source
+from dipgo.models.tracing import trace_source
 from dipgo.passes import OPTIMISE, OnPass, Pass, run_passes
-from dipgo.patterns import check_patterns, match_blocks
+from dipgo.patterns import match_blocks
 from dipgo.plan import Plan
 from dipgo.precision import FP32, Precision
 from dipgo.samplers import make_scheduler, probe
 from dipgo.subnet import ModelRef, SchedulerRef, SubNet
-from dipgo.trace import Traced, trace
+from dipgo.trace import Traced
 from dipgo.unroll import unroll
 
 DENSE = "dense"
@@ -102,7 +103,7 @@ def compile_plan(
     scheduler = _scheduler(given, schedule, source)
     _check_steps(schedule.steps, scheduler)
     sampler = probe(scheduler, schedule.steps, prior_noise=given.prior_noise if given else None)
-    traced = _trace(source, geometry, _blocks(schedule, source), precision)
+    traced = trace_source(source, geometry, _blocks(schedule, source), precision)
     subnet = given or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
@@ -189,23 +190,3 @@ def _check_scheduler_config(config: dict[str, Any], scheduler: Any) -> None:
                 expected=f"{actual!r}, as the model's scheduler has",
                 remedy="use the scheduler that the SubNet was made for",
             )
-
-
-def _trace(
-    source: Source, geometry: Geometry, blocks: tuple[str, ...], precision: Precision
-) -> Traced:
-    check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
-    example, roles = example_inputs(
-        source.family, source.denoiser, geometry, source.pixels_per_latent
-    )
-    conditioning = tuple(source.family.conditioning(source.denoiser, geometry))
-    guided = GuidedDenoiser(source.denoiser, source.family, conditioning, geometry.guidance)
-    return trace(
-        guided.eval(),
-        example,
-        roles,
-        blocks,
-        model_class=source.model_class,
-        config_sha256=source.config_sha256,
-        precision=precision,
-    )

@@ -13,6 +13,7 @@ from torch import fx, nn
 from dipgo.graph import Dependence, Value
 from dipgo.manifest import TokenizerRecord
 from dipgo.models.family import Geometry
+from dipgo.models.pipeline_parts import TextEncoder, VaeDecoder
 from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
 from dipgo.trace import trace
@@ -33,40 +34,6 @@ class Part:
     precision: Precision
     exact: fx.GraphModule
     """The same graph with its weights in fp32, to be run by `dipgo.arithmetic.Exact`."""
-
-
-class TextEncoder(nn.Module):
-    """Token ids i64[rows, tokens] to hidden states f32[rows, tokens, width]."""
-
-    wrapped = "encoder"
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The last hidden state, as `StableDiffusionPipeline.encode_prompt` takes it."""
-        hidden: torch.Tensor = self.encoder(input_ids)[0]
-        return hidden
-
-
-class VaeDecoder(nn.Module):
-    """Latents f32[B, C, h, w] to a picture f32[B, 3, H, W] in [-1, 1]."""
-
-    wrapped = "vae"
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-        self.scale = vae.config.scaling_factor
-        self.shift = getattr(vae.config, "shift_factor", None) or 0.0
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Undoes the latents' scaling, as diffusers' pipelines do, and decodes."""
-        picture: torch.Tensor = self.vae.decode(
-            latents / self.scale + self.shift, return_dict=False
-        )[0]
-        return picture
 
 
 def parts_of(

@@ -182,7 +182,7 @@ def settle(model: CostModel, bracket: Bracket, target: float, allow_overshoot: b
 
 
 def check(model: CostModel, scores: Scores, target: float) -> None:
-    """Scores in [0, 1] for every gate and a target that can be reached. Raises DipgoError."""
+    """Scores in [0, 1] for every gate, and `check_target`. Raises DipgoError."""
     if scores.shape != model.shape or not ((scores >= 0) & (scores <= 1)).all():
         rows, columns = model.shape
         raise DipgoError(
@@ -191,6 +191,11 @@ def check(model: CostModel, scores: Scores, target: float) -> None:
             expected=f"f64[{rows}, {columns}] from 0 to 1",
             remedy="give each gate the score with which it is to be kept",
         )
+    check_target(model, target)
+
+
+def check_target(model: CostModel, target: float) -> None:
+    """Raises DipgoError for a kept share that cannot be reached."""
     if fits(model.fixed, target) and target <= 1:
         return
     raise DipgoError(

@@ -1,0 +1,36 @@
+"""Traces what the user calls a model, as the sampler will call it: guided, at a given size."""
+
+from __future__ import annotations
+
+from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.source import Source
+from dipgo.patterns import check_patterns
+from dipgo.precision import FP32, Precision
+from dipgo.trace import Traced, trace
+
+
+def trace_source(
+    source: Source,
+    geometry: Geometry,
+    blocks: tuple[str, ...],
+    precision: Precision = FP32,
+) -> Traced:
+    """The denoiser with `blocks`, paths of its modules, on the device where its weights are.
+
+    Raises DipgoError for a block that cannot be gated, and a pattern of `precision` without match.
+    """
+    check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
+    example, roles = example_inputs(
+        source.family, source.denoiser, geometry, source.pixels_per_latent
+    )
+    conditioning = tuple(source.family.conditioning(source.denoiser, geometry))
+    guided = GuidedDenoiser(source.denoiser, source.family, conditioning, geometry.guidance)
+    return trace(
+        guided.eval(),
+        example,
+        roles,
+        blocks,
+        model_class=source.model_class,
+        config_sha256=source.config_sha256,
+        precision=precision,
+    )

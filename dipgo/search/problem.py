@@ -1,0 +1,110 @@
+"""What is searched: a traced model with its sampler, the blocks that have gates, and their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.errors import DipgoError
+from dipgo.graph import BlockGraph
+from dipgo.models.family import Geometry
+from dipgo.models.source import Source
+from dipgo.models.tracing import trace_source
+from dipgo.patterns import match_blocks
+from dipgo.sampler import Sampler
+from dipgo.samplers import make_scheduler, probe
+from dipgo.search.cost import CostModel, macs_weights
+from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.trace import Traced
+from dipgo.unroll import carrier
+
+OUTER_BLOCKS = ("conv_in",)
+"""Modules that come before a family's own blocks; gated too where a denoiser has them."""
+
+Weigh = Callable[[BlockGraph], Mapping[str, float]]
+"""The cost of one call of each node."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, traced for one batch, whose gates are to be found."""
+
+    source: Source
+    geometry: Geometry
+    scheduler: Any
+    traced: Traced
+    sampler: Sampler
+    cost: CostModel
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Columns of the gates."""
+        return self.cost.blocks
+
+    @property
+    def backup(self) -> tuple[str, ...]:
+        """One word a block."""
+        return self.cost.backup
+
+    def subnet(
+        self,
+        gates: NDArray[np.bool_],
+        provenance: dict[str, Any],
+        scores: NDArray[np.float64] | None = None,
+    ) -> SubNet:
+        """Gates bool[steps, blocks] as a SubNet of this model and scheduler."""
+        return SubNet(
+            num_inference_steps=self.sampler.num_inference_steps,
+            timesteps=self.sampler.timesteps,
+            blocks=self.blocks,
+            gates=gates,
+            backup=self.backup,
+            model=ModelRef(self.source.model_class, self.source.config_sha256),
+            scheduler=SchedulerRef(type(self.scheduler).__name__),
+            scores=scores,
+            provenance=provenance,
+        )
+
+
+def make_problem(
+    source: Source,
+    geometry: Geometry,
+    *,
+    steps: int,
+    scheduler: str | None = None,
+    patterns: Sequence[str] = (),
+    backup: str = "output",
+    weigh: Weigh = macs_weights,
+) -> Problem:
+    """Traces the model. No `patterns` stand for the family's blocks, and conv_in if there is one.
+
+    A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
+    """
+    chosen = make_scheduler(source.scheduler, scheduler)
+    sampler = probe(chosen, steps)
+    if len(sampler.timesteps) < 2:
+        raise DipgoError(
+            "--steps", found=str(steps), expected="at least 2", remedy="the first computes all"
+        )
+    blocks = match_blocks(source.denoiser, tuple(patterns) or default_patterns(source))
+    traced = trace_source(source, geometry, blocks)
+    graph = traced.graph
+    words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
+    names = tuple(node.name for node in graph.blocks)
+    cost = CostModel(graph, sampler, names, tuple(words), dict(weigh(graph)))
+    return Problem(source, geometry, chosen, traced, sampler, cost)
+
+
+def default_patterns(source: Source) -> tuple[str, ...]:
+    """The family's blocks, after those before them that depend on the state."""
+    paths = {path for path, _ in source.denoiser.named_modules()}
+    return (*(name for name in OUTER_BLOCKS if name in paths), *source.family.default_blocks)
+
+
+def _backup(graph: BlockGraph, name: str, wanted: str) -> str:
+    (node,) = (one for one in graph.blocks if one.name == name)
+    return wanted if wanted == "output" or carrier(graph, node) else "output"

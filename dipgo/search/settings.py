@@ -1,0 +1,106 @@
+"""What a search is made with: every choice and number, with the defaults and the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args, get_type_hints
+
+from dipgo.errors import DipgoError
+
+Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
+Estimator = Literal["relaxed", "straight-through"]
+Loss = Literal["log-mse", "ssim", "l1", "l2", "ssim+l1"]
+Target = Literal["latents", "images"]
+Budget = Literal["annealed", "penalty"]
+Optimizer = Literal["adam", "sgd"]
+Selection = Literal["fill", "bisection", "sweep"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """Defaults are what the measurements prefer (docs/search.md); `published()` is the paper's.
+
+    `parameters`: free logits, or the pruner network, its encoder an identity as in the released
+    code, or one head for all steps of a block. `estimator`: gates between 0 and 1, sharpened from
+    `sharpness_start` to `sharpness_end`, or straight-through. `loss` compares `target`. `budget`:
+    a hinge of weight `hinge` on what is kept above a budget that falls linearly from 1 to the
+    target over `anneal_share` of the run, or the paper's penalty: `alpha` times the mean gate,
+    weighted by γ if `gamma`, while what is kept is above `tau`. `pool` batches of prompts are used
+    in turn; with `same_noise` all start from the same noise, as published.
+    """
+
+    parameters: Parameters = "free"
+    estimator: Estimator = "relaxed"
+    loss: Loss = "log-mse"
+    target: Target = "latents"
+    budget: Budget = "annealed"
+    optimizer: Optimizer = "adam"
+    selection: Selection = "fill"
+    iterations: int = 120
+    accumulate: int = 1
+    learning_rate: float = 0.15
+    weight_decay: float = 0.0
+    cosine: bool = False
+    warm_up: int = 0
+    clip: float = 0.0
+    alpha: float = 1.0
+    gamma: bool = True
+    tau: float = 0.2
+    hinge: float = 50.0
+    anneal_share: float = 1.0
+    sharpness_start: float = 1.0
+    sharpness_end: float = 5.0
+    pool: int = 16
+    same_noise: bool = False
+    exchanges: int = 0
+    guidance_scale: float = 7.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            choices, value = get_args(hints[field.name]), getattr(self, field.name)
+            if choices and value not in choices:
+                raise _wrong(field.name, value, " ".join(choices))
+        for name in ("iterations", "accumulate", "pool"):
+            if getattr(self, name) < 1:
+                raise _wrong(name, getattr(self, name), "a number of at least 1")
+        if not self.learning_rate > 0:
+            raise _wrong("learning_rate", self.learning_rate, "a number above 0")
+        if not 0 < self.anneal_share <= 1:
+            raise _wrong("anneal_share", self.anneal_share, "a share above 0, at most 1")
+
+
+def _wrong(name: str, found: object, expected: str) -> DipgoError:
+    return DipgoError(
+        f"--{name.replace('_', '-')}",
+        found=str(found),
+        expected=expected,
+        remedy="correct it",
+    )
+
+
+def published(settings: SearchSettings | None = None) -> SearchSettings:
+    """DiP-GO as its authors run it (arXiv 2410.16942, section 4.1, and the released script).
+
+    1000 prompts, one at a time: 500 steps of the optimiser, each over two of them.
+    """
+    return replace(
+        settings or SearchSettings(),
+        parameters="pruner",
+        estimator="straight-through",
+        loss="ssim",
+        target="images",
+        budget="penalty",
+        optimizer="sgd",
+        selection="bisection",
+        iterations=500,
+        accumulate=2,
+        learning_rate=0.1,
+        weight_decay=1e-4,
+        cosine=True,
+        warm_up=10,
+        clip=1.0,
+        same_noise=True,
+        exchanges=0,
+    )
