@@ -12,6 +12,7 @@ COMMANDS = {
     "build": ("dipgo.build", "build the TensorRT engines of an export directory"),
     "run": ("dipgo.run", "make a picture, or latents, from an export directory"),
     "bench": ("dipgo.bench", "time an export, alone or against another"),
+    "evaluate": ("dipgo.evaluate", "measure the quality of SubNets against dense"),
     "inspect": ("dipgo.inspect", "show a SubNet or the plan of an export directory"),
 }
 

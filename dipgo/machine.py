@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("dipgo", "onnxruntime", "onnxruntime-gpu", "numpy", "torch", "diffusers")
+PACKAGES = (
+    "dipgo",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "torch",
+    "diffusers",
+    "torchmetrics",
+)
 
 
 def describe_machine() -> dict[str, str]:

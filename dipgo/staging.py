@@ -31,10 +31,19 @@ def check_destination(out: Path, force: bool) -> None:
             expected="an export directory or the model repository of one, to replace",
             remedy="choose another name, or remove it yourself",
         )
-    folder = out.absolute().parent
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    _check_can_write(out, folder)
+    _check_can_write(out, _nearest_folder(out.absolute().parent))
+
+
+def check_folder_destination(out: Path) -> None:
+    """Raises DipgoError where no files could be written in `out`, a folder that may be there."""
+    if os.path.lexists(out) and not out.is_dir():
+        raise DipgoError(
+            str(out),
+            found="something that is not a folder",
+            expected="a folder, or a name that is free",
+            remedy="choose another name",
+        )
+    _check_can_write(out, _nearest_folder(out.absolute()))
 
 
 def check_file_destination(path: Path) -> None:
@@ -52,6 +61,13 @@ def check_file_destination(path: Path) -> None:
             str(path), found="a folder", expected="a file to write", remedy="name a file in it"
         )
     _check_can_write(path, folder)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """`path`, or the first above it that exists."""
+    while not os.path.lexists(path):
+        path = path.parent
+    return path
 
 
 def _check_can_write(path: Path, folder: Path) -> None:

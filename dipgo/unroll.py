@@ -41,6 +41,14 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             expected=f"the blocks of the traced model: {' '.join(names)}",
             remedy="name every block once",
         )
+    check_timesteps(subnet, sampler)
+    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
+        if backup != "output":
+            _check_has_carrier(graph, block, backup)
+
+
+def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
+    """Raises DipgoError where the rows of the SubNet are not those of the sampler."""
     if tuple(map(float, subnet.timesteps)) != tuple(map(float, sampler.timesteps)):
         raise DipgoError(
             "SubNet, timesteps",
@@ -48,9 +56,6 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             expected=f"{_ends(sampler.timesteps)} of {sampler.scheduler_class}",
             remedy="use the scheduler and the number of steps that the SubNet was made for",
         )
-    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
-        if backup != "output":
-            _check_has_carrier(graph, block, backup)
 
 
 def _check_has_carrier(graph: BlockGraph, block: str, backup: str) -> None:

@@ -18,7 +18,7 @@ ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 # in this table. A name stands for dipgo.<name> and all that is in it.
 LAYERS = {
     "data": """
-        errors json_file staging noise patterns recurrence sampler
+        errors json_file prompt_file staging noise patterns recurrence sampler
         graph plan plan_check plan_text plan_file plan_cost manifest manifest_file manifest_plan
         model_repository engine_manifest numpy_types
         subnet subnet_check subnet_file safe_pickle gate_pickle
@@ -31,9 +31,11 @@ LAYERS = {
     "search": "search schedules",
     "engines": "engines",
     "export": "export",
+    "running": "pipeline timing machine",
+    "evaluation": "evaluation",
     "commands": """
-        export_facts cli request_arguments build_arguments target_arguments machine timing
-        pipeline triton run bench build inspect __main__
+        export_facts cli request_arguments build_arguments target_arguments
+        triton run bench build inspect evaluate __main__
         """,
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -47,6 +49,7 @@ WITHOUT = {
     "passes": HEAVY,
     "interpret": ONNX,
     "engines": (*HEAVY, "onnx_ir"),
+    "running": HEAVY,
     "commands": HEAVY,
 }
 EXCEPTIONS = {
@@ -140,7 +143,7 @@ def test_engines_import_data_and_engines_alone(module: str) -> None:
 LIGHT = (
     *("engines", "manifest", "pipeline", "triton.service"),
     *("search.cascade", "search.cost", "search.select"),
-    *("run", "bench", "build", "inspect", "__main__"),
+    *("run", "bench", "build", "inspect", "evaluate", "__main__"),
 )
 
 

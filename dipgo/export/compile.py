@@ -16,10 +16,11 @@ from dipgo.passes import OPTIMISE, OnPass, Pass, run_passes
 from dipgo.patterns import match_blocks
 from dipgo.plan import Plan
 from dipgo.precision import FP32, Precision
+from dipgo.sampler import Sampler
 from dipgo.samplers import make_scheduler, probe
 from dipgo.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.trace import Traced
-from dipgo.unroll import unroll
+from dipgo.unroll import check_timesteps, unroll
 
 DENSE = "dense"
 
@@ -97,14 +98,9 @@ def compile_plan(
 
     `on_pass` is called with "unroll" and the plan before the passes, then after each.
     """
-    given = schedule.subnet
-    if given is not None:
-        _check_model(given, source)
-    scheduler = _scheduler(given, schedule, source)
-    _check_steps(schedule.steps, scheduler)
-    sampler = probe(scheduler, schedule.steps, prior_noise=given.prior_noise if given else None)
-    traced = trace_source(source, geometry, _blocks(schedule, source), precision)
-    subnet = given or SubNet.dense(
+    scheduler, sampler, blocks = fit_schedule(source, schedule)
+    traced = trace_source(source, geometry, blocks, precision)
+    subnet = schedule.subnet or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
         num_inference_steps=schedule.steps,
@@ -115,6 +111,24 @@ def compile_plan(
     plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
     return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler)
+
+
+def fit_schedule(source: Source, schedule: Schedule) -> tuple[Any, Sampler, tuple[str, ...]]:
+    """The scheduler, its arithmetic, and the paths of the gated modules.
+
+    Raises DipgoError where SubNet, scheduler and model do not fit together, as far as that can be
+    told before the denoiser is traced.
+    """
+    given = schedule.subnet
+    if given is not None:
+        _check_model(given, source)
+    scheduler = _scheduler(given, schedule, source)
+    _check_steps(schedule.steps, scheduler)
+    sampler = probe(scheduler, schedule.steps, prior_noise=given.prior_noise if given else None)
+    blocks = _blocks(schedule, source)
+    if given is not None:
+        check_timesteps(given, sampler)
+    return scheduler, sampler, blocks
 
 
 def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Quality of SubNets against dense, over held-out prompts and seeds."""

@@ -1,0 +1,127 @@
+"""`evaluate`: quality, cost and speed of SubNets against dense, on the same prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dipgo.evaluation.checks import check_draws_pictures, check_options, check_variant
+from dipgo.evaluation.generate import Progress, Studio
+from dipgo.evaluation.judges import Judges, make_judges
+from dipgo.evaluation.measure import SSIM, dense_time, measure, timed
+from dipgo.evaluation.pairs import make_pairs
+from dipgo.evaluation.report import Report, Result, Timed
+from dipgo.evaluation.variants import DENSE, Settings, Variant, model_fingerprint
+from dipgo.export.packages import silence_libraries
+from dipgo.machine import describe_machine
+from dipgo.models.source import Source, load_source
+from dipgo.pipeline import GUIDANCE_SCALE
+from dipgo.subnet import SubNet
+
+PAIRS, BATCH, TIME_REPEATS = 64, 8, 5
+SHOW_NOTHING = Progress()
+
+
+def evaluate(
+    model: Any,
+    subnets: Mapping[str, SubNet],
+    dense: tuple[int, str | None],
+    prompts: Sequence[str],
+    *,
+    cache: str | Path,
+    pairs: int = PAIRS,
+    seed: int = 0,
+    guidance: float = GUIDANCE_SCALE,
+    batch: int = BATCH,
+    classifier: str | Path | None = None,
+    reference: str | Path | None = None,
+    clip_model: str | Path | None = None,
+    fid: bool = False,
+    time_repeats: int = TIME_REPEATS,
+    threads: int = 0,
+    progress: Progress = SHOW_NOTHING,
+) -> Report:
+    """Draws `pairs` pictures with dense and with every SubNet, and measures.
+
+    `model` is as for `export`; `dense` is the number of steps and the scheduler (None: the model's
+    own) that all are compared with; SubNets that name no scheduler have dense's. Pair i is prompt
+    i mod their number, with the seed `seed` + i. `classifier` and `reference` (PNG files) are
+    folders, `clip_model` a folder or a Hub id. 0 `time_repeats`: nothing is timed. In the folder
+    `cache` every SubNet's result is kept, and found again by the same call.
+    Raises DipgoError, where possible before the first picture is drawn.
+    """
+    check_options(subnets, {"classifier": classifier, "reference": reference, "fid": fid})
+    settings = Settings(make_pairs(prompts, pairs, seed), guidance, batch, threads)
+    silence_libraries()
+    with progress.stage("load the model and the judges"):
+        source = load_source(model)
+        size = check_draws_pictures(source)
+        reference_variant = Variant(DENSE, None, *dense)
+        variants = [Variant.of_subnet(name, one, dense[1]) for name, one in subnets.items()]
+        for variant in (reference_variant, *variants):
+            check_variant(variant, source)
+        judges = make_judges(
+            settings.pairs, size, _path(classifier), _path(reference), _text(clip_model), fid
+        )
+        fingerprint = model_fingerprint(source)
+    studio = Studio(source, fingerprint, settings, Path(cache), progress)
+    results = _results(studio, reference_variant, variants, settings, judges, time_repeats)
+    return _report(source, fingerprint, settings, judges, results)
+
+
+def _results(
+    studio: Studio,
+    dense: Variant,
+    variants: Sequence[Variant],
+    settings: Settings,
+    judges: Judges,
+    repeats: int,
+) -> list[Result]:
+    """Of dense, then of every SubNet. Pictures of two variants are in memory at a time."""
+    dense_drawn = studio.draw(dense)
+    found: list[Result] = []
+    all_times = []
+    first: Sequence[float] | None = None
+    for variant in variants:
+        drawn = studio.draw(variant)
+        time: Timed | None = None
+        if repeats:
+            all_times.append(studio.time(variant, dense, repeats))
+            time = timed(all_times[-1])
+        studio.discard(variant)
+        with studio.progress.stage(f"measure {variant.name}"):
+            result = measure(variant, drawn, dense_drawn, first, settings, judges, time)
+        first = first or result.metrics[SSIM].values
+        found.append(result)
+    studio.discard(dense)
+    with studio.progress.stage("measure dense"):
+        time = dense_time(all_times)
+        of_dense = measure(dense, dense_drawn, dense_drawn, None, settings, judges, time)
+    return [of_dense, *found]
+
+
+def _report(
+    source: Source, fingerprint: str, settings: Settings, judges: Judges, results: list[Result]
+) -> Report:
+    dense, *others = results
+    return Report(
+        machine=describe_machine(),
+        model=source.name,
+        model_sha256=fingerprint,
+        guidance=settings.guidance,
+        batch=settings.batch,
+        threads=settings.threads,
+        pairs=settings.pairs,
+        reference_pictures=judges.reference_pictures,
+        dense=dense,
+        subnets=tuple(others),
+    )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return Path(given) if given else None
+
+
+def _text(given: str | Path | None) -> str | None:
+    return str(given) if given else None
