@@ -8,6 +8,7 @@ import io
 import math
 import pickle
 import warnings
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from dipgo.errors import DipgoError
 
 REMEDY = "do not load it with pickle: it may run code of its author's choosing"
 NUMBERS = "biuf"  # the kinds of numpy dtype admitted: truth values, integers, floats
+
+STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
 
 
 def load_data(data: bytes, *, name: str) -> Any:
@@ -34,6 +37,27 @@ def load_data(data: bytes, *, name: str) -> Any:
             name,
             found=f"something else than a whole pickle ({error or type(error).__name__})",
             expected="a pickle of dicts, lists, tuples, texts, numbers and tensors",
+            remedy="the file may be cut short or of another kind: fetch it again",
+        ) from None
+
+
+def load_checkpoint(data: bytes, *, name: str) -> Any:
+    """The object that `torch.save` wrote, of what `load_data` admits; tensors as f64 arrays.
+
+    Command-line options saved beside it (`argparse.Namespace`) are dropped. No torch is needed.
+    Raises DipgoError as `load_data` does.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            (listing,) = (one for one in archive.namelist() if one.endswith("/data.pkl"))
+            return _CheckpointReader(archive, listing, name).load()
+    except DipgoError:
+        raise
+    except Exception as error:  # a broken archive can fail in any way
+        raise DipgoError(
+            name,
+            found=f"something else than a whole checkpoint ({error or type(error).__name__})",
+            expected="a file that torch.save wrote",
             remedy="the file may be cut short or of another kind: fetch it again",
         ) from None
 
@@ -124,6 +148,33 @@ class _Reader(pickle.Unpickler):
         self, storage: NDArray[np.float64], offset: int, size: Any, stride: Any, *_: Any
     ) -> NDArray[np.float64]:
         return _stride(storage, offset, tuple(size), tuple(stride))
+
+
+class _Attributeless(dict[Any, Any]):
+    """A dictionary that takes what attributes a pickle gives it, and keeps none."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        return
+
+
+class _CheckpointReader(_Reader):
+    """Finds the numbers of tensors in the archive that the pickle lies in."""
+
+    def __init__(self, archive: zipfile.ZipFile, listing: str, name: str) -> None:
+        super().__init__(io.BytesIO(archive.read(listing)), name)
+        self._archive, self._folder = archive, listing.removesuffix("data.pkl")
+        self._stand_ins["argparse", "Namespace"] = _Attributeless
+        self._stand_ins["collections", "OrderedDict"] = _Attributeless
+        for storage, dtype in STORAGES.items():
+            self._stand_ins["torch", storage] = dtype
+
+    def persistent_load(self, pid: Any) -> NDArray[np.float64]:
+        """f64[n] of what a pickle calls ("storage", type, key, device, n)."""
+        _, dtype, key, _, _ = pid
+        numbers = np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype=dtype)
+        return numbers.astype(np.float64)
 
 
 def _read_array(data: Any, dtype: _Dtype, shape: Any, order: Any) -> NDArray[np.float64]:

@@ -48,6 +48,7 @@ WITHOUT = {
     "unroll": HEAVY,
     "passes": HEAVY,
     "interpret": ONNX,
+    "schedules": HEAVY,
     "engines": (*HEAVY, "onnx_ir"),
     "running": HEAVY,
     "commands": HEAVY,

@@ -7,11 +7,13 @@ newer state, so `batch_calls` finds that their decoders can run together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dipgo.errors import DipgoError
 from dipgo.sampler import PriorNoise
+from dipgo.schedules.key_steps import scale_key_steps
 from dipgo.subnet import SubNet
 
 DDIM_50_KEY_STEPS = (0, 1, 2, 3, 5, 10, 15, 25, 35)
@@ -53,6 +55,30 @@ def faster_diffusion(
         provenance={"method": "Faster Diffusion", "key_steps": list(key_steps)},
         prior_noise=prior_noise,
     )
+
+
+def faster_diffusion_with(
+    dense: SubNet, count: int, *, prior_noise: PriorNoise | None = PRIOR_NOISE
+) -> SubNet:
+    """The schedule for the blocks and timesteps of `dense`, with `count` key steps.
+
+    At no count does it cost less than the decoder at every step. Raises DipgoError.
+    """
+    made = faster_diffusion(
+        dense.blocks,
+        dense.timesteps,
+        num_inference_steps=dense.num_inference_steps,
+        key_steps=_scaled_key_steps(len(dense.timesteps), count),
+        prior_noise=prior_noise,
+    )
+    return replace(made, model=dense.model, scheduler=dense.scheduler)
+
+
+def _scaled_key_steps(steps: int, count: int) -> tuple[int, ...]:
+    """As those that are published for the number nearest to `steps`; DipgoError."""
+    if abs(steps - 20) < abs(steps - 50):
+        return scale_key_steps(DPM_20_KEY_STEPS, 20, steps, count)
+    return scale_key_steps(DDIM_50_KEY_STEPS, 50, steps, count)
 
 
 def _check(blocks: Sequence[str], key_steps: Sequence[int], rows: int, decoder: str) -> None:

@@ -1,0 +1,87 @@
+"""DeepCache (arXiv 2312.00858): between full steps only the outermost layers are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dipgo.errors import DipgoError
+from dipgo.schedules.branches import is_outside
+from dipgo.schedules.table import all_on, check_interval, regular_steps, with_gates
+from dipgo.subnet import SubNet
+
+METHOD = "DeepCache"
+LAYERS = 3
+"""Layers of an up block of Stable Diffusion, by which the published branch ids count."""
+
+
+def deepcache(dense: SubNet, interval: int, *, branch: int = 0, layers: int = LAYERS) -> SubNet:
+    """Full at every `interval`-th step; raises DipgoError."""
+    full = regular_steps(METHOD, len(dense.timesteps), interval)
+    gates = _gates(dense, full, branch, layers)
+    return with_gates(dense, gates, METHOD, interval=interval, branch=branch)
+
+
+def deepcache_nonuniform(
+    dense: SubNet,
+    interval: int,
+    *,
+    branch: int = 0,
+    layers: int = LAYERS,
+    centre: int | None = None,
+    power: float = 1.4,
+) -> SubNet:
+    """Full at as many steps, closer to one another about `centre`; DipgoError.
+
+    `centre` is 15 of 50 steps, the released default, and in proportion of others.
+    """
+    steps = len(dense.timesteps)
+    middle = round(0.3 * steps) if centre is None else centre
+    full = nonuniform_steps(steps, interval, centre=middle, power=power)
+    gates = _gates(dense, full, branch, layers)
+    parameters = {"interval": interval, "branch": branch, "centre": middle, "power": power}
+    return with_gates(dense, gates, f"{METHOD}, non-uniform", **parameters)
+
+
+def nonuniform_steps(steps: int, interval: int, *, centre: int, power: float) -> list[int]:
+    """⌈steps / interval⌉ steps whose distance from `centre` grows as a power of their rank.
+
+    As in the released code: the power falls by 0.02 until the steps are distinct, and left of the
+    centre the power of a negative number is the real part of its principal value.
+    Raises DipgoError where no power above 1 will do.
+    """
+    check_interval(METHOD, interval)
+    wanted = -(-steps // interval)
+    if wanted == steps:
+        return list(range(steps))
+    for exponent in np.arange(power, 1.0, -0.02).tolist():
+        first, end = (complex(end) ** (1 / exponent) for end in (-centre, steps - centre))
+        offsets = np.linspace(first, end, wanted + 1) ** exponent
+        distinct = np.unique(np.trunc(offsets.real).astype(int))
+        full = [0, *(int(offset) + centre for offset in distinct[1:-1])]
+        if len(full) == wanted and max(full) < steps:
+            return full
+    raise DipgoError(
+        f"{METHOD}, non-uniform",
+        found=f"interval {interval}, centre {centre} and power {power:g} for {steps} steps",
+        expected=f"{wanted} distinct steps",
+        remedy="choose another centre, a larger interval, or uniform steps",
+    )
+
+
+def _gates(dense: SubNet, full: Sequence[int], branch: int, layers: int) -> np.ndarray:
+    depth, layer = divmod(branch, layers)
+    outer = [is_outside(block, dense.blocks, depth, layer) for block in dense.blocks]
+    unet = any(block.startswith("up_blocks.") for block in dense.blocks)
+    if branch < 0 or all(outer) or not unet:
+        raise DipgoError(
+            f"{METHOD}, blocks",
+            found=" ".join(dense.blocks),
+            expected=f"blocks of a U-Net, some of them deeper than branch {branch}",
+            remedy="name down_blocks, mid_block and up_blocks, and take a lower branch",
+        )
+    gates = all_on(dense)
+    cheap = np.setdiff1d(np.arange(len(gates)), full)
+    gates[cheap] = outer
+    return gates

@@ -1,0 +1,40 @@
+"""FORA (arXiv 2407.01425): attention and MLP outputs are computed anew at every N-th step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dipgo.errors import DipgoError
+from dipgo.patterns import is_within
+from dipgo.schedules.table import all_on, regular_steps, with_gates
+from dipgo.subnet import SubNet
+
+METHOD = "FORA"
+
+
+def fora(dense: SubNet, interval: int, patterns: Sequence[str] = ()) -> SubNet:
+    """Blocks that match `patterns` (all, where there are none) run at every `interval`-th step.
+
+    `transformer_blocks.*.attn1` and `transformer_blocks.*.ff` are what the paper caches of DiT,
+    before the adaLN gate. Raises DipgoError for an interval below 1 or a pattern without blocks.
+    """
+    steps = regular_steps(METHOD, len(dense.timesteps), interval)
+    cached = np.array([_matches(block, patterns) for block in dense.blocks])
+    gates = all_on(dense)
+    for pattern in patterns:
+        if not any(is_within(block, pattern) for block in dense.blocks):
+            raise DipgoError(
+                f"{METHOD}, pattern {pattern!r}",
+                found="no block that it matches",
+                expected=f"blocks such as {dense.blocks[0]}",
+                remedy="correct the pattern; * stands for one part between dots",
+            )
+    reusing = np.setdiff1d(np.arange(len(gates)), steps)
+    gates[np.ix_(reusing, cached)] = False
+    return with_gates(dense, gates, METHOD, interval=interval, patterns=list(patterns))
+
+
+def _matches(block: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(is_within(block, pattern) for pattern in patterns)

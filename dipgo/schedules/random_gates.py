@@ -1,0 +1,29 @@
+"""Random gates: what any search must beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dipgo.errors import DipgoError
+from dipgo.schedules.table import all_on, with_gates
+from dipgo.subnet import SubNet
+
+
+def random_gates(dense: SubNet, share: float, *, seed: int = 0) -> SubNet:
+    """The first row, and of all other gates as many as make `share` of the table, rounded down.
+
+    With one seed, the gates of a smaller share are among those of a larger one.
+    Raises DipgoError for a share that is not between 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise DipgoError(
+            "random gates, share",
+            found=f"{share:g}",
+            expected="a number from 0 to 1",
+            remedy="give the share of gates that are on",
+        )
+    gates = all_on(dense)
+    rest = gates[1:].reshape(-1)  # a view
+    wanted = max(int(share * gates.size + 1e-9) - len(dense.blocks), 0)
+    rest[np.random.default_rng(seed).permutation(rest.size)[wanted:]] = False
+    return with_gates(dense, gates, "random gates", share=share, seed=seed)

@@ -1,0 +1,49 @@
+"""SmoothCache (arXiv 2411.10510): all blocks of a type are reused together, for a few steps.
+
+Calibrated with `dipgo.search.calibrate.activation_changes`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.schedules.table import all_on, check_table, with_gates
+from dipgo.search.changes import Changes
+from dipgo.subnet import SubNet
+
+METHOD = "SmoothCache"
+
+
+def smooth_cache(dense: SubNet, changes: Changes, threshold: float) -> SubNet:
+    """After a computed step, as many are reused as the largest lag whose error is ≤ `threshold`.
+
+    The error is the mean relative change over the blocks of one type, `threshold` the paper's α.
+    The first and the last step are computed. Raises DipgoError.
+    """
+    lags = [changes.at_lag(lag, dense.blocks) for lag in range(1, changes.lags + 1)]
+    check_table(METHOD, dense, lags[0].shape)
+    gates = all_on(dense)
+    types = np.array([component_type(block) for block in dense.blocks])
+    for one in np.unique(types):
+        errors = np.stack([lag[:, types == one].mean(axis=1) for lag in lags])
+        gates[:, types == one] = _computed(errors, threshold)[:, None]
+    return with_gates(dense, gates, METHOD, threshold=threshold, max_lag=changes.lags)
+
+
+def component_type(block: str) -> str:
+    """The block's path with numbers replaced: `up_blocks.3` is one of `up_blocks.*`."""
+    return ".".join("*" if part.isdigit() else part for part in block.split("."))
+
+
+def _computed(errors: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """bool[steps] of errors f64[lags, steps], each between a step and the one a lag before."""
+    lags, steps = errors.shape
+    computed = np.zeros(steps, dtype=np.bool_)
+    row = 0
+    while row < steps:
+        computed[row] = True
+        reach = range(min(lags, steps - 1 - row), 0, -1)
+        row += 1 + next((lag for lag in reach if errors[lag - 1, row + lag] <= threshold), 0)
+    computed[-1] = True
+    return computed
