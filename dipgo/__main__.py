@@ -8,6 +8,7 @@ import sys
 from dipgo.cli import USER_ERROR, run_command
 
 COMMANDS = {
+    "search": ("dipgo.search.__main__", "find a SubNet by gradient, or make that of a rival"),
     "export": ("dipgo.export.__main__", "write an export directory from a model and a SubNet"),
     "build": ("dipgo.build", "build the TensorRT engines of an export directory"),
     "run": ("dipgo.run", "make a picture, or latents, from an export directory"),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID, TextColumn
 
 from dipgo.errors import DipgoError
 from dipgo.manifest import SIZE_PATTERN
@@ -114,3 +114,31 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(description, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def live_progress() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Yields a function of stage, how many of how many are done, and a note on how it stands.
+
+    A bar for each stage, with the time left; off a terminal a line at the beginning, at the end
+    and at every tenth of the way.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _print_tenths
+        return
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int, note: str) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total, note=note)
+            progress.update(tasks[name], completed=done, note=note)
+
+        yield show
+
+
+def _print_tenths(name: str, done: int, total: int, note: str) -> None:
+    if done == 1 or done == total or done * 10 // total > (done - 1) * 10 // total:
+        print(f"{name} {done}/{total}  {note}".rstrip(), file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from dipgo.subnet_check import (
     check_blocks,
     check_gates,
     check_prior_noise,
+    check_reuse,
     check_scores,
     check_steps,
 )
@@ -41,6 +42,9 @@ class SubNet:
     of the denoiser). `backup` has one word a block for what a gated-off block yields: its last
     `output`, its last `delta` added to today's input, or the `identity`. `prior_noise` is what
     the method that made the gates adds to the latents late in the trajectory, if it does.
+    `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first: the
+    prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is the
+    latest.
 
     Raises DipgoError where the parts contradict one another.
     """
@@ -55,6 +59,7 @@ class SubNet:
     scores: NDArray[np.float64] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     prior_noise: PriorNoise | None = None
+    reuse: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps, self.timesteps)
@@ -67,6 +72,9 @@ class SubNet:
         if self.scores is not None:
             check_scores(np.asarray(self.scores), self.timesteps, self.blocks)
             object.__setattr__(self, "scores", _read_only(self.scores, np.float64))
+        if self.reuse is not None:
+            check_reuse(self.reuse, self.gates)
+            object.__setattr__(self, "reuse", tuple(tuple(map(float, row)) for row in self.reuse))
 
     @classmethod
     def dense(
@@ -131,6 +139,7 @@ class SubNet:
             scores=None if scores is None else parse_scores(scores, blocks),
             provenance=document.provenance or {},
             prior_noise=_prior_noise(document.prior_noise),
+            reuse=None if document.reuse is None else tuple(map(tuple, document.reuse)),
         )
 
     def _to_document(self) -> Document:
@@ -146,6 +155,7 @@ class SubNet:
             scores=None if self.scores is None else self.scores.tolist(),
             provenance=self.provenance or None,
             prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
+            reuse=None if self.reuse is None else list(map(list, self.reuse)),
         )
 
 

@@ -113,6 +113,40 @@ def check_prior_noise(prior_noise: PriorNoise | None) -> None:
             )
 
 
+def check_reuse(reuse: Sequence[Sequence[float]], gates: NDArray[np.bool_]) -> None:
+    """A list of finite weights a row, empty where the row computes, none longer than the past."""
+    if len(reuse) != len(gates):
+        raise DipgoError(
+            "reuse",
+            found=f"{len(reuse)} rows",
+            expected=f"{len(gates)}, one a timestep",
+            remedy="give reuse one row for every entry of timesteps, or leave it out",
+        )
+    computed = np.cumsum(gates.any(axis=1))
+    for row, weights in enumerate(reuse):
+        if weights and gates[row].any():
+            raise DipgoError(
+                f"reuse row {row}",
+                found=f"{len(weights)} weights for a row that computes",
+                expected="weights only where all gates are 0",
+                remedy="write [] for this row",
+            )
+        if len(weights) > computed[row]:
+            raise DipgoError(
+                f"reuse row {row}",
+                found=f"{len(weights)} weights",
+                expected=f"at most {computed[row]}, as many as rows before it compute",
+                remedy="leave out the last of them",
+            )
+        if not all(map(math.isfinite, weights)):
+            raise DipgoError(
+                f"reuse row {row}",
+                found=" ".join(map(str, weights)),
+                expected="finite numbers",
+                remedy="correct them, or leave reuse out",
+            )
+
+
 def check_scores(scores: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]) -> None:
     """Finite f64[steps, blocks]."""
     _check_table("scores", scores, timesteps, blocks)

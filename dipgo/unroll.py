@@ -107,6 +107,7 @@ class _Unrolling:
         }
         self.statements: list[Statement] = []
         self.states: list[str] = []
+        self.computed: list[str] = []
         self.outputs: list[str] = []
 
     def add_step(self, index: int) -> None:
@@ -123,9 +124,22 @@ class _Unrolling:
                     self._call(index, part)
             else:
                 self._reuse(index, node)
+        self.outputs.append(self._prediction(index, row))
+
+    def _prediction(self, index: int, row: int) -> str:
+        """The denoiser's output; of a row that is wholly off, the latest ones as it weighs them."""
         output = self.bindings[self.graph.output]
         assert isinstance(output, Read), "a prediction that depends on no state"
-        self.outputs.append(output.name)
+        if self.subnet.gates[row].any():
+            self.computed.append(output.name)
+            return output.name
+        weights = self.subnet.reuse[row] if self.subnet.reuse else ()
+        if not weights:
+            return output.name
+        result = f"s{index}.prediction"
+        terms = tuple(zip(weights, reversed(self.computed), strict=False))
+        self.statements.append(Combine(index, result, terms))
+        return result
 
     def _parts(self, node: Node) -> tuple[Node, ...]:
         return node.parts if node.name in self.split and node.parts else (node,)

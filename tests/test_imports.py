@@ -34,7 +34,7 @@ LAYERS = {
     "running": "pipeline timing machine",
     "evaluation": "evaluation",
     "commands": """
-        export_facts cli request_arguments build_arguments target_arguments
+        export_facts cli request_arguments build_arguments target_arguments search_arguments
         triton run bench build inspect evaluate __main__
         """,
 }

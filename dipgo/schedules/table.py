@@ -18,7 +18,8 @@ Gates = NDArray[np.bool_]
 def with_gates(dense: SubNet, gates: Gates, method: str, **parameters: Any) -> SubNet:
     """The same model, scheduler, blocks and timesteps with these gates, and where they are from."""
     provenance = {"method": method, **parameters}
-    return replace(dense, gates=gates, scores=None, prior_noise=None, provenance=provenance)
+    plain = replace(dense, scores=None, prior_noise=None, reuse=None)
+    return replace(plain, gates=gates, provenance=provenance)
 
 
 def all_on(dense: SubNet) -> Gates:

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from dipgo.errors import DipgoError
 from dipgo.models.family import Geometry
-from dipgo.models.pipeline_parts import VaeDecoder
 from dipgo.models.source import Source, load_source
 from dipgo.search.budget import check_target
 from dipgo.search.cost import macs_weights
-from dipgo.search.examples import Examples
-from dipgo.search.optimise import Decode, OnIteration, Optimisation, Progress
 from dipgo.search.problem import Problem, Weigh, make_problem
-from dipgo.search.select import bisect_threshold, fill_budget, sweep_threshold
+from dipgo.search.progress import OnProgress, csv_log, ignore
 from dipgo.search.settings import SearchSettings
-from dipgo.search.supernet import SuperNet
+from dipgo.search.stages import Search
 from dipgo.subnet import SubNet
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Called with what is about to happen; the context lasts as long as that does."""
-
-SELECTIONS = {
-    "fill": fill_budget,
-    "bisection": bisect_threshold,
-    "sweep": sweep_threshold,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +38,7 @@ class SearchRequest:
     scheduler: str | None = None
     blocks: tuple[str, ...] = ()
     backup: str = "output"
-    batch: int = 2
+    batch: int = 4
     height: int = 0
     width: int = 0
     guidance: bool = True
@@ -66,23 +53,27 @@ class SearchRequest:
                 remedy="0.8 for example keeps a fifth",
             )
 
+    @property
+    def kept(self) -> float:
+        """The share of the cost to keep."""
+        return 1.0 - self.ratio
+
 
 def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu") -> Problem:
-    """Loads and traces the model. Raises DipgoError."""
+    """Loads and traces the model. Raises DipgoError, also for a ratio that is out of reach."""
     source = load_source(model)
     _move(source, device)
-    geometry = Geometry(
-        request.batch, request.height, request.width, request.guidance, source.tokens
-    )
-    return make_problem(
+    problem = make_problem(
         source,
-        geometry,
+        Geometry(request.batch, request.height, request.width, request.guidance, source.tokens),
         steps=request.steps,
         scheduler=request.scheduler,
         patterns=request.blocks,
         backup=request.backup,
         weigh=request.weigh,
     )
+    check_target(problem.cost, request.kept)
+    return problem
 
 
 def _move(source: Source, device: str | torch.device) -> None:
@@ -104,80 +95,39 @@ def search(
     checkpoint: Path | None = None,
     log: Path | None = None,
     stage: Stage = lambda description: nullcontext(),
-    on_iteration: OnIteration = lambda progress: None,
+    on_progress: OnProgress = ignore,
 ) -> SubNet:
-    """DiP-GO's search. Raises DipgoError.
+    """DiP-GO's search, as `settings` has it. Raises DipgoError.
 
     `model` is a path, a Hub id, an `arch:` name or a loaded pipeline. `accelerator`
     (`accelerate.Accelerator`) says where it runs, and in what precision. `checkpointing` computes
-    activations twice to keep fewer. With `checkpoint`, a search that was stopped goes on from
-    there, to the identical SubNet. `log` is a CSV file, a line an iteration.
+    activations twice to keep fewer. `checkpoint` is a folder: a search that was stopped goes on
+    from there, to the identical SubNet. `log` is a CSV file, a line an iteration.
     """
-    settings = settings or SearchSettings()
-    accelerator = accelerator or _accelerator()
     if not prompts:
         raise DipgoError(
             "prompts", found="none", expected="at least one", remedy="give some to search with"
         )
+    accelerator = accelerator or _accelerator()
     with stage("trace the model"):
         problem = pose(model, request, accelerator.device)
-    kept = 1.0 - request.ratio
-    check_target(problem.cost, kept)
-    scores = scores_by_gradient(
-        problem,
-        prompts,
-        settings,
-        kept,
-        accelerator=accelerator,
-        checkpointing=checkpointing,
-        checkpoint=checkpoint,
-        log=log,
-        on_iteration=on_iteration,
-    )
-    with stage("choose the gates"):
-        gates = SELECTIONS[settings.selection](scores, problem.cost, kept)
-    return problem.subnet(gates, provenance(problem, settings, gates), scores)
+    with csv_log(log if accelerator.is_main_process else None) as write:
 
+        def tell(progress: Any) -> None:
+            write(progress)
+            on_progress(progress)
 
-def scores_by_gradient(
-    problem: Problem,
-    prompts: Sequence[str],
-    settings: SearchSettings,
-    kept: float,
-    *,
-    accelerator: Any = None,
-    checkpointing: bool = True,
-    checkpoint: Path | None = None,
-    log: Path | None = None,
-    on_iteration: OnIteration = lambda progress: None,
-) -> NDArray[np.float64]:
-    """Keep-scores f64[steps, blocks]. Raises DipgoError, also where memory does not suffice."""
-    net = SuperNet(
-        problem.traced, problem.sampler, problem.blocks, problem.backup, checkpointing=checkpointing
-    )
-    examples = Examples(
-        problem,
-        net,
-        prompts,
-        count=settings.pool,
-        guidance_scale=settings.guidance_scale,
-        seed=settings.seed,
-        same_noise=settings.same_noise,
-    )
-    optimisation = Optimisation(
-        problem,
-        net,
-        examples,
-        settings,
-        kept,
-        accelerator or _accelerator(),
-        _decoder(problem, settings),
-    )
-    with _log(log) as write, _memory_errors(checkpointing):
-        return optimisation.run(
-            checkpoint=checkpoint,
-            on_iteration=lambda progress: (write(progress), on_iteration(progress)),
-        )
+        with memory_errors(checkpointing):
+            return Search(
+                problem,
+                prompts,
+                settings or SearchSettings(),
+                request.kept,
+                accelerator,
+                checkpointing=checkpointing,
+                checkpoint=checkpoint,
+                on_progress=tell,
+            ).run()
 
 
 def _accelerator() -> Any:
@@ -186,76 +136,20 @@ def _accelerator() -> Any:
     return Accelerator()
 
 
-def _decoder(problem: Problem, settings: SearchSettings) -> Decode:
-    """The VAE's decoder where pictures are compared."""
-    if settings.target == "latents":
-        return lambda latents: latents
-    vae = getattr(problem.source.pipeline, "vae", None)
-    if vae is None:
-        raise DipgoError(
-            "--target images",
-            found=f"no VAE in {problem.source.name}",
-            expected="a pipeline that makes pictures of latents",
-            remedy="use --target latents",
-        )
-    return VaeDecoder(vae)
-
-
 @contextmanager
-def _log(path: Path | None) -> Iterator[OnIteration]:
-    """Yields what writes a line an iteration; a file that is there is gone on with."""
-    if path is None:
-        yield lambda progress: None
-        return
-    started = perf_counter()
-    try:
-        file = path.open("a", newline="", encoding="utf-8")
-    except OSError as error:
-        raise DipgoError(
-            str(path),
-            found=f"a place that cannot be written ({error.strerror})",
-            expected="a folder that exists",
-            remedy="choose another path for --log",
-        ) from None
-    with file:
-        writer = csv.writer(file)
-        if file.tell() == 0:
-            writer.writerow(["iteration", "loss", "distance", "kept", "seconds"])
-
-        def write(progress: Progress) -> None:
-            seconds = f"{perf_counter() - started:.1f}"
-            figures = (f"{one:.6g}" for one in (progress.loss, progress.distance, progress.kept))
-            writer.writerow([progress.iteration, *figures, seconds])
-            file.flush()
-
-        yield write
-
-
-@contextmanager
-def _memory_errors(checkpointing: bool) -> Iterator[None]:
+def memory_errors(checkpointing: bool) -> Iterator[None]:
+    """Tells in one line that memory did not suffice, and which option lowers what is needed."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
-            "can't allocate memory" not in text and "out of memory" not in text
+    except (RuntimeError, MemoryError) as error:
+        first = (str(error).splitlines() or ["out of memory"])[0]
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            words in first for words in ("can't allocate memory", "out of memory")
         ):
             raise
-        first, *_ = text.splitlines() or ["out of memory"]
-        remedy = "lower --batch" if checkpointing else "leave --no-checkpointing out"
         raise DipgoError(
-            "search", found=first, expected="memory for one iteration", remedy=remedy
+            "search",
+            found=first,
+            expected="memory for one batch over all steps",
+            remedy="lower --batch" if checkpointing else "leave --no-checkpointing out",
         ) from None
-
-
-def provenance(
-    problem: Problem, settings: SearchSettings, gates: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """Where a SubNet comes from: the method and everything that was chosen."""
-    return {
-        "method": "dipgo",
-        "kept": round(problem.cost.kept(gates), 6),
-        "guidance": problem.geometry.guidance,
-        "batch": problem.geometry.batch,
-        **asdict(settings),
-    }

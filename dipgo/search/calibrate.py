@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dipgo.graph import Dependence, Node
 from dipgo.search.changes import Changes
-from dipgo.search.supernet import Caches, History, SuperNet, Values
+from dipgo.search.supernet import Gate, SuperNet
+from dipgo.search.walk import Walk
 
 __all__ = ["Changes", "Loss", "activation_changes", "removal_curvature", "removal_losses"]
 
@@ -25,32 +25,25 @@ OnGate: TypeAlias = Callable[[int, int], object]
 
 @torch.no_grad()
 def activation_changes(net: SuperNet, inputs: Mapping[str, Tensor], max_lag: int = 3) -> Changes:
-    """The relative L1 changes of all blocks' outputs over lags 1 to `max_lag`.
+    """The relative L1 changes, over lags 1 to `max_lag`, of what blocks would reuse.
 
-    A block's outputs count as one. Where a timestep is evaluated more than once, the last
-    evaluation counts. Only the last `max_lag` steps' outputs are held.
+    That is their outputs, or their deltas; a block's outputs count as one. Where a timestep is
+    evaluated more than once, the last evaluation counts. Only the last `max_lag` steps' outputs
+    are held.
     """
     steps = len(net.sampler.timesteps)
     relative = np.full((max_lag, steps, len(net.blocks)), np.nan)
-    run = _Run.start(net, inputs)
+    walk = net.begin(inputs)
     outputs: dict[int, list[Tensor]] = {}
     for row in net.sampler.rows:
-        outputs[row] = _block_outputs(net, run.step())
+        net.advance(walk, None)
+        outputs[row] = [torch.cat([o.flatten(1) for o in walk.caches[b]], 1) for b in net.blocks]
         outputs.pop(row - max_lag - 1, None)
         for lag in range(1, max_lag + 1):
             if row - lag in outputs:
                 changes = map(_relative_change, outputs[row], outputs[row - lag])
                 relative[lag - 1, row] = list(changes)
     return Changes(net.blocks, relative)
-
-
-def _block_outputs(net: SuperNet, values: Values) -> list[Tensor]:
-    """All outputs of each block as one f32[batch, n], in the order of the gates' columns."""
-    flat = {
-        node.name: torch.cat([values[one.name].flatten(1) for one in node.outputs], dim=1)
-        for node in net.graph.blocks
-    }
-    return [flat[block] for block in net.blocks]
 
 
 def _relative_change(now: Tensor, before: Tensor) -> float:
@@ -75,15 +68,15 @@ def removal_losses(
     """
     rows, columns = len(net.sampler.timesteps), len(net.blocks)
     losses = np.full((rows, columns), np.inf)
-    run, seen = _Run.start(net, inputs), {net.sampler.rows[0]}
+    walk, seen = net.begin(inputs), {net.sampler.rows[0]}
     for row in net.sampler.rows:
         if row not in seen:
             for column in range(columns):
-                latents = run.fork().finish_without(row, net.blocks[column])
+                latents = _finish_without(net, walk.copy(), row, column)
                 losses[row, column] = float(loss(latents, dense_latents))
                 on_gate((len(seen) - 1) * columns + column + 1, (rows - 1) * columns)
             seen.add(row)
-        run.step()
+        net.advance(walk, None)
     return losses
 
 
@@ -110,70 +103,9 @@ def removal_curvature(
     return curvature
 
 
-class _Run:
-    """A trajectory that can be stepped through, and forked at any step."""
-
-    def __init__(self, net: SuperNet, given: Values, history: History, caches: Caches) -> None:
-        self.net, self.given, self.history, self.caches = net, given, history, caches
-
-    @classmethod
-    def start(cls, net: SuperNet, inputs: Mapping[str, Tensor]) -> _Run:
-        given = dict(inputs)
-        noise = given.pop(net.state)
-        for node in net.graph.nodes:
-            if node.dependence == Dependence.PROMPT:
-                _call(net, node, given)
-        return cls(net, given, History(net.sampler, noise), {})
-
-    def fork(self) -> _Run:
-        history = History(self.history.sampler, self.history.noise)
-        history.inputs, history.outputs = [*self.history.inputs], [*self.history.outputs]
-        return _Run(self.net, self.given, history, {**self.caches})
-
-    def step(self, off: str | None = None) -> Values:
-        """All values of the next evaluation, in which the block `off` is reused."""
-        index = len(self.history.outputs)
-        state = self.history.next_input(index)
-        values = self.net.values_of_step(self.given, self.net.sampler.rows[index], state)
-        for node in self.net.graph.nodes:
-            if Dependence.STATE not in node.dependence:
-                continue
-            if node.name == off:
-                self._reuse(node, values)
-            else:
-                _call(self.net, node, values)
-                self._keep(node, values)
-        self.history.outputs.append(values[self.net.graph.output])
-        return values
-
-    def _keep(self, node: Node, values: Values) -> None:
-        """What a block would yield, or add, where it is not computed."""
-        if node.kind == "block":
-            results = tuple(values[value.name] for value in node.outputs)
-            entered = self._entered(node, values)
-            self.caches[node.name] = results if entered is None else (results[0] - entered,)
-
-    def _reuse(self, node: Node, values: Values) -> None:
-        entered, kept = self._entered(node, values), self.caches[node.name]
-        if entered is not None:
-            kept = (entered if self.net.backup[node.name] == "identity" else entered + kept[0],)
-        values.update(zip((value.name for value in node.outputs), kept, strict=True))
-
-    def _entered(self, node: Node, values: Values) -> Tensor | None:
-        """What the block adds to, where its backup is not its output."""
-        if self.net.backup[node.name] == "output":
-            return None
-        name = self.net.carriers[node.name]
-        assert name is not None, "a backup that needs an input to add to"
-        return values[name]
-
-    def finish_without(self, row: int, block: str) -> Tensor:
-        """The final latents where one gate is off, and all others of the steps left are on."""
-        for index in range(len(self.history.outputs), len(self.net.sampler.rows)):
-            self.step(block if self.net.sampler.rows[index] == row else None)
-        return self.history.result()
-
-
-def _call(net: SuperNet, node: Node, values: Values) -> None:
-    results = net.functions[node.name](*(values[name] for name in node.inputs))
-    values.update(zip((value.name for value in node.outputs), results, strict=True))
+def _finish_without(net: SuperNet, walk: Walk, row: int, column: int) -> Tensor:
+    """The final latents where one gate is off, and all others of the steps left are on."""
+    gates: list[Gate] = [index != column for index in range(len(net.blocks))]
+    for other in net.sampler.rows[walk.index :]:
+        net.advance(walk, gates if other == row else None)
+    return walk.result()

@@ -29,19 +29,20 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def save_checkpoint(
-    path: Path,
-    iteration: int,
-    identity: Mapping[str, Any],
-    parameters: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Written beside `path` and renamed: there is always a whole checkpoint. Raises DipgoError."""
+def training_state(parameters: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and the optimiser's moments, by name; `restore` puts them back."""
     tensors = {f"parameter.{name}": one for name, one in parameters.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for name, one in state.items():
             if one is not None:
                 tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(one)
+    return tensors
+
+
+def save_checkpoint(
+    path: Path, iteration: int, identity: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Written beside `path` and renamed: there is always a whole checkpoint. Raises DipgoError."""
     header = {"format": FORMAT, "iteration": str(iteration), "identity": json.dumps(dict(identity))}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     copies = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}

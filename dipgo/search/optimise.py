@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dipgo.errors import DipgoError
-from dipgo.search.checkpoint import load_checkpoint, restore, save_checkpoint
+from dipgo.search.checkpoint import (
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+    training_state,
+)
 from dipgo.search.examples import Examples
+from dipgo.search.finite import check_finite
 from dipgo.search.gates import gates_of, make_parameters
 from dipgo.search.losses import DISTANCES
 from dipgo.search.problem import Problem
+from dipgo.search.progress import OnProgress, Progress, ignore
 from dipgo.search.settings import SearchSettings
 from dipgo.search.sparsity import Sparsity
 from dipgo.search.supernet import SuperNet
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one iteration came to; `kept` is the share of the cost that the gates keep."""
-
-    iteration: int
-    iterations: int
-    loss: float
-    distance: float
-    kept: float
-
-
-OnIteration = Callable[[Progress], object]
 Decode = Callable[[Tensor], Tensor]
 """Latents to what is compared: pictures, or the latents themselves."""
 
@@ -62,48 +54,33 @@ class Optimisation:
         parameters = make_parameters(settings.parameters, steps, blocks)
         self.parameters: nn.Module = accelerator.prepare(parameters)
         self.optimizer = accelerator.prepare(_optimizer(self.parameters, settings))
-        self.identity = {
-            "model": problem.source.config_sha256,
-            "scheduler": type(problem.scheduler).__name__,
-            "steps": problem.sampler.num_inference_steps,
-            "blocks": list(problem.blocks),
-            "backup": list(problem.backup),
-            "kept": kept,
-            "batch": problem.geometry.batch,
-            "prompts": examples.prompts,
-            "processes": accelerator.num_processes,
-            **asdict(settings),
-        }
 
     def run(
         self,
         *,
+        identity: Mapping[str, Any],
         checkpoint: Path | None = None,
-        on_iteration: OnIteration = lambda progress: None,
+        on_progress: OnProgress = ignore,
     ) -> NDArray[np.float64]:
         """Keep-scores f64[steps, blocks], 0 to 1.
 
         With `checkpoint`, every iteration is saved there, and one that is there is gone on from:
-        the result is the same, byte for byte. Raises DipgoError where the loss is not finite.
+        the result is the same, byte for byte. Raises DipgoError where a number is not finite.
         """
-        first = self._resume(checkpoint)
+        first = self._resume(checkpoint, identity)
         for iteration in range(first, self.settings.iterations):
             progress = self._iterate(iteration)
             if checkpoint is not None and self.accelerator.is_main_process:
-                save_checkpoint(
-                    checkpoint,
-                    iteration + 1,
-                    self.identity,
-                    self.accelerator.unwrap_model(self.parameters),
-                    self.optimizer,
-                )
-            on_iteration(progress)
+                parameters = self.accelerator.unwrap_model(self.parameters)
+                state = training_state(parameters, self.optimizer)
+                save_checkpoint(checkpoint, iteration + 1, identity, state)
+            on_progress(progress)
         with torch.no_grad():
             scores = torch.sigmoid(self.parameters().double())
         return np.asarray(scores.cpu().numpy(), np.float64)
 
-    def _resume(self, path: Path | None) -> int:
-        found = None if path is None else load_checkpoint(path, self.identity)
+    def _resume(self, path: Path | None, identity: Mapping[str, Any]) -> int:
+        found = None if path is None else load_checkpoint(path, identity)
         if found is None:
             return 0
         restore(found, self.accelerator.unwrap_model(self.parameters), self.optimizer)
@@ -117,7 +94,7 @@ class Optimisation:
         for part in range(settings.accumulate):
             distance, penalty, share = self._loss(iteration, part)
             loss = distance + penalty
-            _check_finite(loss, iteration)
+            check_finite(loss, iteration, "the loss")
             self.accelerator.backward(loss / settings.accumulate)
             distances.append(float(distance.detach()))
             losses.append(float(loss.detach()))
@@ -127,9 +104,9 @@ class Optimisation:
         self.optimizer.step()
         self.optimizer.zero_grad()
         for parameter in self.parameters.parameters():
-            _check_finite(parameter.detach().abs().max(), iteration, "a parameter")
+            check_finite(parameter, iteration, "the parameters")
         means = (float(np.mean(one)) for one in (losses, distances, kept))
-        return Progress(iteration, settings.iterations, *means)
+        return Progress("gates", iteration + 1, settings.iterations, *means)
 
     def _loss(self, iteration: int, part: int) -> tuple[Tensor, Tensor, float]:
         """Distance, penalty and share kept on one batch; each process has batches of its own."""
@@ -172,14 +149,3 @@ def _optimizer(parameters: nn.Module, settings: SearchSettings) -> torch.optim.O
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters.parameters(), **options)
     return torch.optim.Adam(parameters.parameters(), betas=(0.9, 0.99), **options)
-
-
-def _check_finite(value: Tensor, iteration: int, what: str = "a loss") -> None:
-    if not torch.isfinite(value):
-        raise DipgoError(
-            f"search, iteration {iteration}",
-            found=f"{what} of {float(value)}",
-            expected="a finite number",
-            remedy="lower --learning-rate or leave mixed precision out, and run again: the last "
-            "checkpoint is from before this iteration",
-        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
@@ -50,11 +52,21 @@ class Problem:
         """One word a block."""
         return self.cost.backup
 
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the denoiser's weights, by name."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.source.denoiser.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     def subnet(
         self,
         gates: NDArray[np.bool_],
         provenance: dict[str, Any],
         scores: NDArray[np.float64] | None = None,
+        reuse: tuple[tuple[float, ...], ...] | None = None,
     ) -> SubNet:
         """Gates bool[steps, blocks] as a SubNet of this model and scheduler."""
         return SubNet(
@@ -67,6 +79,7 @@ class Problem:
             scheduler=SchedulerRef(type(self.scheduler).__name__),
             scores=scores,
             provenance=provenance,
+            reuse=reuse,
         )
 
 

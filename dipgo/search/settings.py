@@ -10,10 +10,24 @@ from dipgo.errors import DipgoError
 Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
 Estimator = Literal["relaxed", "straight-through"]
 Loss = Literal["log-mse", "ssim", "l1", "l2", "ssim+l1"]
-Target = Literal["latents", "images"]
+Compare = Literal["latents", "images"]
 Budget = Literal["annealed", "penalty"]
 Optimizer = Literal["adam", "sgd"]
 Selection = Literal["fill", "bisection", "sweep"]
+
+
+LEAST = {
+    "iterations": 0,
+    "accumulate": 1,
+    "pool": 1,
+    "exchanges": 0,
+    "exchange_examples": 1,
+    "reuse_terms": 0,
+    "reuse_iterations": 0,
+    "warm_up": 0,
+    "clip": 0,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +36,25 @@ class SearchSettings:
 
     `parameters`: free logits, or the pruner network, its encoder an identity as in the released
     code, or one head for all steps of a block. `estimator`: gates between 0 and 1, sharpened from
-    `sharpness_start` to `sharpness_end`, or straight-through. `loss` compares `target`. `budget`:
+    `sharpness_start` to `sharpness_end`, or straight-through. `loss` compares `compare`. `budget`:
     a hinge of weight `hinge` on what is kept above a budget that falls linearly from 1 to the
     target over `anneal_share` of the run, or the paper's penalty: `alpha` times the mean gate,
     weighted by γ if `gamma`, while what is kept is above `tau`. `pool` batches of prompts are used
     in turn; with `same_noise` all start from the same noise, as published.
+
+    Then `exchanges` tries of gates that trade places, judged on `exchange_examples` batches, and
+    for rows that are wholly off weights of the latest `reuse_terms` predictions, fitted and then
+    trained for `reuse_iterations`. Without `iterations` the exchange starts from regular rows.
     """
 
     parameters: Parameters = "free"
     estimator: Estimator = "relaxed"
     loss: Loss = "log-mse"
-    target: Target = "latents"
+    compare: Compare = "latents"
     budget: Budget = "annealed"
     optimizer: Optimizer = "adam"
     selection: Selection = "fill"
-    iterations: int = 120
+    iterations: int = 0
     accumulate: int = 1
     learning_rate: float = 0.15
     weight_decay: float = 0.0
@@ -50,9 +68,12 @@ class SearchSettings:
     anneal_share: float = 1.0
     sharpness_start: float = 1.0
     sharpness_end: float = 5.0
-    pool: int = 16
+    pool: int = 8
     same_noise: bool = False
-    exchanges: int = 0
+    exchanges: int = 250
+    exchange_examples: int = 2
+    reuse_terms: int = 3
+    reuse_iterations: int = 80
     guidance_scale: float = 7.5
     seed: int = 0
 
@@ -62,9 +83,9 @@ class SearchSettings:
             choices, value = get_args(hints[field.name]), getattr(self, field.name)
             if choices and value not in choices:
                 raise _wrong(field.name, value, " ".join(choices))
-        for name in ("iterations", "accumulate", "pool"):
-            if getattr(self, name) < 1:
-                raise _wrong(name, getattr(self, name), "a number of at least 1")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise _wrong(name, getattr(self, name), f"a number of at least {least}")
         if not self.learning_rate > 0:
             raise _wrong("learning_rate", self.learning_rate, "a number above 0")
         if not 0 < self.anneal_share <= 1:
@@ -90,7 +111,7 @@ def published(settings: SearchSettings | None = None) -> SearchSettings:
         parameters="pruner",
         estimator="straight-through",
         loss="ssim",
-        target="images",
+        compare="images",
         budget="penalty",
         optimizer="sgd",
         selection="bisection",
@@ -103,4 +124,5 @@ def published(settings: SearchSettings | None = None) -> SearchSettings:
         clip=1.0,
         same_noise=True,
         exchanges=0,
+        reuse_terms=0,
     )

@@ -2,12 +2,14 @@
 
 It is the same traced graph that is exported, so what is searched is what is deployed. A gate
 mixes what the block computes with what it would reuse, and the mixture is what later steps find
-in the cache (DiP-GO, arXiv 2410.16942, section 3.2, and the released code).
+in the cache (DiP-GO, arXiv 2410.16942, section 3.2, and the released code). A gate of the whole
+row mixes the prediction with one made of earlier predictions, in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -16,23 +18,37 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dipgo.graph import BlockGraph, Dependence, Node
-from dipgo.sampler import Sampler, Term
+from dipgo.sampler import Sampler
+from dipgo.search.walk import Caches, Walk
 from dipgo.trace import Traced
 from dipgo.unroll import carrier
 
 Values: TypeAlias = dict[str, Tensor]
-Caches: TypeAlias = dict[str, tuple[Tensor, ...]]
-"""What each block would reuse: its outputs, or its delta."""
+Gate: TypeAlias = Tensor | bool
+"""Between 0 and 1, or a choice: what a gate of False controls is not computed."""
 
-OnBlock: TypeAlias = Callable[[int, Node, tuple[Tensor, ...], tuple[Tensor, ...]], object]
-"""Called after every block that is computed: evaluation, block, inputs, outputs."""
+OFF = 0.02
+"""Relaxed gates below are choices: their blocks are skipped, and have no gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowGates:
+    """Gates of whole rows, f32[steps], and weights f32[steps, K] of the latest K predictions."""
+
+    gates: Tensor
+    weights: Tensor
+
+    def choices(self) -> list[Gate]:
+        """A gate a row; row 0 is computed."""
+        return [True, *map(_choice, self.gates[1:])]
 
 
 class SuperNet(nn.Module):
     """The denoiser over all evaluations of a sampler; gates f32[steps, blocks] say what is reused.
 
     `blocks` orders the gates' columns; `backup` has one word a block. Inputs are those of the
-    traced graph but for the timestep.
+    traced graph but for the timestep. With `checkpointing`, activations are computed again on the
+    way back, so that only states and caches are kept for every step.
     """
 
     def __init__(
@@ -54,14 +70,13 @@ class SuperNet(nn.Module):
         self.functions = {node.name: _function(traced, node) for node in self.graph.nodes}
         self.state = self.graph.input_of(Dependence.STATE).name
         self.timestep = self.graph.input_of(Dependence.TIMESTEP).name
+        self.device = next(iter(traced.tensors.values())).device
         self.tables = [self._timestep_values(timestep) for timestep in sampler.timesteps]
 
     @torch.no_grad()
     def _timestep_values(self, timestep: float) -> Values:
         """What depends on the timestep alone."""
-        kind = next(iter(self.functions.values()))
-        device = next(iter(kind.parameters()), torch.empty(0)).device
-        values = {self.timestep: torch.tensor(timestep, dtype=torch.float32, device=device)}
+        values = {self.timestep: torch.tensor(timestep, dtype=torch.float32, device=self.device)}
         self._compute(values, Dependence.TIMESTEP)
         return values
 
@@ -71,45 +86,76 @@ class SuperNet(nn.Module):
                 results = self.functions[node.name](*(values[name] for name in node.inputs))
                 values.update(_named(node, results))
 
-    def forward(self, gates: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, gates: Tensor, inputs: Mapping[str, Tensor], rows: RowGates | None = None
+    ) -> Tensor:
         """The final latents f32[B, C, h, w]; differentiable in the gates.
 
-        Row 0 is computed whatever its gates say. With `checkpointing`, activations are computed
-        again on the way back, so that only states and caches are kept for every step.
+        Row 0 is computed whatever its gates say.
         """
+        walk = self.begin(inputs)
+        chosen = [None, *([_choice(gate) for gate in row] for row in gates[1:])]
+        of_rows = rows.choices() if rows else [True] * len(chosen)
+        while walk.index < len(self.sampler.rows):
+            row = self.sampler.rows[walk.index]
+            weights = rows.weights[row] if rows else None
+            self.advance(walk, chosen[row], of_rows[row], weights)
+        return walk.result()
+
+    @torch.no_grad()
+    def begin(self, inputs: Mapping[str, Tensor]) -> Walk:
+        """Before the first evaluation."""
         given = dict(inputs)
         noise = given.pop(self.state)
-        with torch.no_grad():
-            self._compute(given, Dependence.PROMPT)
-        history = History(self.sampler, noise)
-        caches: Caches = {}
-        for index, row in enumerate(self.sampler.rows):
-            state = history.next_input(index)
-            step = partial(self._step, given, row)
-            if self.checkpointing and index and torch.is_grad_enabled():
-                output, caches = checkpoint(step, state, gates[row], caches, use_reentrant=False)
-            else:
-                output, caches = step(state, gates[row] if index else None, caches)
-            history.outputs.append(output)
-        return history.result()
+        self._compute(given, Dependence.PROMPT)
+        return Walk(self.sampler, given, noise)
+
+    def advance(
+        self,
+        walk: Walk,
+        gates: Sequence[Gate] | None,
+        row_gate: Gate = True,
+        weights: Tensor | None = None,
+    ) -> None:
+        """One evaluation; `gates` None computes every block.
+
+        With `weights` f32[K], what is off of the row is a sum of the latest predictions.
+        """
+        state = walk.next_input()
+        if row_gate is False and weights is not None:
+            walk.add(state, _weighted(weights, walk.latest))
+            return
+        row = self.sampler.rows[walk.index]
+        step = partial(self._step, walk.given, row)
+        if self.checkpointing and walk.index and torch.is_grad_enabled():
+            computed, walk.caches = checkpoint(step, state, gates, walk.caches, use_reentrant=False)
+        else:
+            computed, walk.caches = step(state, gates, walk.caches)
+        output = computed
+        if weights is None or row_gate is True or not walk.latest:
+            walk.latest = (computed, *walk.latest)
+        else:
+            assert isinstance(row_gate, Tensor), "a row that is off was dealt with above"
+            output = torch.lerp(_weighted(weights, walk.latest), computed, row_gate)
+            walk.latest = _shifted(walk.latest, computed, row_gate)
+        if weights is not None:
+            walk.latest = walk.latest[: len(weights)]
+        walk.add(state, output)
 
     def _step(
-        self, given: Values, row: int, state: Tensor, gates: Tensor | None, caches: Caches
+        self, given: Values, row: int, state: Tensor, gates: Sequence[Gate] | None, caches: Caches
     ) -> tuple[Tensor, Caches]:
-        """One evaluation; `gates` None computes everything, as row 0 does."""
+        """Prediction, and what every block would reuse from now on."""
         values = self.values_of_step(given, row, state)
         kept: Caches = {}
         for node in self.graph.nodes:
             if Dependence.STATE not in node.dependence:
                 continue
-            entered = tuple(values[name] for name in node.inputs)
-            results = tuple(self.functions[node.name](*entered))
-            if node.kind == "block":
-                gate = None if gates is None else gates[self.column[node.name]]
-                carried = self._carried(node, values)
-                results, kept[node.name] = self._mix(
-                    node.name, results, carried, gate, caches.get(node.name)
-                )
+            if node.kind == "glue":
+                results = tuple(self.functions[node.name](*(values[one] for one in node.inputs)))
+            else:
+                gate = True if gates is None else gates[self.column[node.name]]
+                results, kept[node.name] = self._block(node, gate, values, caches.get(node.name))
             values.update(_named(node, results))
         return values[self.graph.output], kept
 
@@ -120,64 +166,70 @@ class SuperNet(nn.Module):
             self._compute(values, Dependence.TIMESTEP | Dependence.PROMPT)
         return values
 
-    def _carried(self, node: Node, values: Values) -> Tensor | None:
-        name = self.carriers[node.name]
-        return None if name is None else values[name]
-
-    def _mix(
-        self,
-        block: str,
-        computed: tuple[Tensor, ...],
-        carried: Tensor | None,
-        gate: Tensor | None,
-        cached: tuple[Tensor, ...] | None,
+    def _block(
+        self, node: Node, gate: Gate, values: Values, cached: tuple[Tensor, ...] | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The block's outputs, and what it would reuse from now on."""
-        backup = self.backup[block]
-        if backup == "output":
-            mixed = computed if gate is None or cached is None else _blend(gate, computed, cached)
-            return mixed, mixed
-        assert carried is not None, "a backup that needs an input to add to"
-        if backup == "identity":
-            return (computed if gate is None else _blend(gate, computed, (carried,))), ()
-        deltas: tuple[Tensor, ...] = (computed[0] - carried,)
-        if gate is not None and cached is not None:
-            deltas = _blend(gate, deltas, cached)
-            computed = (carried + deltas[0],)
-        return computed, deltas
+        entered = self.carriers[node.name]
+        backup = self.backup[node.name]
+        before = None if backup == "output" else values[str(entered)]
+        if gate is False:
+            assert cached is not None, "a block that is off before it was ever on"
+            return _reused(cached, before), cached
+        computed = tuple(self.functions[node.name](*(values[name] for name in node.inputs)))
+        return _mixed(backup, computed, before, gate, cached)
 
 
-class History:
-    """The states and predictions so far, from which a sampler makes the next input."""
+def _reused(cached: tuple[Tensor, ...], before: Tensor | None) -> tuple[Tensor, ...]:
+    """With `before` the cache holds a delta, or nothing, which stands for the identity."""
+    if before is None:
+        return cached
+    return (before + cached[0],) if cached else (before,)
 
-    def __init__(self, sampler: Sampler, noise: Tensor) -> None:
-        self.sampler, self.noise = sampler, noise
-        self.inputs: list[Tensor] = []
-        self.outputs: list[Tensor] = []
 
-    def next_input(self, index: int) -> Tensor:
-        """The denoiser's input at evaluation `index`."""
-        self.inputs.append(self._sum(self.sampler.inputs[index]))
-        return self.inputs[-1]
+def _mixed(
+    backup: str,
+    computed: tuple[Tensor, ...],
+    before: Tensor | None,
+    gate: Gate,
+    cached: tuple[Tensor, ...] | None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """As `SuperNet._block`, of what the block computed."""
+    if before is None:
+        mixed = _blend(gate, computed, cached)
+        return mixed, mixed
+    if backup == "identity":
+        return _blend(gate, computed, (before,)), ()
+    delta = _blend(gate, (computed[0] - before,), cached)
+    return (computed if gate is True else (before + delta[0],)), delta
 
-    def result(self) -> Tensor:
-        """The final latents."""
-        return self._sum(self.sampler.result)
 
-    def _sum(self, terms: tuple[Term, ...]) -> Tensor:
-        total = terms[0].coefficient * self._source(terms[0])
-        for term in terms[1:]:
-            total = total + term.coefficient * self._source(term)
-        return total
+def _blend(
+    gate: Gate, new: tuple[Tensor, ...], old: tuple[Tensor, ...] | None
+) -> tuple[Tensor, ...]:
+    if not isinstance(gate, Tensor) or old is None:
+        return new
+    return tuple(torch.lerp(before, now, gate) for now, before in zip(new, old, strict=True))
 
-    def _source(self, term: Term) -> Tensor:
-        match term.kind:
-            case "noise":
-                return self.noise
-            case "input":
-                return self.inputs[term.index]
-            case "output":
-                return self.outputs[term.index]
+
+def _choice(gate: Tensor) -> Gate:
+    """A gate that is all but closed, and one without a gradient at 0 or 1, is a choice."""
+    value = float(gate.detach())
+    if value < OFF:
+        return False
+    return True if value == 1.0 and not gate.requires_grad else gate
+
+
+def _weighted(weights: Tensor, latest: Sequence[Tensor]) -> Tensor:
+    """The sum of the latest predictions by their weights; weights beyond the past do nothing."""
+    terms = [weight * one for weight, one in zip(weights, latest, strict=False)]
+    return torch.stack(terms).sum(0)
+
+
+def _shifted(latest: tuple[Tensor, ...], new: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
+    """The latest predictions once a mixture has joined them: each gives way to the one before."""
+    before = (new, *latest)
+    return tuple(torch.lerp(old, one, gate) for one, old in zip(before, latest, strict=False))
 
 
 def _function(traced: Traced, node: Node) -> nn.Module:
@@ -187,7 +239,3 @@ def _function(traced: Traced, node: Node) -> nn.Module:
 
 def _named(node: Node, results: Sequence[Tensor]) -> Values:
     return dict(zip((value.name for value in node.outputs), results, strict=True))
-
-
-def _blend(gate: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.lerp(before, now, gate) for now, before in zip(new, old, strict=True))

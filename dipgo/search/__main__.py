@@ -1,0 +1,204 @@
+"""`python -m dipgo.search --model M --steps N --ratio R --prompts FILE --out subnet.json`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipgo.cli import Parser, live_progress, run_command, stage, whole_number
+from dipgo.errors import DipgoError
+from dipgo.export.packages import export_packages
+from dipgo.prompt_file import read_prompts
+from dipgo.search_arguments import add_search_arguments, search_settings
+from dipgo.staging import check_file_destination
+from dipgo.subnet import SubNet
+
+if TYPE_CHECKING:
+    from dipgo.search.api import SearchRequest
+
+DIPGO = "dipgo"
+METHODS = (
+    DIPGO,
+    "fewer-steps",
+    "steps-of",
+    "random",
+    "deepcache",
+    "deepcache-nonuniform",
+    "faster-diffusion",
+    "fora",
+    "smooth-cache",
+    "block-caching",
+    "greedy",
+    "knapsack",
+    "l2c",
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Parses the arguments, searches, writes the SubNet."""
+    options = _parser().parse_args(arguments)
+    settings = search_settings(options)
+    check_file_destination(options.out)
+    prompts = read_prompts(options.prompts) if options.prompts else ()
+    with export_packages():
+        from accelerate import Accelerator
+    request = _request(options)
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    if options.method == DIPGO:
+        subnet = _search(options, request, prompts, settings, accelerator)
+    else:
+        subnet = _rival(options, request, prompts, settings, accelerator)
+    if accelerator.is_main_process:
+        subnet.save(options.out)
+        print(f"wrote {options.out}: {_summary(subnet)}")
+
+
+def _summary(subnet: SubNet) -> str:
+    rows, columns = subnet.gates.shape
+    kept = subnet.provenance.get("kept")
+    share = "" if kept is None else f"keeps {kept:.4f} of the cost, "
+    return f"{share}{int(subnet.gates.sum())} of {rows * columns} gates on"
+
+
+def _search(
+    options: Namespace,
+    request: SearchRequest,
+    prompts: tuple[str, ...],
+    settings: Any,
+    accelerator: Any,
+) -> SubNet:
+    from dipgo.search.api import search
+
+    if not options.prompts:
+        raise DipgoError(
+            "--prompts",
+            found="nothing",
+            expected="a text file with one prompt a line",
+            remedy="give prompts like those that the model will be used with",
+        )
+    with live_progress() as show:
+        return search(
+            options.model,
+            request,
+            prompts,
+            settings,
+            accelerator=accelerator,
+            checkpointing=not options.no_checkpointing,
+            checkpoint=options.checkpoint,
+            log=options.log,
+            stage=stage,
+            on_progress=lambda one: show(
+                one.stage,
+                one.done,
+                one.total,
+                f"loss {one.loss:.4f}, kept {one.kept:.3f}",
+            ),
+        )
+
+
+def _rival(
+    options: Namespace,
+    request: SearchRequest,
+    prompts: tuple[str, ...],
+    settings: Any,
+    accelerator: Any,
+) -> SubNet:
+    from dipgo.search.api import pose
+    from dipgo.search.rivals import Rivals
+
+    of = SubNet.load(options.of) if options.of else None
+    with stage("trace the model"):
+        problem = pose(options.model, request, accelerator.device)
+    with live_progress() as show:
+        rivals = Rivals(
+            problem,
+            prompts,
+            guidance_scale=settings.guidance_scale,
+            count=options.calibration,
+            seed=settings.seed,
+            of=of,
+            router=options.router,
+            on_gate=lambda done, total: show("measure gates", done, total, ""),
+        )
+        return rivals.make(options.method, request.kept)
+
+
+def _request(options: Namespace) -> SearchRequest:
+    from dipgo.search.api import SearchRequest
+
+    return SearchRequest(
+        ratio=options.ratio,
+        steps=options.steps,
+        scheduler=options.scheduler,
+        blocks=tuple(options.blocks),
+        backup=options.backup,
+        batch=options.batch,
+        height=options.height,
+        width=options.width,
+        guidance=not options.no_guidance,
+        weigh=_weigh(options.cost),
+    )
+
+
+def _weigh(cost: str) -> Any:
+    """The cost of one call of each node. `latency:OUT` times an export, here and now."""
+    from dipgo.search.cost import latency_weights, macs_weights, parameter_weights
+
+    kind, _, path = cost.partition(":")
+    if kind == "latency" and path:
+        plan, seconds = _timed(Path(path))
+        return lambda graph: latency_weights(graph, plan, seconds)
+    known = {"macs": macs_weights, "parameters": parameter_weights}
+    if cost not in known:
+        raise DipgoError(
+            "--cost",
+            found=cost,
+            expected="macs, parameters or latency:OUT",
+            remedy="OUT is an export of the same model with the same blocks",
+        )
+    return known[cost]
+
+
+def _timed(path: Path) -> tuple[Any, dict[str, float]]:
+    """The plan of an export, and the seconds a run of each of its callees."""
+    from dipgo.engines import load
+    from dipgo.timing import time_runners
+
+    runner = load(path)
+    with stage(f"time {path}"):
+        timing = time_runners({"it": runner}, warmup=1, repeats=5)["it"]
+    return runner.export.plan, timing.segments
+
+
+def _parser() -> Parser:
+    parser = Parser("dipgo.search", description="Finds a SubNet.")
+    add = parser.add_argument
+    add("--model", required=True, metavar="M", help="pipeline directory, Hub id, or arch:NAME")
+    add("--steps", required=True, type=whole_number(1), metavar="N", help="steps of the sampler")
+    add("--ratio", required=True, type=float, metavar="R", help="share of the cost to take out")
+    add("--out", required=True, type=Path, metavar="FILE", help="SubNet file to write")
+    add("--prompts", type=Path, metavar="FILE", help="prompts to search with, one a line")
+    add("--method", choices=METHODS, default=DIPGO, help="DiP-GO's search, or a rival (dipgo)")
+    add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, … (the pipeline's)")
+    add("--blocks", nargs="+", default=[], metavar="PATTERN", help="what is gated (the family's)")
+    add("--backup", choices=("output", "delta", "identity"), default="output", help="(output)")
+    add("--cost", default="macs", metavar="COST", help="macs, parameters or latency:OUT (macs)")
+    add("--batch", type=whole_number(1), default=4, metavar="N", help="prompts a batch (4)")
+    add("--height", type=whole_number(0), default=0, metavar="PX", help="pixels (the model's own)")
+    add("--width", type=whole_number(0), default=0, metavar="PX", help="pixels (the model's own)")
+    add("--no-guidance", action="store_true", help="without classifier-free guidance")
+    add("--checkpoint", type=Path, metavar="DIR", help="folder to stop and go on in")
+    add("--log", type=Path, metavar="FILE", help="CSV file, a line an iteration")
+    add("--no-checkpointing", action="store_true", help="keep activations: faster, more memory")
+    add("--mixed-precision", choices=("no", "fp16", "bf16"), help="of the gradient search")
+    add("--calibration", type=whole_number(1), default=1, metavar="N", help="rivals: batches (1)")
+    add("--of", type=Path, metavar="FILE", help="steps-of: the SubNet whose timesteps to take")
+    add("--router", type=Path, metavar="FILE", help="l2c: a Learning-to-Cache router")
+    add_search_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,205 @@
+"""The stages of a search: scores by gradient, a choice of gates, exchanges, weights for reuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.errors import DipgoError
+from dipgo.models.pipeline_parts import VaeDecoder
+from dipgo.search.examples import Examples
+from dipgo.search.exchange import exchange
+from dipgo.search.losses import DISTANCES
+from dipgo.search.optimise import Decode, Optimisation
+from dipgo.search.problem import Problem
+from dipgo.search.progress import OnProgress, Progress, ignore
+from dipgo.search.reuse import as_rows
+from dipgo.search.select import bisect_threshold, fill_budget, sweep_threshold
+from dipgo.search.settings import SearchSettings
+from dipgo.search.supernet import SuperNet
+from dipgo.search.train_reuse import train_reuse
+from dipgo.search.trajectories import Gates, Trajectories
+from dipgo.subnet import SubNet
+
+SELECTIONS = {
+    "fill": fill_budget,
+    "bisection": bisect_threshold,
+    "sweep": sweep_threshold,
+}
+
+
+class Search:
+    """One search; each stage is checkpointed in a file of its own in the folder `checkpoint`."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        prompts: Sequence[str],
+        settings: SearchSettings,
+        kept: float,
+        accelerator: Any,
+        *,
+        checkpointing: bool = True,
+        checkpoint: Path | None = None,
+        on_progress: OnProgress = ignore,
+    ) -> None:
+        self.problem, self.settings, self.kept = problem, settings, kept
+        self.accelerator, self.on_progress = accelerator, on_progress
+        self.folder = checkpoint
+        if checkpoint is not None:
+            _make_folder(checkpoint)
+        self.distance = DISTANCES[settings.loss]
+        self.net = SuperNet(
+            problem.traced,
+            problem.sampler,
+            problem.blocks,
+            problem.backup,
+            checkpointing=checkpointing,
+        )
+        self.examples = Examples(
+            problem,
+            self.net,
+            prompts,
+            count=settings.pool,
+            guidance_scale=settings.guidance_scale,
+            seed=settings.seed,
+            same_noise=settings.same_noise,
+        )
+        self.identity = {
+            "model": problem.source.config_sha256,
+            "weights": problem.weights_sha256,
+            "scheduler": type(problem.scheduler).__name__,
+            "steps": problem.sampler.num_inference_steps,
+            "blocks": list(problem.blocks),
+            "backup": list(problem.backup),
+            "cost": [problem.cost.share(block) for block in problem.blocks],
+            "kept": kept,
+            "batch": problem.geometry.batch,
+            "prompts": self.examples.prompts,
+            "processes": accelerator.num_processes,
+            **asdict(settings),
+        }
+
+    def run(self) -> SubNet:
+        """All stages that the settings ask for."""
+        scores = self.scores() if self.settings.iterations else None
+        gates = self.start() if scores is None else self.choose(scores)
+        if self.settings.exchanges:
+            gates = self.exchange(gates)
+        reuse = self.reuse(gates) if self.settings.reuse_terms else None
+        provenance = {
+            "method": "dipgo",
+            "kept": round(self.problem.cost.kept(gates), 6),
+            "guidance": self.problem.geometry.guidance,
+            "batch": self.problem.geometry.batch,
+            **asdict(self.settings),
+        }
+        return self.problem.subnet(gates, provenance, scores, reuse)
+
+    def scores(self) -> NDArray[np.float64]:
+        """Keep-scores f64[steps, blocks] by gradient."""
+        optimisation = Optimisation(
+            self.problem,
+            self.net,
+            self.examples,
+            self.settings,
+            self.kept,
+            self.accelerator,
+            self._decode(),
+        )
+        return optimisation.run(
+            identity=self.identity,
+            checkpoint=self._file("gates"),
+            on_progress=self.on_progress,
+        )
+
+    def choose(self, scores: NDArray[np.float64]) -> Gates:
+        """Gates by their scores, within the kept share."""
+        return SELECTIONS[self.settings.selection](scores, self.problem.cost, self.kept)
+
+    def start(self) -> Gates:
+        """Without scores: whole rows at regular steps, as many as the kept share allows."""
+        steps, _ = self.problem.cost.shape
+        tables = (_regular_rows(count, self.problem.cost.shape) for count in range(steps, 0, -1))
+        return next(one for one in tables if self.problem.cost.kept(one) <= self.kept)
+
+    def exchange(self, gates: Gates) -> Gates:
+        """Gates that have traded places."""
+        cost, kept = self.problem.cost, self.kept
+        return exchange(
+            self._trajectories(),
+            cost,
+            gates,
+            kept,
+            tries=self.settings.exchanges,
+            seed=self.settings.seed,
+            identity=self.identity,
+            checkpoint=self._file("exchange"),
+            on_try=lambda done, total, distance: self._tell("exchange", done, total, distance),
+        )
+
+    def reuse(self, gates: Gates) -> tuple[tuple[float, ...], ...]:
+        """Weights of the latest predictions, fitted and then trained."""
+        weights = self._trajectories().fit(gates)
+        assert weights is not None, "reuse without terms"
+        if self.settings.reuse_iterations:
+            weights = train_reuse(
+                self.net,
+                self.examples,
+                gates,
+                weights,
+                iterations=self.settings.reuse_iterations,
+                distance=self.distance,
+                identity=self.identity,
+                checkpoint=self._file("reuse"),
+                on_iteration=lambda done, total, found: self._tell("reuse", done, total, found),
+            )
+        return as_rows(weights, gates)
+
+    def _trajectories(self) -> Trajectories:
+        settings = self.settings
+        count = min(settings.exchange_examples, settings.pool)
+        return Trajectories(self.net, self.examples, count, settings.reuse_terms, self.distance)
+
+    def _tell(self, stage: str, done: int, total: int, distance: float) -> None:
+        self.on_progress(Progress(stage, done, total, distance, distance, self.kept))
+
+    def _file(self, stage: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{stage}.safetensors"
+
+    def _decode(self) -> Decode:
+        """The VAE's decoder where pictures are compared."""
+        if self.settings.compare == "latents":
+            return lambda latents: latents
+        vae = getattr(self.problem.source.pipeline, "vae", None)
+        if vae is None:
+            raise DipgoError(
+                "--compare images",
+                found=f"no VAE in {self.problem.source.name}",
+                expected="a pipeline that makes pictures of latents",
+                remedy="use --compare latents",
+            )
+        return VaeDecoder(vae)
+
+
+def _regular_rows(count: int, shape: tuple[int, int]) -> Gates:
+    gates = np.zeros(shape, dtype=np.bool_)
+    gates[[index * shape[0] // count for index in range(count)]] = True
+    return gates
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DipgoError(
+            str(path),
+            found=f"a folder that cannot be made ({error.strerror})",
+            expected="a folder for checkpoints",
+            remedy="choose another path for --checkpoint",
+        ) from None
