@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import NoReturn
 
 from rich.console import Console
@@ -142,3 +143,13 @@ def live_progress() -> Iterator[Callable[[str, int, int, str], None]]:
 def _print_tenths(name: str, done: int, total: int, note: str) -> None:
     if done == 1 or done == total or done * 10 // total > (done - 1) * 10 // total:
         print(f"{name} {done}/{total}  {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def mute_unless(speaks: bool) -> Iterator[None]:
+    """Of several processes that do the same, one tells of it; errors are told by all."""
+    if speaks:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        yield

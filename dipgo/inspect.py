@@ -154,6 +154,9 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     rows = ["".join("01"[int(gate)] for gate in row) for row in subnet.gates]
     _show_gates(subnet.blocks, subnet.timesteps, rows, console)
     console.print(f"steps {subnet.num_inference_steps}   gates kept {subnet.kept:.4f}")
+    weighed = sum(bool(weights) for weights in subnet.reuse or ())
+    if weighed:
+        console.print(f"rows made of weighted earlier predictions {weighed}")
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipgo.cli import Parser, live_progress, run_command, stage, whole_number
+from dipgo.cli import Parser, live_progress, mute_unless, run_command, stage, whole_number
 from dipgo.errors import DipgoError
 from dipgo.export.packages import export_packages
 from dipgo.prompt_file import read_prompts
@@ -46,13 +46,23 @@ def main(arguments: list[str]) -> None:
         from accelerate import Accelerator
     request = _request(options)
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
-    if options.method == DIPGO:
-        subnet = _search(options, request, prompts, settings, accelerator)
-    else:
-        subnet = _rival(options, request, prompts, settings, accelerator)
+    with mute_unless(accelerator.is_main_process):
+        subnet = _make(options, request, prompts, settings, accelerator)
     if accelerator.is_main_process:
         subnet.save(options.out)
         print(f"wrote {options.out}: {_summary(subnet)}")
+
+
+def _make(
+    options: Namespace,
+    request: SearchRequest,
+    prompts: tuple[str, ...],
+    settings: Any,
+    accelerator: Any,
+) -> SubNet:
+    if options.method == DIPGO:
+        return _search(options, request, prompts, settings, accelerator)
+    return _rival(options, request, prompts, settings, accelerator)
 
 
 def _summary(subnet: SubNet) -> str:
