@@ -61,13 +61,12 @@ def _try(
     candidate = prune_dead(candidate, cost)
     if (candidate == best.gates).all() or not fits(cost.kept(candidate), kept):
         return best
-    outcome = trajectories.run(candidate, best)
-    return outcome if outcome.distance < best.distance else best
+    return trajectories.improve(best, candidate) or best
 
 
 def propose(gates: Gates, cost: CostModel, random: np.random.Generator) -> Gates:
-    """Another table: a row moved, a gate moved to another row, or one switched on or off."""
-    moves = (_shift_row, _shift_row, _move_row, _move_gate, _switch_gate)
+    """Another table: a row moved or filled, a gate moved to another row, or switched on or off."""
+    moves = (_shift_row, _shift_row, _move_row, _fill_row, _move_gate, _switch_gate)
     return moves[random.integers(len(moves))](gates.copy(), random)
 
 
@@ -81,6 +80,12 @@ def _shift_row(gates: Gates, random: np.random.Generator) -> Gates:
 def _move_row(gates: Gates, random: np.random.Generator) -> Gates:
     """A row that computes changes places with any other."""
     return _swapped(gates, _computing_row(gates, random), int(random.integers(1, len(gates))))
+
+
+def _fill_row(gates: Gates, random: np.random.Generator) -> Gates:
+    """A row computes every block: what the budget has left is spent."""
+    gates[int(random.integers(1, len(gates)))] = True
+    return gates
 
 
 def _move_gate(gates: Gates, random: np.random.Generator) -> Gates:

@@ -9,7 +9,7 @@ from dipgo.errors import DipgoError
 
 Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
 Estimator = Literal["relaxed", "straight-through"]
-Loss = Literal["log-mse", "ssim", "l1", "l2", "ssim+l1"]
+Loss = Literal["log-l2", "log-mse", "ssim", "l1", "l2", "ssim+l1"]
 Compare = Literal["latents", "images"]
 Budget = Literal["annealed", "penalty"]
 Optimizer = Literal["adam", "sgd"]
@@ -49,7 +49,7 @@ class SearchSettings:
 
     parameters: Parameters = "free"
     estimator: Estimator = "relaxed"
-    loss: Loss = "log-mse"
+    loss: Loss = "log-l2"
     compare: Compare = "latents"
     budget: Budget = "annealed"
     optimizer: Optimizer = "adam"
@@ -71,7 +71,7 @@ class SearchSettings:
     pool: int = 8
     same_noise: bool = False
     exchanges: int = 250
-    exchange_examples: int = 2
+    exchange_examples: int = 4
     reuse_terms: int = 3
     reuse_iterations: int = 80
     guidance_scale: float = 7.5

@@ -14,7 +14,7 @@ from dipgo.errors import DipgoError
 from dipgo.models.pipeline_parts import VaeDecoder
 from dipgo.search.examples import Examples
 from dipgo.search.exchange import exchange
-from dipgo.search.losses import DISTANCES
+from dipgo.search.losses import DISTANCES, without_logarithm
 from dipgo.search.optimise import Decode, Optimisation
 from dipgo.search.problem import Problem
 from dipgo.search.progress import OnProgress, Progress, ignore
@@ -164,7 +164,8 @@ class Search:
     def _trajectories(self) -> Trajectories:
         settings = self.settings
         count = min(settings.exchange_examples, settings.pool)
-        return Trajectories(self.net, self.examples, count, settings.reuse_terms, self.distance)
+        judge = DISTANCES[without_logarithm(settings.loss)]
+        return Trajectories(self.net, self.examples, count, settings.reuse_terms, judge)
 
     def _tell(self, stage: str, done: int, total: int, distance: float) -> None:
         self.on_progress(Progress(stage, done, total, distance, distance, self.kept))

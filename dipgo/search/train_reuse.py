@@ -19,7 +19,8 @@ from dipgo.search.losses import Distance
 from dipgo.search.supernet import RowGates, SuperNet
 from dipgo.search.trajectories import Gates
 
-LEARNING_RATE = 0.02
+LEARNING_RATE, WARM_UP = 0.005, 8
+"""Adam moves every weight alike at first: more, or more at once, throws trajectories off."""
 OnIteration = Callable[[int, int, float], object]
 """Iterations done, of how many, and the distance of the latest batch."""
 
@@ -56,7 +57,7 @@ def train_reuse(
     table = torch.tensor(gates, dtype=torch.float32, device=net.device)
     for iteration in range(found.iteration if found else 0, iterations):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+            group["lr"] = learning_rate(iteration, iterations)
         example = examples[iteration]
         latents = net(table, example.inputs, RowGates(table.amax(1), module.weights))
         assert example.dense is not None
@@ -70,3 +71,9 @@ def train_reuse(
             save_checkpoint(checkpoint, iteration + 1, identity, training_state(module, optimizer))
         on_iteration(iteration + 1, iterations, float(loss.detach()))
     return np.asarray(module.weights.detach().double().cpu().numpy(), np.float64)
+
+
+def learning_rate(iteration: int, iterations: int) -> float:
+    """A linear warm-up, and a cosine to 0."""
+    cosine = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+    return LEARNING_RATE * min(1.0, (iteration + 1) / WARM_UP) * cosine

@@ -21,17 +21,23 @@ Gates = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Gates, their mean distance to dense, and where each example was before every evaluation."""
+    """Gates, each example's distance to dense, and where it was before every evaluation."""
 
     gates: Gates
-    distance: float
+    distances: tuple[float, ...]
     walks: tuple[tuple[Walk, ...], ...]
+
+    @property
+    def distance(self) -> float:
+        """Mean over the examples."""
+        return float(np.mean(self.distances))
 
 
 class Trajectories:
     """Runs gates bool[steps, blocks] on the first `count` examples.
 
     With `terms` above 0, rows that are wholly off weigh that many of the latest predictions.
+    `distance` must not be negative.
     """
 
     def __init__(
@@ -58,28 +64,53 @@ class Trajectories:
             return None
         return fit_reuse(self.predictions, self.net.sampler, gates, self.terms)
 
-    @torch.no_grad()
-    def run(self, gates: Gates, base: Outcome | None = None) -> Outcome:
-        """Where the gates lead; what they share with the beginning of `base` is not run again."""
-        first = 0 if base is None else first_difference(gates, base.gates)
+    def run(self, gates: Gates) -> Outcome:
+        """Where the gates lead."""
         weights = self.fit(gates)
-        walks, distances = [], []
-        for index, example in enumerate(self.examples):
-            before = [] if base is None else self._shared(base.walks[index], first)
-            walk = before[-1].copy() if before else self.net.begin(example.inputs)
-            passed = before[:-1]
-            while walk.index < len(self.net.sampler.rows):
-                passed.append(walk.copy())
-                self._advance(walk, gates, weights)
-            assert example.dense is not None
-            distances.append(float(self.distance(walk.result(), example.dense)))
-            walks.append(tuple(passed))
-        return Outcome(gates, float(np.mean(distances)), tuple(walks))
+        ends = [self._run_one(index, gates, weights, ()) for index in range(len(self.examples))]
+        distances, walks = zip(*ends, strict=True)
+        return Outcome(gates, distances, walks)
 
-    def _shared(self, walks: Sequence[Walk], first: int) -> list[Walk]:
+    def improve(self, base: Outcome, gates: Gates) -> Outcome | None:
+        """Where the gates lead if that is nearer to dense than `base`, else None.
+
+        What they share with the beginning of `base` is not run again. The examples that are
+        farthest from dense come first, and the rest are not run once these alone are too far.
+        """
+        first = first_difference(gates, base.gates)
+        weights = self.fit(gates)
+        distances, walks = list(base.distances), list(base.walks)
+        allowed, total = sum(base.distances), 0.0
+        for index in np.argsort(base.distances)[::-1]:
+            shared = self._shared(base.walks[index], first)
+            distances[index], walks[index] = self._run_one(int(index), gates, weights, shared)
+            total += distances[index]
+            if not total < allowed:
+                return None
+        return Outcome(gates, tuple(distances), tuple(walks))
+
+    @torch.no_grad()
+    def _run_one(
+        self,
+        index: int,
+        gates: Gates,
+        weights: NDArray[np.float64] | None,
+        shared: Sequence[Walk],
+    ) -> tuple[float, tuple[Walk, ...]]:
+        """An example's distance and walks; it goes on from the last of `shared`."""
+        example = self.examples[index]
+        walk = shared[-1].copy() if shared else self.net.begin(example.inputs)
+        passed = list(shared[:-1])
+        while walk.index < len(self.net.sampler.rows):
+            passed.append(walk.copy())
+            self._advance(walk, gates, weights)
+        assert example.dense is not None
+        return float(self.distance(walk.result(), example.dense)), tuple(passed)
+
+    def _shared(self, walks: Sequence[Walk], first: int) -> Sequence[Walk]:
         """Those up to, and with, the evaluation at which row `first` comes."""
         rows = self.net.sampler.rows
-        return list(walks[: 1 + next(i for i, row in enumerate(rows) if row >= first)])
+        return walks[: 1 + next(i for i, row in enumerate(rows) if row >= first)]
 
     def _advance(self, walk: Walk, gates: Gates, weights: NDArray[np.float64] | None) -> None:
         row = self.net.sampler.rows[walk.index]
