@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
 from dipgo.models.pipeline_parts import VaeDecoder
+from dipgo.search.budget import fits
 from dipgo.search.examples import Examples
 from dipgo.search.exchange import exchange
 from dipgo.search.losses import DISTANCES, without_logarithm
@@ -25,6 +27,9 @@ from dipgo.search.supernet import SuperNet
 from dipgo.search.train_reuse import train_reuse
 from dipgo.search.trajectories import Gates, Trajectories
 from dipgo.subnet import SubNet
+
+POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)
+"""Of the spacing of the rows that a search without scores begins with; 1 is regular."""
 
 SELECTIONS = {
     "fill": fill_budget,
@@ -123,16 +128,24 @@ class Search:
         return SELECTIONS[self.settings.selection](scores, self.problem.cost, self.kept)
 
     def start(self) -> Gates:
-        """Without scores: whole rows at regular steps, as many as the kept share allows."""
-        steps, _ = self.problem.cost.shape
-        tables = (_regular_rows(count, self.problem.cost.shape) for count in range(steps, 0, -1))
-        return next(one for one in tables if self.problem.cost.kept(one) <= self.kept)
+        """Without scores: whole rows, as many as the kept share allows, closer at the beginning.
+
+        How much closer is tried out.
+        """
+        tables = [self._rows_that_fit(power) for power in POWERS]
+        return min(tables, key=lambda gates: self._trajectories.run(gates).distance)
+
+    def _rows_that_fit(self, power: float) -> Gates:
+        cost = self.problem.cost
+        counts = range(cost.shape[0], 0, -1)
+        tables = (_whole_rows(count, power, cost.shape) for count in counts)
+        return next(one for one in tables if fits(cost.kept(one), self.kept))
 
     def exchange(self, gates: Gates) -> Gates:
         """Gates that have traded places."""
         cost, kept = self.problem.cost, self.kept
         return exchange(
-            self._trajectories(),
+            self._trajectories,
             cost,
             gates,
             kept,
@@ -145,7 +158,7 @@ class Search:
 
     def reuse(self, gates: Gates) -> tuple[tuple[float, ...], ...]:
         """Weights of the latest predictions, fitted and then trained."""
-        weights = self._trajectories().fit(gates)
+        weights = self._trajectories.fit(gates)
         assert weights is not None, "reuse without terms"
         if self.settings.reuse_iterations:
             weights = train_reuse(
@@ -161,7 +174,9 @@ class Search:
             )
         return as_rows(weights, gates)
 
+    @cached_property
     def _trajectories(self) -> Trajectories:
+        """What choices are judged on."""
         settings = self.settings
         count = min(settings.exchange_examples, settings.pool)
         judge = DISTANCES[without_logarithm(settings.loss)]
@@ -188,9 +203,15 @@ class Search:
         return VaeDecoder(vae)
 
 
-def _regular_rows(count: int, shape: tuple[int, int]) -> Gates:
+def _whole_rows(count: int, power: float, shape: tuple[int, int]) -> Gates:
+    """`count` rows whose steps grow as a power of their rank; the later of two that meet moves on."""
+    rows: list[int] = []
+    for index in range(count):
+        wanted = int(shape[0] * (index / count) ** power)
+        latest = shape[0] - (count - index)  # leaves room for those that follow
+        rows.append(min(max(wanted, rows[-1] + 1 if rows else 0), latest))
     gates = np.zeros(shape, dtype=np.bool_)
-    gates[[index * shape[0] // count for index in range(count)]] = True
+    gates[rows] = True
     return gates
 
 
