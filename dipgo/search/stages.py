@@ -204,7 +204,7 @@ class Search:
 
 
 def _whole_rows(count: int, power: float, shape: tuple[int, int]) -> Gates:
-    """`count` rows whose steps grow as a power of their rank; the later of two that meet moves on."""
+    """`count` rows whose steps grow as a power of their rank; no two are the same."""
     rows: list[int] = []
     for index in range(count):
         wanted = int(shape[0] * (index / count) ** power)
