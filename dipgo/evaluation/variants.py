@@ -46,6 +46,7 @@ class Variant:
             "backup": subnet.backup,
             "scheduler": subnet.scheduler and subnet.scheduler.class_name,
             "prior_noise": subnet.prior_noise and asdict(subnet.prior_noise),
+            "reuse": subnet.reuse,
         }
         return {"steps": self.steps, "scheduler": self.scheduler, "subnet": gates}
 
