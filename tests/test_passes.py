@@ -49,6 +49,39 @@ def test_a_fully_reused_step_costs_nothing() -> None:
     )
 
 
+def reusing_plan() -> Plan:
+    """Rows 1, 2 and 4 compute nothing; 2 and 4 weigh the latest predictions."""
+    made = subnet("111", "000", "000", "111", "000")
+    reuse = ((), (), (1.25,), (), (1.5, -0.5))
+    return unroll(UNET, replace(made, reuse=reuse), euler(5))
+
+
+def test_reuse_weights_have_golden_dumps(check_golden: Callable[[str, str], None]) -> None:
+    check_golden("reuse_unroll", str(reusing_plan()))
+    check_golden("reuse_optimised", str(run_passes(reusing_plan())))
+
+
+def test_reuse_weights_become_combinations_alone() -> None:
+    """No call more than the rows that compute, and none of the weighted predictions is left."""
+    plan = run_passes(reusing_plan())
+    assert [call.step for call in plan.calls] == [0, 3]
+    combined = [one for one in plan.statements if isinstance(one, Combine)]
+    assert [one.step for one in combined] == [3, 5]
+    assert {name for one in combined for _, name in one.terms} == {
+        "latents",
+        "s0.head",
+        "s3.latents",
+        "s3.head",
+    }
+    numbers = {name: number for number, name in combined[0].terms}
+    decay, rate = 0.9, 0.1
+    assert numbers["latents"] == pytest.approx(decay**3)
+    assert numbers["s0.head"] == pytest.approx(rate * (decay**2 + decay + 1.25))
+    last = {name: number for number, name in combined[1].terms}
+    assert last["s3.head"] == pytest.approx(rate * (decay + 1.5))
+    assert last["s0.head"] == pytest.approx(rate * -0.5)
+
+
 def test_a_dense_plan_is_one_segment_called_at_every_step() -> None:
     plan = run_passes(plan_of("111", "111", "111"))
     assert len(plan.callees) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dipgo.errors import DipgoError
@@ -100,6 +100,7 @@ def subnets(draw: st.DrawFn) -> SubNet:
     numbers = st.lists(st.floats(-1e9, 1e9), min_size=width, max_size=width)
     scores = draw(st.none() | st.lists(numbers, min_size=steps, max_size=steps))
     words = st.sampled_from(["output", "delta", "identity"])
+    weighed = range(steps) if draw(st.booleans()) else ()
     return SubNet(
         num_inference_steps=draw(st.integers(1, 1000)),
         timesteps=tuple(sorted(timesteps, reverse=True)),
@@ -111,9 +112,17 @@ def subnets(draw: st.DrawFn) -> SubNet:
         scores=None if scores is None else np.array(scores),
         provenance=draw(st.dictionaries(st.text(), st.integers() | st.text(), max_size=3)),
         prior_noise=draw(st.none() | st.builds(PriorNoise, st.floats(-1, 1), st.floats(0, 1000))),
+        reuse=tuple(draw(_weights(gates[: row + 1])) for row in weighed) or None,
     )
 
 
+def _weights(rows: list[list[bool]]) -> st.SearchStrategy[tuple[float, ...]]:
+    """For the last of these rows: none where it computes, else at most one a row that does."""
+    most = 0 if any(rows[-1]) else sum(map(any, rows))
+    return st.lists(st.floats(-10, 10), max_size=most).map(tuple)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(subnets())
 def test_load_undoes_save(tmp_path_factory: pytest.TempPathFactory, subnet: SubNet) -> None:
     path = tmp_path_factory.mktemp("subnets") / "subnet.json"
@@ -121,6 +130,18 @@ def test_load_undoes_save(tmp_path_factory: pytest.TempPathFactory, subnet: SubN
     again = SubNet.load(path)
     assert again == subnet
     assert hash(again) == hash(subnet)
+
+
+WITH_REUSE = {"gates": ["11", "01", "00"], "reuse": [[], [], [1.5, -0.5]]}
+
+
+def test_reuse_is_read_and_written_as_it_stands(tmp_path: Path) -> None:
+    subnet = load_with(tmp_path, **WITH_REUSE)
+    assert subnet.reuse == ((), (), (1.5, -0.5))
+    subnet.save(tmp_path / "again.json")
+    lines = '"reuse": [\n    [],\n    [],\n    [1.5, -0.5]\n  ],\n'
+    assert lines in (tmp_path / "again.json").read_text()
+    assert SubNet.load(tmp_path / "again.json") == subnet
 
 
 def test_dense_computes_everything() -> None:
@@ -138,6 +159,7 @@ def test_equality_looks_at_every_part(tmp_path: Path) -> None:
     assert subnet != replace(subnet, gates=gates)
     assert subnet != replace(subnet, scores=None)
     assert subnet != replace(subnet, prior_noise=PriorNoise(0.003, 500.0))
+    assert subnet != replace(subnet, reuse=((), (), ()))
     assert subnet != "subnet"
 
 
@@ -229,6 +251,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"timesteps": [], "gates": []},
         r"subnet\.json, timesteps: found no timestep; .+",
     ),
+    "reuse of too few rows": (
+        {**WITH_REUSE, "reuse": [[], []]},
+        r"subnet\.json, reuse: found 2 rows; expected 3, one a timestep; .+",
+    ),
+    "reuse in a row that computes": (
+        {**WITH_REUSE, "reuse": [[], [1.0], [1.0]]},
+        r"subnet\.json, reuse row 1: found 1 weights for a row that computes; "
+        r"expected weights only where all gates are 0; write \[\] for this row",
+    ),
+    "reuse of more than was computed": (
+        {**WITH_REUSE, "reuse": [[], [], [1.0, 2.0, 3.0]]},
+        r"subnet\.json, reuse row 2: found 3 weights; "
+        r"expected at most 2, as many as rows before it compute; leave out the last of them",
+    ),
+    "reuse of words": (
+        {**WITH_REUSE, "reuse": [[], [], ["one"]]},
+        r"subnet\.json, \$\.reuse\[2\]\[0\]: found `str`; expected `float`; .+",
+    ),
     "no steps": (
         {"num_inference_steps": 0},
         r"subnet\.json, num_inference_steps: found 0; expected 1 or more; .+",
@@ -276,6 +316,14 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     scores = np.array([[1, 1], [1, value], [1, 1]])
     with pytest.raises(DipgoError, match=r"scores row 1, block mid_block: found (nan|inf); "):
         replace(load_with(tmp_path), scores=scores)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_reuse_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    subnet = load_with(tmp_path, **WITH_REUSE)
+    message = f"^reuse row 2: found 1.0 {value}; expected finite numbers; correct them, or leave"
+    with pytest.raises(DipgoError, match=message):
+        replace(subnet, reuse=((), (), (1.0, value)))
 
 
 @pytest.mark.parametrize("name", ["scale", "below"])

@@ -15,6 +15,7 @@ import torch
 from dipgo.search.budget import fits, prune_dead
 from dipgo.search.checkpoint import load_checkpoint, save_checkpoint
 from dipgo.search.cost import CostModel
+from dipgo.search.finite import check_finite
 from dipgo.search.trajectories import Gates, Outcome, Trajectories
 
 FARTHEST_SHIFT = 3
@@ -37,15 +38,16 @@ def exchange(
     """The best gates found in `tries` tries, none of which costs more than `kept`.
 
     Each try has random numbers of its own, so that one that goes on from `checkpoint` finds the
-    same.
+    same. Raises DipgoError where the first distance is not finite.
     """
     found = None if checkpoint is None else load_checkpoint(checkpoint, identity)
     done = 0
     if found is not None:
         gates, done = found.tensors["gates"].numpy().astype(np.bool_), found.iteration
     best = trajectories.run(gates)
+    check_finite(torch.tensor(best.distance), done, "the distance")
     for turn in range(done, tries):
-        candidate = propose(best.gates, cost, np.random.default_rng((seed, turn)))
+        candidate = propose(best.gates, np.random.default_rng((seed, turn)))
         improved = _try(trajectories, cost, best, candidate, kept)
         if checkpoint is not None and (improved is not best or turn + 1 == tries):
             tensors = {"gates": torch.from_numpy(improved.gates.astype(np.uint8))}
@@ -64,7 +66,7 @@ def _try(
     return trajectories.improve(best, candidate) or best
 
 
-def propose(gates: Gates, cost: CostModel, random: np.random.Generator) -> Gates:
+def propose(gates: Gates, random: np.random.Generator) -> Gates:
     """Another table: a row moved or filled, a gate moved to another row, or switched on or off."""
     moves = (_shift_row, _shift_row, _move_row, _fill_row, _move_gate, _switch_gate)
     return moves[random.integers(len(moves))](gates.copy(), random)

@@ -193,7 +193,7 @@ class Rivals:
                 remedy="give --router FILE",
             )
         path = self.router
-        thresholds = np.linspace(0.0, 1.0, 101).tolist()
+        thresholds = np.linspace(0.0, 1.0, 101)[1:-1].tolist()  # their logits are finite
         return at_kept(
             lambda one: learning_to_cache(path, self.dense, threshold=one),
             thresholds,

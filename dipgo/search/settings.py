@@ -28,6 +28,7 @@ LEAST = {
     "clip": 0,
     "seed": 0,
 }
+POSITIVE = ("learning_rate", "sharpness_start", "sharpness_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,9 @@ class SearchSettings:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise _wrong(name, getattr(self, name), f"a number of at least {least}")
-        if not self.learning_rate > 0:
-            raise _wrong("learning_rate", self.learning_rate, "a number above 0")
+        for name in POSITIVE:
+            if not getattr(self, name) > 0:
+                raise _wrong(name, getattr(self, name), "a number above 0")
         if not 0 < self.anneal_share <= 1:
             raise _wrong("anneal_share", self.anneal_share, "a share above 0, at most 1")
 

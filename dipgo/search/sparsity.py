@@ -17,9 +17,10 @@ class Sparsity:
     def __init__(self, problem: Problem, settings: SearchSettings, kept: float) -> None:
         self.problem, self.settings, self.target = problem, settings, kept
         cost = problem.cost
-        shares = np.array([cost.share(block) for block in cost.blocks])
+        times = np.bincount(problem.sampler.rows, minlength=cost.shape[0])
+        shares = np.outer(times, [cost.share(block) for block in cost.blocks])
         self.shares = torch.tensor(shares, dtype=torch.float32)
-        self.fixed = 1.0 - float(shares.sum()) * cost.shape[0]
+        self.fixed = 1.0 - float(shares.sum())
         weighted = cascade_shares(problem.traced.graph, cost.backup)
         self.gamma = torch.tensor(
             weighted if settings.gamma else np.ones(len(cost.blocks)), dtype=torch.float32

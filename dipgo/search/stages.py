@@ -65,6 +65,7 @@ class Search:
             problem.blocks,
             problem.backup,
             checkpointing=checkpointing,
+            skip_closed=settings.estimator == "relaxed",
         )
         self.examples = Examples(
             problem,

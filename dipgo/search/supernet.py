@@ -48,7 +48,8 @@ class SuperNet(nn.Module):
 
     `blocks` orders the gates' columns; `backup` has one word a block. Inputs are those of the
     traced graph but for the timestep. With `checkpointing`, activations are computed again on the
-    way back, so that only states and caches are kept for every step.
+    way back, so that only states and caches are kept for every step. Without `skip_closed` what
+    a closed gate controls is computed where that gate has a gradient, as straight-through needs.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class SuperNet(nn.Module):
         backup: Sequence[str],
         *,
         checkpointing: bool = True,
+        skip_closed: bool = True,
     ) -> None:
         super().__init__()
         self.graph: BlockGraph = traced.graph
         self.sampler, self.checkpointing = sampler, checkpointing
+        self.skip_closed = skip_closed
         self.blocks = tuple(blocks)
         self.column = {name: column for column, name in enumerate(blocks)}
         self.backup = dict(zip(blocks, backup, strict=True))
@@ -94,7 +97,8 @@ class SuperNet(nn.Module):
         Row 0 is computed whatever its gates say.
         """
         walk = self.begin(inputs)
-        chosen = [None, *([_choice(gate) for gate in row] for row in gates[1:])]
+        skip = self.skip_closed
+        chosen = [None, *([_choice(gate, skip) for gate in row] for row in gates[1:])]
         of_rows = rows.choices() if rows else [True] * len(chosen)
         while walk.index < len(self.sampler.rows):
             row = self.sampler.rows[walk.index]
@@ -212,10 +216,10 @@ def _blend(
     return tuple(torch.lerp(before, now, gate) for now, before in zip(new, old, strict=True))
 
 
-def _choice(gate: Tensor) -> Gate:
+def _choice(gate: Tensor, skip_closed: bool = True) -> Gate:
     """A gate that is all but closed, and one without a gradient at 0 or 1, is a choice."""
     value = float(gate.detach())
-    if value < OFF:
+    if value < OFF and (skip_closed or not gate.requires_grad):
         return False
     return True if value == 1.0 and not gate.requires_grad else gate
 

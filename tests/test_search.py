@@ -1,0 +1,463 @@
+"""The parts of a search: losses, sparsity, settings, reuse weights, exchanges, their training."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+from dipgo.errors import DipgoError
+from dipgo.search.cascade import cascade_shares
+from dipgo.search.exchange import exchange, propose
+from dipgo.search.losses import DISTANCES, LEAST_ERROR
+from dipgo.search.optimise import learning_rate, sharpness
+from dipgo.search.problem import Problem
+from dipgo.search.reuse import FITTED_TERMS, RIDGE, as_rows, fit_reuse
+from dipgo.search.settings import Loss, SearchSettings, published
+from dipgo.search.sparsity import Sparsity, hard
+from dipgo.search.supernet import RowGates
+from dipgo.search.train_reuse import train_reuse
+from dipgo.search.trajectories import Gates, Trajectories, first_difference
+from dipgo.subnet_check import check_reuse
+from tests.random_subnets import _gates, _probed
+from tests.tiny_search import rows_on, tiny_examples, tiny_net, tiny_problem
+
+# Losses.
+
+
+def _pictures(seed: int = 0, side: int = 24) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float64)
+    noise = torch.randn(dense.shape, generator=generator, dtype=torch.float64)
+    return dense + 0.3 * noise, dense
+
+
+def _window() -> Tensor:
+    """Gaussian, 11 x 11, σ 1.5, adding up to 1."""
+    line = torch.exp(-0.5 * (torch.arange(-5, 6, dtype=torch.float64) / 1.5) ** 2)
+    return torch.outer(line, line) / line.sum() ** 2
+
+
+def _blurred(pictures: Tensor) -> Tensor:
+    channels = pictures.shape[1]
+    window = _window().expand(channels, 1, 11, 11)
+    mirrored = torch.nn.functional.pad(pictures, (5,) * 4, mode="reflect")
+    return torch.nn.functional.conv2d(mirrored, window, groups=channels)
+
+
+def _ssim_by_hand(one: Tensor, other: Tensor, span: float) -> float:
+    """Wang et al. 2004, equation 13, over windows about every pixel."""
+    means = _blurred(one), _blurred(other)
+    variances = _blurred(one**2) - means[0] ** 2, _blurred(other**2) - means[1] ** 2
+    covariance = _blurred(one * other) - means[0] * means[1]
+    small, large = (0.01 * span) ** 2, (0.03 * span) ** 2
+    above = (2 * means[0] * means[1] + small) * (2 * covariance + large)
+    below = (means[0] ** 2 + means[1] ** 2 + small) * (sum(variances) + large)
+    return float((above / below).mean())
+
+
+def test_ssim_is_that_of_the_formula_and_of_torchmetrics() -> None:
+    pruned, dense = _pictures()
+    span = float(dense.max() - dense.min())
+    found = float(DISTANCES["ssim"](pruned, dense))
+    measure = StructuralSimilarityIndexMeasure(sigma=1.5, kernel_size=11, data_range=span)
+    assert found == pytest.approx(1 - float(measure(pruned, dense)), abs=1e-6)
+    assert found == pytest.approx(1 - _ssim_by_hand(pruned, dense, span), abs=1e-6)
+    assert float(DISTANCES["ssim"](dense, dense)) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_other_distances_by_hand() -> None:
+    pruned, dense = _pictures()
+    error = (pruned - dense).numpy()
+    by_picture = [np.log10((one**2).mean() + LEAST_ERROR) for one in error]
+    expected = {
+        "l1": np.abs(error).mean(),
+        "l2": (error**2).mean(),
+        "log-l2": np.log10((error**2).mean() + LEAST_ERROR),
+        "log-mse": np.mean(by_picture),
+        "ssim+l1": float(DISTANCES["ssim"](pruned, dense)) + np.abs(error).mean(),
+    }
+    assert {*expected, "ssim"} == set(DISTANCES)
+    for name, value in expected.items():
+        assert float(DISTANCES[name](pruned, dense)) == pytest.approx(value, rel=1e-9)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("loss", DISTANCES)
+def test_distances_are_least_at_dense(loss: Loss) -> None:
+    """And finite there, gradient included; a flat picture has no range."""
+    for dense in (_pictures()[1], torch.zeros(1, 3, 16, 16)):
+        same = dense.clone().requires_grad_()
+        value = DISTANCES[loss](same, dense)
+        (slope,) = torch.autograd.grad(value, same)
+        assert torch.isfinite(slope).all()
+        assert float(value.detach()) < float(DISTANCES[loss](dense + 0.1, dense))
+
+
+# Settings.
+
+WRONG: dict[str, dict[str, Any]] = {
+    "--parameters": {"parameters": "tree"},
+    "--estimator": {"estimator": "gumbel"},
+    "--loss": {"loss": "lpips"},
+    "--compare": {"compare": "prompts"},
+    "--budget": {"budget": "none"},
+    "--optimizer": {"optimizer": "lion"},
+    "--selection": {"selection": "top"},
+    "--iterations": {"iterations": -1},
+    "--accumulate": {"accumulate": 0},
+    "--pool": {"pool": 0},
+    "--exchanges": {"exchanges": -1},
+    "--exchange-examples": {"exchange_examples": 0},
+    "--reuse-terms": {"reuse_terms": -1},
+    "--reuse-iterations": {"reuse_iterations": -1},
+    "--warm-up": {"warm_up": -1},
+    "--clip": {"clip": -0.1},
+    "--seed": {"seed": -1},
+    "--learning-rate": {"learning_rate": 0.0},
+    "--anneal-share": {"anneal_share": 0.0},
+    "--sharpness-start": {"sharpness_start": 0.0},
+    "--sharpness-end": {"sharpness_end": -5.0},
+}
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_settings_that_are_refused(option: str) -> None:
+    (value,) = WRONG[option].values()
+    with pytest.raises(DipgoError, match=f"^{option}: found {value}; expected .+; correct it$"):
+        SearchSettings(**WRONG[option])
+
+
+@pytest.mark.parametrize("share", [1.01, float("nan")])
+def test_anneal_shares_that_are_refused(share: float) -> None:
+    with pytest.raises(DipgoError, match="--anneal-share"):
+        SearchSettings(anneal_share=share)
+
+
+def test_published_is_the_paper_s() -> None:
+    """Section 4.1 and the released script: 500 × 2 accumulation, 10 warm-up, and no more."""
+    found = published()
+    assert (found.parameters, found.estimator) == ("pruner", "straight-through")
+    assert (found.loss, found.compare) == ("ssim", "images")
+    assert (found.budget, found.alpha, found.gamma, found.tau) == ("penalty", 1.0, True, 0.2)
+    assert (found.optimizer, found.learning_rate, found.weight_decay) == ("sgd", 0.1, 1e-4)
+    assert (found.cosine, found.warm_up, found.clip > 0) == (True, 10, True)
+    assert (found.iterations, found.accumulate) == (500, 2)
+    assert found.selection == "bisection"
+    assert (found.same_noise, found.guidance_scale) == (True, 7.5)
+    assert (found.exchanges, found.reuse_terms) == (0, 0)
+
+
+def test_published_leaves_the_rest_as_it_was() -> None:
+    found = published(SearchSettings(seed=7, pool=3))
+    assert (found.seed, found.pool) == (7, 3)
+
+
+# The schedule of the optimiser.
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    chosen = SearchSettings(iterations=12, learning_rate=0.4, warm_up=2, cosine=True)
+    rates = [learning_rate(index, chosen) for index in range(12)]
+    cosine = [0.2 * (1 + np.cos(np.pi * index / 10)) for index in range(10)]
+    assert rates == pytest.approx([0.2, 0.4, *cosine])
+
+
+def test_learning_rate_stays_without_cosine() -> None:
+    chosen = SearchSettings(iterations=5, learning_rate=0.4, warm_up=2)
+    assert [learning_rate(index, chosen) for index in range(5)] == [0.2, 0.4, 0.4, 0.4, 0.4]
+
+
+def test_sharpness_grows_geometrically() -> None:
+    chosen = SearchSettings(sharpness_start=1.0, sharpness_end=4.0)
+    assert [sharpness(done, chosen) for done in (0, 0.5, 1)] == pytest.approx([1, 2, 4])
+
+
+# Sparsity.
+
+
+@pytest.fixture(scope="module")
+def problem(tiny_pipeline: Path) -> Problem:
+    """Six steps of DDIM."""
+    return tiny_problem(tiny_pipeline)
+
+
+@pytest.fixture(scope="module")
+def repeating(tiny_pipeline: Path) -> Problem:
+    """Five steps of PNDM: row 1 is evaluated twice."""
+    return tiny_problem(tiny_pipeline, "pndm", 5)
+
+
+def _soft_gates(problem: Problem, least: float = 0.6) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return least + (1 - least) * torch.rand(problem.cost.shape, generator=generator)
+
+
+PENALTY = SearchSettings(budget="penalty", alpha=0.7, tau=0.2)
+
+
+@pytest.mark.parametrize("gamma", [True, False])
+def test_penalty_by_hand(problem: Problem, gamma: bool) -> None:
+    """α/(N·T)·Σ γ g."""
+    gates = _soft_gates(problem)
+    graph = problem.traced.graph
+    weights = cascade_shares(graph, problem.backup) if gamma else np.ones(len(problem.blocks))
+    steps, blocks = gates.shape
+    expected = 0.7 / (steps * blocks) * float((gates.numpy() * weights).sum())
+    found = Sparsity(problem, replace(PENALTY, gamma=gamma), 0.4)(gates, 0.0)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_penalty_stops_below_tau(problem: Problem) -> None:
+    """What is kept is counted after the cascade."""
+    gates = torch.tensor(rows_on(problem, 0, 3), dtype=torch.float32) * 0.8
+    kept = problem.cost.kept(hard(gates))
+    gates.requires_grad_()
+    above = Sparsity(problem, replace(PENALTY, tau=kept - 0.01), 0.4)(gates, 0.0)
+    below = Sparsity(problem, replace(PENALTY, tau=kept + 0.01), 0.4)(gates, 0.0)
+    assert float(above.detach()) > 0
+    assert float(below.detach()) == 0
+    (slope,) = torch.autograd.grad(below, gates)
+    assert not slope.any()
+
+
+@pytest.mark.parametrize("name", ["problem", "repeating"])
+def test_the_share_of_whole_rows_is_that_of_the_cost(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """Glue outside the blocks apart, a row that is evaluated twice counts twice."""
+    posed: Problem = request.getfixturevalue(name)
+    sparsity = Sparsity(posed, SearchSettings(), 0.4)
+    assert float(sparsity.kept(torch.ones(posed.cost.shape))) == pytest.approx(1.0, abs=1e-6)
+    for rows in ((0,), (0, 1), (0, 2, 4)):
+        gates = rows_on(posed, *rows)
+        found = float(sparsity.kept(torch.tensor(gates, dtype=torch.float32)))
+        assert found == pytest.approx(posed.cost.kept(gates), abs=0.02)
+
+
+def test_the_budget_falls_and_what_is_over_it_costs(problem: Problem) -> None:
+    chosen = SearchSettings(anneal_share=0.5, hinge=10.0)
+    sparsity = Sparsity(problem, chosen, 0.4)
+    assert [sparsity.budget(at) for at in (0, 0.25, 0.5, 1)] == pytest.approx([1, 0.7, 0.4, 0.4])
+    gates = _soft_gates(problem).requires_grad_()
+    over = float(sparsity.kept(gates.detach())) - 0.4
+    assert over > 0
+    assert float(sparsity(gates, 1.0).detach()) == pytest.approx(10 * over, rel=1e-5)
+    assert float(sparsity(gates, 0.0).detach()) == 0
+    (slope,) = torch.autograd.grad(sparsity(gates, 1.0), gates)
+    shares = [problem.cost.share(block) for block in problem.blocks]
+    assert slope[2].tolist() == pytest.approx([10 * share for share in shares], rel=1e-5)
+
+
+# Weights for reuse.
+
+
+def _ridge(past: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By numpy's least squares, the pull towards the newest prediction as further equations."""
+    count = len(past)
+    pull = np.sqrt(RIDGE * (past**2).sum() / count)
+    start = np.eye(count)[0]
+    equations = np.concatenate([past.T, pull * np.eye(count)])
+    found = np.linalg.lstsq(equations, np.concatenate([now, pull * start]), rcond=None)[0]
+    return np.asarray(found, np.float64)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    scheduler=st.sampled_from(["ddim", "plms", "heun"]),
+    terms=st.integers(1, 4),
+)
+def test_reuse_weights_are_those_of_ridge_regression(seed: int, scheduler: str, terms: int) -> None:
+    sampler, draw = _probed(scheduler, 6), random.Random(seed)
+    gates = _gates(draw, len(sampler.timesteps), 2)
+    predictions = np.random.default_rng(seed).standard_normal((len(sampler.rows), 30))
+    weights = fit_reuse(predictions, sampler, gates, terms)
+    assert weights.shape == (len(gates), terms)
+    for row, on in enumerate(gates.any(axis=1)):
+        first = sampler.rows.index(row)
+        past = [at for at in range(first) if gates[sampler.rows[at]].any()][::-1]
+        past = past[: min(terms, FITTED_TERMS)]
+        expected = np.zeros(terms)
+        if not on:
+            solved = _ridge(predictions[past], predictions[first]) if len(past) > 1 else [1.0]
+            expected[: len(past)] = solved
+        assert weights[row] == pytest.approx(expected, abs=1e-8)
+    check_reuse(as_rows(weights, gates), gates)
+
+
+def test_reuse_weights_extrapolate_what_is_linear() -> None:
+    """Up to the pull: far nearer than repeating what was latest."""
+    generator = np.random.default_rng(0)
+    start, slope = generator.standard_normal((2, 200))
+    predictions = start + np.arange(8)[:, None] * slope
+    gates = np.zeros((8, 2), dtype=np.bool_)
+    gates[[0, 2, 5]] = True
+    weights = fit_reuse(predictions, _probed("ddim", 8), gates, 3)
+    assert weights[1].tolist() == [1, 0, 0]
+    for row, (newest, before) in {3: (2, 0), 4: (2, 0), 6: (5, 2), 7: (5, 2)}.items():
+        ahead = (row - newest) / (newest - before)
+        assert weights[row] == pytest.approx([1 + ahead, -ahead, 0], abs=0.02)
+        made = weights[row, 0] * predictions[newest] + weights[row, 1] * predictions[before]
+        error = np.linalg.norm(made - predictions[row])
+        assert error < 0.02 * np.linalg.norm(predictions[newest] - predictions[row])
+
+
+def test_reuse_rows_have_as_many_weights_as_there_were_predictions() -> None:
+    gates = np.array([[True], [False], [True], [False], [True], [False]])
+    weights = np.arange(18, dtype=np.float64).reshape(6, 3)
+    assert as_rows(weights, gates) == ((), (3.0,), (), (9.0, 10.0), (), (15.0, 16.0, 17.0))
+
+
+# Exchanges, on hard trajectories.
+
+
+def _trajectories(problem: Problem, terms: int = 3, count: int = 1) -> Trajectories:
+    net = tiny_net(problem)
+    return Trajectories(net, tiny_examples(problem, net), count, terms, DISTANCES["l2"])
+
+
+@pytest.mark.parametrize("terms", [0, 3])
+@pytest.mark.parametrize("name", ["problem", "repeating"])
+def test_what_a_base_shares_is_not_run_again(
+    name: str, terms: int, request: pytest.FixtureRequest
+) -> None:
+    """And the distance is the same, to the last bit."""
+    posed: Problem = request.getfixturevalue(name)
+    trajectories = _trajectories(posed, terms, count=2)
+    draw = random.Random(0)
+    base = trajectories.run(rows_on(posed, 0, 2))
+    for _ in range(4):
+        gates = base.gates.copy()
+        row, column = draw.randrange(1, len(gates)), draw.randrange(gates.shape[1])
+        gates[row, column] ^= True
+        far = replace(base, distances=(math.inf,) * 2)  # than which anything is nearer
+        computed = _evaluations(trajectories, partial(trajectories.improve, far, gates))
+        later = sum(one >= row for one in posed.sampler.rows)
+        assert computed <= 2 * later
+        found = trajectories.improve(far, gates)
+        assert found is not None
+        assert found.distances == trajectories.run(gates).distances
+        base = found
+
+
+def test_what_is_not_nearer_is_given_up(problem: Problem) -> None:
+    """Once the farthest example alone is too far, the others are not run."""
+    trajectories = _trajectories(problem, count=2)
+    base = trajectories.run(rows_on(problem, 0, 2))
+    worse = rows_on(problem, 0)
+    assert trajectories.run(worse).distance > base.distance
+    assert trajectories.improve(base, worse) is None
+    near = replace(base, distances=(0.0, 0.0))
+    assert _evaluations(trajectories, partial(trajectories.improve, near, base.gates)) <= len(
+        problem.sampler.rows
+    )
+
+
+def _evaluations(trajectories: Trajectories, run: Callable[[], object]) -> int:
+    """How often the head of the denoiser runs."""
+    net = trajectories.net
+    counts: list[str] = []
+    last = net.functions[net.graph.nodes[-1].name]
+    handle = last.register_forward_hook(lambda *ignored: counts.append("head"))
+    run()
+    handle.remove()
+    return len(counts)
+
+
+def test_equal_tables_differ_at_the_end(problem: Problem) -> None:
+    gates = rows_on(problem, 0, 2)
+    assert first_difference(gates, gates) == len(gates) - 1
+    assert first_difference(gates, rows_on(problem, 0, 3)) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_proposals_leave_row_0_and_the_table_they_change(seed: int) -> None:
+    draw = random.Random(seed)
+    gates = _gates(draw, draw.randint(2, 8), draw.randint(1, 4))
+    before = gates.copy()
+    found = propose(gates, np.random.default_rng(seed))
+    assert found.shape == gates.shape
+    assert found[0].all()
+    assert (gates == before).all()
+    assert -1 <= int(found.sum()) - int(gates.sum()) <= gates.shape[1]
+    assert ((found != gates).any(axis=1)).sum() <= 2
+
+
+def _exchanged(
+    problem: Problem, tries: int, seed: int, checkpoint: Path | None = None
+) -> tuple[Gates, list[float]]:
+    trajectories, distances = _trajectories(problem), []
+    found = exchange(
+        trajectories,
+        problem.cost,
+        rows_on(problem, 0, 3),
+        problem.cost.kept(rows_on(problem, 0, 3)),
+        tries=tries,
+        seed=seed,
+        identity={"seed": seed},
+        checkpoint=checkpoint,
+        on_try=lambda done, total, distance: distances.append(distance),
+    )
+    return found, distances
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_exchange_gets_better_within_the_share(problem: Problem, seed: int) -> None:
+    start = rows_on(problem, 0, 3)
+    found, distances = _exchanged(problem, 15, seed)
+    assert problem.cost.kept(found) <= problem.cost.kept(start) + 1e-9
+    trajectories = _trajectories(problem)
+    first = trajectories.run(start).distance
+    assert [first, *distances] == sorted([first, *distances], reverse=True)
+    assert distances[-1] < first
+    assert trajectories.run(found).distance == distances[-1]
+    assert (_exchanged(problem, 15, seed)[0] == found).all()
+
+
+def test_exchange_goes_on_where_it_stopped(problem: Problem, tmp_path: Path) -> None:
+    path = tmp_path / "exchange.safetensors"
+    _exchanged(problem, 5, 0, path)
+    again, distances = _exchanged(problem, 15, 0, path)
+    assert len(distances) == 10
+    assert (again == _exchanged(problem, 15, 0)[0]).all()
+
+
+# Training the weights.
+
+
+def _distance(problem: Problem, gates: Gates, weights: NDArray[np.float64]) -> float:
+    """Mean over both examples."""
+    net, table = tiny_net(problem), torch.tensor(gates, dtype=torch.float32)
+    rows = RowGates(table.amax(1), torch.tensor(weights, dtype=torch.float32))
+    examples = [tiny_examples(problem, net)[index] for index in range(2)]
+    with torch.no_grad():
+        ends = [(net(table, one.inputs, rows), one.dense) for one in examples]
+    return float(np.mean([float(DISTANCES["log-mse"](*pair)) for pair in ends]))
+
+
+def test_training_reuse_lowers_the_distance(problem: Problem) -> None:
+    net, gates = tiny_net(problem, checkpointing=True), rows_on(problem, 0, 2, 4)
+    start = np.zeros((len(gates), 3))
+    start[~gates.any(axis=1), 0] = 1.0
+    identity: Mapping[str, Any] = {}
+    examples = tiny_examples(problem, net)
+    trained = train_reuse(
+        net, examples, gates, start, iterations=32, distance=DISTANCES["log-mse"], identity=identity
+    )
+    assert _distance(problem, gates, trained) < _distance(problem, gates, start) - 0.05
+    assert (trained[gates.any(axis=1)] == 0).all()
+    assert trained[1, 1:].tolist() == [0, 0]

@@ -1,0 +1,73 @@
+"""A search of toy size: the tiny pipeline over a few steps of DDIM, one prompt a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipgo.search.api import SearchRequest, pose
+from dipgo.search.examples import Examples
+from dipgo.search.problem import Problem
+from dipgo.search.settings import SearchSettings
+from dipgo.search.supernet import RowGates, SuperNet
+from dipgo.subnet import SubNet
+
+PROMPTS = ("a red circle", "a blue square", "two green lines")
+STEPS = 6
+SMALL = SearchSettings(
+    iterations=3, pool=2, exchanges=6, exchange_examples=1, reuse_iterations=4, reuse_terms=3
+)
+
+
+def tiny_request(ratio: float = 0.6, scheduler: str = "ddim", steps: int = STEPS) -> SearchRequest:
+    """One picture a batch."""
+    return SearchRequest(ratio, steps, scheduler, batch=1)
+
+
+def tiny_problem(pipeline: Path, scheduler: str = "ddim", steps: int = STEPS) -> Problem:
+    """The traced pipeline with its sampler and its cost."""
+    return pose(pipeline, tiny_request(scheduler=scheduler, steps=steps))
+
+
+def tiny_net(problem: Problem, *, checkpointing: bool = False) -> SuperNet:
+    """Of all of the problem's blocks."""
+    return SuperNet(
+        problem.traced,
+        problem.sampler,
+        problem.blocks,
+        problem.backup,
+        checkpointing=checkpointing,
+    )
+
+
+def tiny_examples(problem: Problem, net: SuperNet, count: int = 2) -> Examples:
+    """Batches of one prompt."""
+    return Examples(problem, net, PROMPTS, count=count, guidance_scale=7.5)
+
+
+@torch.no_grad()
+def run_hard(net: SuperNet, subnet: SubNet, inputs: dict[str, Tensor]) -> Tensor:
+    """Where the SuperNet ends with a SubNet's gates and reuse weights."""
+    gates = torch.tensor(subnet.gates, dtype=torch.float32)
+    if subnet.reuse is None:
+        return net(gates, inputs)
+    weights = torch.zeros(len(gates), max(1, *map(len, subnet.reuse)))
+    for row, numbers in enumerate(subnet.reuse):
+        weights[row, : len(numbers)] = torch.tensor(numbers)
+    return net(gates, inputs, RowGates(gates.amax(1), weights))
+
+
+def rows_on(problem: Problem, *rows: int) -> np.ndarray:
+    """bool[steps, blocks]: these rows wholly on, the others wholly off."""
+    gates = np.zeros(problem.cost.shape, dtype=np.bool_)
+    gates[list(rows)] = True
+    return gates
+
+
+def small(**changes: object) -> SearchSettings:
+    """`SMALL` with other values."""
+    return replace(SMALL, **changes)  # type: ignore[arg-type]
