@@ -27,7 +27,7 @@ from dipgo.timing import time_runners
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "demo"
 OUT = ROOT / "out" / "demo"
-SUBNET = ROOT / "examples" / "subnets" / "demo-deepcache-5.json"
+SUBNET = ROOT / "examples" / "subnets" / "demo-dipgo-0.80.json"
 PICTURES = 8
 SEED = 0
 GUIDANCE = 5.0

@@ -81,7 +81,9 @@ def _check_deployed(
 def test_the_default_starts_from_as_many_rows_as_fit(tiny_pipeline: Path) -> None:
     chosen = small(iterations=0, exchanges=0, reuse_terms=0)
     found = search(tiny_pipeline, tiny_request(0.45), PROMPTS, chosen)
-    assert found.gates.all(axis=1).tolist() == [True, False, True, False, True, False]
+    kept = tiny_problem(tiny_pipeline).cost.kept(found.gates)
+    assert found.gates.all(axis=1).sum() == 3
+    assert 0.55 - TOLERANCE <= kept <= 0.55
     assert not found.gates[1::2].any()
     assert found.reuse is None
 

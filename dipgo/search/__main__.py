@@ -46,7 +46,12 @@ def main(arguments: list[str]) -> None:
         from accelerate import Accelerator
     request = _request(options)
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
-    with mute_unless(accelerator.is_main_process):
+    from dipgo.search.api import memory_errors
+
+    with (
+        mute_unless(accelerator.is_main_process),
+        memory_errors(checkpointing=not options.no_checkpointing),
+    ):
         subnet = _make(options, request, prompts, settings, accelerator)
     if accelerator.is_main_process:
         subnet.save(options.out)

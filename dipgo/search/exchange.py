@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipgo.search.budget import fits, prune_dead
+from dipgo.search.budget import TOLERANCE, fits, prune_dead
 from dipgo.search.checkpoint import load_checkpoint, save_checkpoint
 from dipgo.search.cost import CostModel
 from dipgo.search.finite import check_finite
@@ -36,6 +36,8 @@ def exchange(
     on_try: OnTry = lambda done, tries, distance: None,
 ) -> Gates:
     """The best gates found in `tries` tries, none of which costs more than `kept`.
+
+    Nor do they cost less than `kept` by the tolerance, unless `gates` do.
 
     Each try has random numbers of its own, so that one that goes on from `checkpoint` finds the
     same. Raises DipgoError where the first distance is not finite.
@@ -61,7 +63,9 @@ def _try(
     trajectories: Trajectories, cost: CostModel, best: Outcome, candidate: Gates, kept: float
 ) -> Outcome:
     candidate = prune_dead(candidate, cost)
-    if (candidate == best.gates).all() or not fits(cost.kept(candidate), kept):
+    share = cost.kept(candidate)
+    least = min(kept - TOLERANCE, cost.kept(best.gates))
+    if (candidate == best.gates).all() or not fits(share, kept) or not fits(least, share):
         return best
     return trajectories.improve(best, candidate) or best
 

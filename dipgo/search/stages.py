@@ -129,9 +129,9 @@ class Search:
         return SELECTIONS[self.settings.selection](scores, self.problem.cost, self.kept)
 
     def start(self) -> Gates:
-        """Without scores: whole rows, as many as the kept share allows, closer at the beginning.
+        """Without scores: as many whole rows as fit, closer at the beginning, and part of one.
 
-        How much closer is tried out.
+        How much closer is tried out. Raises DipgoError where blocks are too coarse for the share.
         """
         tables = [self._rows_that_fit(power) for power in POWERS]
         return min(tables, key=lambda gates: self._trajectories.run(gates).distance)
@@ -140,7 +140,10 @@ class Search:
         cost = self.problem.cost
         counts = range(cost.shape[0], 0, -1)
         tables = (_whole_rows(count, power, cost.shape) for count in counts)
-        return next(one for one in tables if fits(cost.kept(one), self.kept))
+        rows = next(one for one in tables if fits(cost.kept(one), self.kept))
+        # What is left goes to the earliest row that is off, to its last blocks first.
+        order = np.linspace(0.5, 0.0, rows.size).reshape(rows.shape)[:, ::-1]
+        return fill_budget(np.where(rows, 1.0, order), cost, self.kept)
 
     def exchange(self, gates: Gates) -> Gates:
         """Gates that have traded places."""

@@ -231,9 +231,12 @@ def _weighted(weights: Tensor, latest: Sequence[Tensor]) -> Tensor:
 
 
 def _shifted(latest: tuple[Tensor, ...], new: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
-    """The latest predictions once a mixture has joined them: each gives way to the one before."""
-    before = (new, *latest)
-    return tuple(torch.lerp(old, one, gate) for one, old in zip(before, latest, strict=False))
+    """The latest predictions once a mixture has joined them: each gives way to the one before.
+
+    The oldest comes in from nothing, so that both ends of the gate are those of a choice.
+    """
+    moved = (torch.lerp(old, one, gate) for one, old in zip((new, *latest), latest, strict=False))
+    return (*moved, gate * latest[-1])
 
 
 def _function(traced: Traced, node: Node) -> nn.Module:
