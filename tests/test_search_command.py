@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -289,3 +290,8 @@ def test_a_router_becomes_gates(tmp_path: Path) -> None:
     gates = SubNet.load(tmp_path / "subnet.json").gates
     assert gates[1::2].all() or gates[::2].all()
     assert not gates.all()
+
+
+def test_a_missing_package_takes_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    _check_refused(run(), "dipgo.search: found no package accelerate", "dipgo[export,search]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from dipgo.cli import Parser, live_progress, mute_unless, run_command, stage, wh
 from dipgo.errors import DipgoError
 from dipgo.export.packages import export_packages
 from dipgo.prompt_file import read_prompts
+from dipgo.search.packages import search_packages
 from dipgo.search_arguments import add_search_arguments, search_settings
 from dipgo.staging import check_file_destination
 from dipgo.subnet import SubNet
 
 if TYPE_CHECKING:
     from dipgo.search.api import SearchRequest
+    from dipgo.search.settings import SearchSettings
 
 DIPGO = "dipgo"
 METHODS = (
@@ -36,38 +39,37 @@ METHODS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked for, as far as the methods need it."""
+
+    options: Namespace
+    request: SearchRequest
+    prompts: tuple[str, ...]
+    settings: SearchSettings
+    accelerator: Any
+
+
 def main(arguments: list[str]) -> None:
     """Parses the arguments, searches, writes the SubNet."""
     options = _parser().parse_args(arguments)
     settings = search_settings(options)
     check_file_destination(options.out)
     prompts = read_prompts(options.prompts) if options.prompts else ()
-    with export_packages():
+    with export_packages(), search_packages():
         from accelerate import Accelerator
-    request = _request(options)
-    accelerator = Accelerator(mixed_precision=options.mixed_precision)
-    from dipgo.search.api import memory_errors
 
+        from dipgo.search.api import memory_errors
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    asked = _Asked(options, _request(options), prompts, settings, accelerator)
     with (
         mute_unless(accelerator.is_main_process),
         memory_errors(checkpointing=not options.no_checkpointing),
     ):
-        subnet = _make(options, request, prompts, settings, accelerator)
+        subnet = _search(asked) if options.method == DIPGO else _rival(asked)
     if accelerator.is_main_process:
         subnet.save(options.out)
         print(f"wrote {options.out}: {_summary(subnet)}")
-
-
-def _make(
-    options: Namespace,
-    request: SearchRequest,
-    prompts: tuple[str, ...],
-    settings: Any,
-    accelerator: Any,
-) -> SubNet:
-    if options.method == DIPGO:
-        return _search(options, request, prompts, settings, accelerator)
-    return _rival(options, request, prompts, settings, accelerator)
 
 
 def _summary(subnet: SubNet) -> str:
@@ -77,15 +79,10 @@ def _summary(subnet: SubNet) -> str:
     return f"{share}{int(subnet.gates.sum())} of {rows * columns} gates on"
 
 
-def _search(
-    options: Namespace,
-    request: SearchRequest,
-    prompts: tuple[str, ...],
-    settings: Any,
-    accelerator: Any,
-) -> SubNet:
+def _search(asked: _Asked) -> SubNet:
     from dipgo.search.api import search
 
+    options = asked.options
     if not options.prompts:
         raise DipgoError(
             "--prompts",
@@ -96,10 +93,10 @@ def _search(
     with live_progress() as show:
         return search(
             options.model,
-            request,
-            prompts,
-            settings,
-            accelerator=accelerator,
+            asked.request,
+            asked.prompts,
+            asked.settings,
+            accelerator=asked.accelerator,
             checkpointing=not options.no_checkpointing,
             checkpoint=options.checkpoint,
             log=options.log,
@@ -113,23 +110,18 @@ def _search(
         )
 
 
-def _rival(
-    options: Namespace,
-    request: SearchRequest,
-    prompts: tuple[str, ...],
-    settings: Any,
-    accelerator: Any,
-) -> SubNet:
+def _rival(asked: _Asked) -> SubNet:
     from dipgo.search.api import pose
     from dipgo.search.rivals import Rivals
 
+    options, settings = asked.options, asked.settings
     of = SubNet.load(options.of) if options.of else None
     with stage("trace the model"):
-        problem = pose(options.model, request, accelerator.device)
+        problem = pose(options.model, asked.request, asked.accelerator.device)
     with live_progress() as show:
         rivals = Rivals(
             problem,
-            prompts,
+            asked.prompts,
             guidance_scale=settings.guidance_scale,
             count=options.calibration,
             seed=settings.seed,
@@ -137,7 +129,7 @@ def _rival(
             router=options.router,
             on_gate=lambda done, total: show("measure gates", done, total, ""),
         )
-        return rivals.make(options.method, request.kept)
+        return rivals.make(options.method, asked.request.kept)
 
 
 def _request(options: Namespace) -> SearchRequest:
