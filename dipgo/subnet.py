@@ -43,8 +43,8 @@ class SubNet:
     `output`, its last `delta` added to today's input, or the `identity`. `prior_noise` is what
     the method that made the gates adds to the latents late in the trajectory, if it does.
     `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first: the
-    prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is the
-    latest.
+    prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is
+    what the backups make of it: with outputs, the latest.
 
     Raises DipgoError where the parts contradict one another.
     """
