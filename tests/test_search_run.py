@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -159,9 +160,17 @@ def _lines(stage: str, log: Path) -> int:
 
 
 def _kill_in(stage: str, options: Options, log: Path) -> None:
-    """Runs the command until its log tells enough of a stage, and kills it."""
+    """Runs the command until its log tells enough of a stage, and kills it.
+
+    With as many threads as here: sums in another order are other bits.
+    """
     command = [sys.executable, "-m", "dipgo.search", *options]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         while process.poll() is None and _lines(stage, log) < KILLED[stage]:
             time.sleep(0.005)
         process.kill()
