@@ -14,7 +14,8 @@ of a stack, like those of an output, lie side by side in memory.
 
 A value keeps its name for as long as anything reads it: caching is naming. A slot is the
 range of bytes of the arena in which a value lives from the statement that writes it to the
-last that reads it. `dipgo.plan_text` prints and parses plans, `dipgo.plan_check` verifies them.
+last that reads it. `dipgo.plan_text` prints plans, `dipgo.plan_parser` reads them,
+`dipgo.plan_check` verifies them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from dipgo.errors import DipgoError
 from dipgo.plan import Plan
 from dipgo.plan_check import InvalidPlanError, verify
-from dipgo.plan_text import PlanSyntaxError, parse_plan
+from dipgo.plan_parser import PlanSyntaxError, parse_plan
 
 FIRST_WORD = "plan "
 

@@ -9,6 +9,8 @@ import math
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,17 +30,8 @@ def load_data(data: bytes, *, name: str) -> Any:
     Arrays and tensors come back as f64 arrays. Raises DipgoError, naming the global, where the
     pickle asks for anything else, and where it is not a whole pickle.
     """
-    try:
+    with _whole(name, "pickle", "a pickle of dicts, lists, tuples, texts, numbers and tensors"):
         return _Reader(io.BytesIO(data), name).load()
-    except DipgoError:
-        raise
-    except Exception as error:  # a broken pickle can fail in any way
-        raise DipgoError(
-            name,
-            found=f"something else than a whole pickle ({error or type(error).__name__})",
-            expected="a pickle of dicts, lists, tuples, texts, numbers and tensors",
-            remedy="the file may be cut short or of another kind: fetch it again",
-        ) from None
 
 
 def load_checkpoint(data: bytes, *, name: str) -> Any:
@@ -47,17 +40,31 @@ def load_checkpoint(data: bytes, *, name: str) -> Any:
     Command-line options saved beside it (`argparse.Namespace`) are dropped. No torch is needed.
     Raises DipgoError as `load_data` does.
     """
+    with (
+        _whole(name, "checkpoint", "a file that torch.save wrote"),
+        zipfile.ZipFile(io.BytesIO(data)) as archive,
+    ):
+        (listing,) = (one for one in archive.namelist() if one.endswith("/data.pkl"))
+        return _CheckpointReader(archive, listing, name).load()
+
+
+@contextmanager
+def _whole(name: str, kind: str, expected: str) -> Iterator[None]:
+    """Whatever reading meets in a damaged file becomes one line.
+
+    Python names some of the exceptions that unpickling raises and says that there are others
+    (documentation of `pickle.UnpicklingError`): what the opcodes of a damaged pickle do is anyone's
+    guess, and it is the same with the archive around it.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            (listing,) = (one for one in archive.namelist() if one.endswith("/data.pkl"))
-            return _CheckpointReader(archive, listing, name).load()
+        yield
     except DipgoError:
         raise
-    except Exception as error:  # a broken archive can fail in any way
+    except Exception as error:
         raise DipgoError(
             name,
-            found=f"something else than a whole checkpoint ({error or type(error).__name__})",
-            expected="a file that torch.save wrote",
+            found=f"something else than a whole {kind} ({error or type(error).__name__})",
+            expected=expected,
             remedy="the file may be cut short or of another kind: fetch it again",
         ) from None
 

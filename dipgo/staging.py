@@ -76,7 +76,7 @@ def _check_can_write(path: Path, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _not_writable(path, f"{folder}, where no file can be made", error) from None
+        raise not_writable(path, f"{folder}, where no file can be made", error) from None
 
 
 def _may_replace(out: Path) -> bool:
@@ -126,7 +126,7 @@ def staged_directory(out: Path, force: bool) -> Iterator[Path]:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise _not_writable(out, "a place that cannot be written", error) from error
+        raise not_writable(out, "a place that cannot be written", error) from error
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def staged_file(path: Path) -> Iterator[Path]:
         yield staging
         staging.replace(path)
     except OSError as error:
-        raise _not_writable(path, "a place that cannot be written", error) from error
+        raise not_writable(path, "a place that cannot be written", error) from error
     finally:
         staging.unlink(missing_ok=True)
 
@@ -171,10 +171,12 @@ def _swap(staging: Path, out: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def _not_writable(path: Path, problem: str, error: OSError) -> DipgoError:
+def not_writable(path: Path, problem: str, error: Exception) -> DipgoError:
+    """What to raise where nothing can be written at `path`."""
+    reason = getattr(error, "strerror", None) or error
     return DipgoError(
         str(path),
-        found=f"{problem} ({error.strerror or error})",
+        found=f"{problem} ({reason})",
         expected="a place that may be written, with room enough",
         remedy="free some space or choose another place; nothing was left behind",
     )

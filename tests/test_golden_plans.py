@@ -21,7 +21,7 @@ from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.passes import run_passes
 from dipgo.plan import Plan
-from dipgo.plan_text import parse_plan
+from dipgo.plan_parser import parse_plan
 from dipgo.samplers import make_scheduler, probe
 from dipgo.subnet import SubNet
 from dipgo.unroll import unroll

@@ -12,7 +12,7 @@ import dipgo.export.__main__
 import dipgo.inspect
 from dipgo.cli import run_command
 from dipgo.passes import OPTIMISE, find_passes, run_passes
-from dipgo.plan_text import parse_plan
+from dipgo.plan_parser import parse_plan
 from dipgo.unroll import unroll
 from tests.handmade import UNET, euler, subnet
 

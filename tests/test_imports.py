@@ -19,7 +19,8 @@ ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 LAYERS = {
     "data": """
         errors json_file prompt_file staging noise patterns recurrence sampler
-        graph plan plan_check plan_text plan_file plan_cost manifest manifest_file manifest_plan
+        graph plan plan_check plan_text plan_parser plan_file plan_cost manifest
+        manifest_file manifest_plan
         model_repository engine_manifest numpy_types
         subnet subnet_check subnet_file safe_pickle gate_pickle
         """,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from dipgo.interpret import interpret
 from dipgo.passes import run_passes
 from dipgo.plan import PROLOGUE
-from dipgo.plan_text import parse_plan
+from dipgo.plan_parser import parse_plan
 from dipgo.samplers import probe
 from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll

@@ -16,7 +16,7 @@ from dipgo.passes import OPTIMISE, Pass, find_passes, run_passes
 from dipgo.passes.conditions import Condition
 from dipgo.plan import PROLOGUE, Combine, Plan, Slot, reads, writes
 from dipgo.plan_check import InvalidPlanError, verify
-from dipgo.plan_text import parse_plan
+from dipgo.plan_parser import parse_plan
 from dipgo.sampler import Term
 from dipgo.unroll import unroll
 from tests.handmade import UNET, euler, subnet

@@ -17,7 +17,7 @@ from dipgo.passes.number_values import number_values
 from dipgo.plan import Call, Combine, Plan, Read, Slot
 from dipgo.plan_check import InvalidPlanError, verify
 from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
-from dipgo.plan_text import PlanSyntaxError, parse_plan
+from dipgo.plan_parser import PlanSyntaxError, parse_plan
 from dipgo.unroll import unroll
 from tests.handmade import UNET, euler, subnet
 

@@ -22,7 +22,7 @@ from dipgo.interpret import interpret
 from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source
 from dipgo.plan import value_types
-from dipgo.plan_text import parse_plan
+from dipgo.plan_parser import parse_plan
 from dipgo.precision import Precision
 from tests.test_parity import relative_error
 from tests.zoo import ZOO, Case, case

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torchmetrics.functional.multimodal import clip_score
 
 from dipgo.errors import DipgoError
@@ -42,7 +43,7 @@ def load_clip(name: str) -> ClipScore:
     try:
         model = CLIPModel.from_pretrained(name, local_files_only=local)
         processor = CLIPProcessor.from_pretrained(name, local_files_only=local)
-    except Exception as error:  # whatever the many loaders meet
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DipgoError(
             f"--clip-model {name}",
             found=f"no CLIP model ({type(error).__name__}: {str(error).strip().splitlines()[0]})",

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 import dipgo
 from dipgo.evaluation.pairs import Pair
+from dipgo.models.fingerprint import add_weights
 from dipgo.models.source import Source
 from dipgo.subnet import SubNet
 
@@ -87,9 +86,7 @@ def model_fingerprint(source: Source) -> str:
     found = hashlib.sha256()
     for part in (source.denoiser, pipeline.text_encoder, pipeline.vae):
         found.update(_config(part))
-        for name, tensor in part.state_dict().items():
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(_bytes(tensor))
+        add_weights(found, part)
     found.update(type(pipeline.scheduler).__name__.encode() + _config(pipeline.scheduler))
     found.update(_text(pipeline.tokenizer.get_vocab()))
     return found.hexdigest()
@@ -103,11 +100,6 @@ def _config(part: Any) -> bytes:
 
 def _text(facts: Any) -> bytes:
     return json.dumps(facts, sort_keys=True, default=str).encode()
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _onnxruntime_version() -> str:

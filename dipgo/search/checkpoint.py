@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dipgo.errors import DipgoError
+from dipgo.staging import not_writable, staged_file
 
 FORMAT = "dipgo.search-checkpoint"
 REMEDY = "give the options that it was made with, or remove the file to begin anew"
@@ -44,19 +44,12 @@ def save_checkpoint(
 ) -> None:
     """Written beside `path` and renamed: there is always a whole checkpoint. Raises DipgoError."""
     header = {"format": FORMAT, "iteration": str(iteration), "identity": json.dumps(dict(identity))}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     copies = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
     try:
-        save_file(copies, temporary, metadata=header)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise DipgoError(
-            str(path),
-            found=f"a place that cannot be written ({error})",
-            expected="a folder that exists, with room for the checkpoint",
-            remedy="choose another path",
-        ) from None
+        with staged_file(path) as staging:
+            save_file(copies, staging, metadata=header)
+    except SafetensorError as error:  # which it makes of errors of the disk
+        raise not_writable(path, "a place that cannot be written", error) from None
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> Checkpoint | None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
 from dipgo.graph import BlockGraph
 from dipgo.models.family import Geometry
+from dipgo.models.fingerprint import add_weights
 from dipgo.models.source import Source
 from dipgo.models.tracing import trace_source
 from dipgo.patterns import match_blocks
@@ -56,9 +56,7 @@ class Problem:
     def weights_sha256(self) -> str:
         """Hash of the denoiser's weights, by name."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.source.denoiser.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        add_weights(digest, self.source.denoiser)
         return digest.hexdigest()
 
     def subnet(

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from dipgo.errors import DipgoError
+from dipgo.staging import not_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,7 @@ def csv_log(path: Path | None) -> Iterator[OnProgress]:
     try:
         file = path.open("a", newline="", encoding="utf-8")
     except OSError as error:
-        raise DipgoError(
-            str(path),
-            found=f"a place that cannot be written ({error.strerror})",
-            expected="a folder that exists",
-            remedy="choose another path for --log",
-        ) from None
+        raise not_writable(path, "a place that cannot be written", error) from None
     with file:
         writer = csv.writer(file)
         if file.tell() == 0:

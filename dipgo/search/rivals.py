@@ -133,12 +133,7 @@ class Rivals:
 
     def _steps_of(self, kept: float) -> SubNet:
         if self.of is None:
-            raise DipgoError(
-                "--of",
-                found="nothing",
-                expected="a SubNet whose busiest timesteps are to be taken",
-                remedy="give --of FILE",
-            )
+            raise _not_given("--of", "a SubNet whose busiest timesteps are to be taken")
         subnet = self.of
         counts = range(1, len(subnet.timesteps) + 1)
         return at_kept(lambda count: steps_of(subnet, self._macs, count), counts, self.kept, kept)
@@ -186,12 +181,7 @@ class Rivals:
 
     def _router(self, kept: float) -> SubNet:
         if self.router is None:
-            raise DipgoError(
-                "--router",
-                found="nothing",
-                expected="the file of a Learning-to-Cache router",
-                remedy="give --router FILE",
-            )
+            raise _not_given("--router", "the file of a Learning-to-Cache router")
         path = self.router
         thresholds = np.linspace(0.0, 1.0, 101)[1:-1].tolist()  # their logits are finite
         return at_kept(
@@ -200,6 +190,10 @@ class Rivals:
             self.kept,
             kept,
         )
+
+
+def _not_given(option: str, expected: str) -> DipgoError:
+    return DipgoError(option, found="nothing", expected=expected, remedy=f"give {option} FILE")
 
 
 METHODS: dict[str, Callable[[Rivals, float], SubNet]] = {

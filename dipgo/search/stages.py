@@ -26,6 +26,7 @@ from dipgo.search.settings import SearchSettings
 from dipgo.search.supernet import SuperNet
 from dipgo.search.train_reuse import train_reuse
 from dipgo.search.trajectories import Gates, Trajectories
+from dipgo.staging import not_writable
 from dipgo.subnet import SubNet
 
 POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)
@@ -223,9 +224,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DipgoError(
-            str(path),
-            found=f"a folder that cannot be made ({error.strerror})",
-            expected="a folder for checkpoints",
-            remedy="choose another path for --checkpoint",
-        ) from None
+        raise not_writable(path, "a folder that cannot be made", error) from None
