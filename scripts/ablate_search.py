@@ -54,9 +54,9 @@ def _stages() -> tuple[Variant, ...]:
 
 
 def _reuse() -> tuple[Variant, ...]:
-    """Weights that are fitted have two terms at most, and with one they repeat the prediction."""
+    """Without terms the latest prediction is repeated; with one its size is fitted."""
     return (
-        *(Variant(f"reuse terms {n}", replace(DEFAULT, reuse_terms=n)) for n in (0, 1, 2)),
+        *(Variant(f"reuse terms {n}", replace(DEFAULT, reuse_terms=n)) for n in (0, 1, 2, 3, 6)),
         Variant("reuse fitted only", replace(DEFAULT, reuse_iterations=0)),
     )
 

@@ -1,39 +1,25 @@
-"""The parts of a search: losses, sparsity, settings, reuse weights, exchanges, their training."""
+"""The parts of a search by gradient: losses, settings, sparsity."""
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from dipgo.errors import DipgoError
 from dipgo.search.cascade import cascade_shares
-from dipgo.search.exchange import exchange, propose
 from dipgo.search.losses import DISTANCES, LEAST_ERROR
 from dipgo.search.optimise import learning_rate, sharpness
 from dipgo.search.problem import Problem
-from dipgo.search.reuse import FITTED_TERMS, RIDGE, as_rows, fit_reuse
 from dipgo.search.settings import Loss, SearchSettings, published
 from dipgo.search.sparsity import Sparsity, hard
-from dipgo.search.supernet import RowGates
-from dipgo.search.train_reuse import train_reuse
-from dipgo.search.trajectories import Gates, Trajectories, first_difference
-from dipgo.subnet_check import check_reuse
-from tests.random_subnets import _gates, _probed
-from tests.tiny_search import rows_on, tiny_examples, tiny_net, tiny_problem
+from tests.tiny_search import rows_on, tiny_problem
 
 # Losses.
 
@@ -259,205 +245,3 @@ def test_the_budget_falls_and_what_is_over_it_costs(problem: Problem) -> None:
     (slope,) = torch.autograd.grad(sparsity(gates, 1.0), gates)
     shares = [problem.cost.share(block) for block in problem.blocks]
     assert slope[2].tolist() == pytest.approx([10 * share for share in shares], rel=1e-5)
-
-
-# Weights for reuse.
-
-
-def _ridge(past: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By numpy's least squares, the pull towards the newest prediction as further equations."""
-    count = len(past)
-    pull = np.sqrt(RIDGE * (past**2).sum() / count)
-    start = np.eye(count)[0]
-    equations = np.concatenate([past.T, pull * np.eye(count)])
-    found = np.linalg.lstsq(equations, np.concatenate([now, pull * start]), rcond=None)[0]
-    return np.asarray(found, np.float64)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    scheduler=st.sampled_from(["ddim", "plms", "heun"]),
-    terms=st.integers(1, 4),
-)
-def test_reuse_weights_are_those_of_ridge_regression(seed: int, scheduler: str, terms: int) -> None:
-    sampler, draw = _probed(scheduler, 6), random.Random(seed)
-    gates = _gates(draw, len(sampler.timesteps), 2)
-    predictions = np.random.default_rng(seed).standard_normal((len(sampler.rows), 30))
-    weights = fit_reuse(predictions, sampler, gates, terms)
-    assert weights.shape == (len(gates), terms)
-    for row, on in enumerate(gates.any(axis=1)):
-        first = sampler.rows.index(row)
-        past = [at for at in range(first) if gates[sampler.rows[at]].any()][::-1]
-        past = past[: min(terms, FITTED_TERMS)]
-        expected = np.zeros(terms)
-        if not on:
-            solved = _ridge(predictions[past], predictions[first]) if len(past) > 1 else [1.0]
-            expected[: len(past)] = solved
-        assert weights[row] == pytest.approx(expected, abs=1e-8)
-    check_reuse(as_rows(weights, gates), gates)
-
-
-def test_reuse_weights_extrapolate_what_is_linear() -> None:
-    """Up to the pull: far nearer than repeating what was latest."""
-    generator = np.random.default_rng(0)
-    start, slope = generator.standard_normal((2, 200))
-    predictions = start + np.arange(8)[:, None] * slope
-    gates = np.zeros((8, 2), dtype=np.bool_)
-    gates[[0, 2, 5]] = True
-    weights = fit_reuse(predictions, _probed("ddim", 8), gates, 3)
-    assert weights[1].tolist() == [1, 0, 0]
-    for row, (newest, before) in {3: (2, 0), 4: (2, 0), 6: (5, 2), 7: (5, 2)}.items():
-        ahead = (row - newest) / (newest - before)
-        assert weights[row] == pytest.approx([1 + ahead, -ahead, 0], abs=0.02)
-        made = weights[row, 0] * predictions[newest] + weights[row, 1] * predictions[before]
-        error = np.linalg.norm(made - predictions[row])
-        assert error < 0.02 * np.linalg.norm(predictions[newest] - predictions[row])
-
-
-def test_reuse_rows_have_as_many_weights_as_there_were_predictions() -> None:
-    gates = np.array([[True], [False], [True], [False], [True], [False]])
-    weights = np.arange(18, dtype=np.float64).reshape(6, 3)
-    assert as_rows(weights, gates) == ((), (3.0,), (), (9.0, 10.0), (), (15.0, 16.0, 17.0))
-
-
-# Exchanges, on hard trajectories.
-
-
-def _trajectories(problem: Problem, terms: int = 3, count: int = 1) -> Trajectories:
-    net = tiny_net(problem)
-    return Trajectories(net, tiny_examples(problem, net), count, terms, DISTANCES["l2"])
-
-
-@pytest.mark.parametrize("terms", [0, 3])
-@pytest.mark.parametrize("name", ["problem", "repeating"])
-def test_what_a_base_shares_is_not_run_again(
-    name: str, terms: int, request: pytest.FixtureRequest
-) -> None:
-    """And the distance is the same, to the last bit."""
-    posed: Problem = request.getfixturevalue(name)
-    trajectories = _trajectories(posed, terms, count=2)
-    draw = random.Random(0)
-    base = trajectories.run(rows_on(posed, 0, 2))
-    for _ in range(4):
-        gates = base.gates.copy()
-        row, column = draw.randrange(1, len(gates)), draw.randrange(gates.shape[1])
-        gates[row, column] ^= True
-        far = replace(base, distances=(math.inf,) * 2)  # than which anything is nearer
-        computed = _evaluations(trajectories, partial(trajectories.improve, far, gates))
-        later = sum(one >= row for one in posed.sampler.rows)
-        assert computed <= 2 * later
-        found = trajectories.improve(far, gates)
-        assert found is not None
-        assert found.distances == trajectories.run(gates).distances
-        base = found
-
-
-def test_what_is_not_nearer_is_given_up(problem: Problem) -> None:
-    """Once the farthest example alone is too far, the others are not run."""
-    trajectories = _trajectories(problem, count=2)
-    base = trajectories.run(rows_on(problem, 0, 2))
-    worse = rows_on(problem, 0)
-    assert trajectories.run(worse).distance > base.distance
-    assert trajectories.improve(base, worse) is None
-    near = replace(base, distances=(0.0, 0.0))
-    assert _evaluations(trajectories, partial(trajectories.improve, near, base.gates)) <= len(
-        problem.sampler.rows
-    )
-
-
-def _evaluations(trajectories: Trajectories, run: Callable[[], object]) -> int:
-    """How often the head of the denoiser runs."""
-    net = trajectories.net
-    counts: list[str] = []
-    last = net.functions[net.graph.nodes[-1].name]
-    handle = last.register_forward_hook(lambda *ignored: counts.append("head"))
-    run()
-    handle.remove()
-    return len(counts)
-
-
-def test_equal_tables_differ_at_the_end(problem: Problem) -> None:
-    gates = rows_on(problem, 0, 2)
-    assert first_difference(gates, gates) == len(gates) - 1
-    assert first_difference(gates, rows_on(problem, 0, 3)) == 2
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_proposals_leave_row_0_and_the_table_they_change(seed: int) -> None:
-    draw = random.Random(seed)
-    gates = _gates(draw, draw.randint(2, 8), draw.randint(1, 4))
-    before = gates.copy()
-    found = propose(gates, np.random.default_rng(seed))
-    assert found.shape == gates.shape
-    assert found[0].all()
-    assert (gates == before).all()
-    assert -1 <= int(found.sum()) - int(gates.sum()) <= gates.shape[1]
-    assert ((found != gates).any(axis=1)).sum() <= 2
-
-
-def _exchanged(
-    problem: Problem, tries: int, seed: int, checkpoint: Path | None = None
-) -> tuple[Gates, list[float]]:
-    trajectories, distances = _trajectories(problem), []
-    found = exchange(
-        trajectories,
-        problem.cost,
-        rows_on(problem, 0, 3),
-        problem.cost.kept(rows_on(problem, 0, 3)),
-        tries=tries,
-        seed=seed,
-        identity={"seed": seed},
-        checkpoint=checkpoint,
-        on_try=lambda done, total, distance: distances.append(distance),
-    )
-    return found, distances
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_exchange_gets_better_within_the_share(problem: Problem, seed: int) -> None:
-    start = rows_on(problem, 0, 3)
-    found, distances = _exchanged(problem, 15, seed)
-    assert problem.cost.kept(found) <= problem.cost.kept(start) + 1e-9
-    trajectories = _trajectories(problem)
-    first = trajectories.run(start).distance
-    assert [first, *distances] == sorted([first, *distances], reverse=True)
-    assert distances[-1] < first
-    assert trajectories.run(found).distance == distances[-1]
-    assert (_exchanged(problem, 15, seed)[0] == found).all()
-
-
-def test_exchange_goes_on_where_it_stopped(problem: Problem, tmp_path: Path) -> None:
-    path = tmp_path / "exchange.safetensors"
-    _exchanged(problem, 5, 0, path)
-    again, distances = _exchanged(problem, 15, 0, path)
-    assert len(distances) == 10
-    assert (again == _exchanged(problem, 15, 0)[0]).all()
-
-
-# Training the weights.
-
-
-def _distance(problem: Problem, gates: Gates, weights: NDArray[np.float64]) -> float:
-    """Mean over both examples."""
-    net, table = tiny_net(problem), torch.tensor(gates, dtype=torch.float32)
-    rows = RowGates(table.amax(1), torch.tensor(weights, dtype=torch.float32))
-    examples = [tiny_examples(problem, net)[index] for index in range(2)]
-    with torch.no_grad():
-        ends = [(net(table, one.inputs, rows), one.dense) for one in examples]
-    return float(np.mean([float(DISTANCES["log-mse"](*pair)) for pair in ends]))
-
-
-def test_training_reuse_lowers_the_distance(problem: Problem) -> None:
-    net, gates = tiny_net(problem, checkpointing=True), rows_on(problem, 0, 2, 4)
-    start = np.zeros((len(gates), 3))
-    start[~gates.any(axis=1), 0] = 1.0
-    identity: Mapping[str, Any] = {}
-    examples = tiny_examples(problem, net)
-    trained = train_reuse(
-        net, examples, gates, start, iterations=32, distance=DISTANCES["log-mse"], identity=identity
-    )
-    assert _distance(problem, gates, trained) < _distance(problem, gates, start) - 0.05
-    assert (trained[gates.any(axis=1)] == 0).all()
-    assert trained[1, 1:].tolist() == [0, 0]

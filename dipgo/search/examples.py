@@ -16,12 +16,20 @@ from dipgo.search.problem import Problem
 from dipgo.search.supernet import SuperNet
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Example:
-    """Inputs of one trajectory; `dense` is where it ends, f32[B, C, h, w], once it is known."""
+    """Inputs of one trajectory, and where the dense one passes.
+
+    `states` f32[B, C, h, w] are the denoiser's inputs, one an evaluation, and the final latents.
+    """
 
     inputs: dict[str, Tensor]
-    dense: Tensor | None = None
+    states: tuple[Tensor, ...]
+
+    @property
+    def dense(self) -> Tensor:
+        """Where the dense trajectory ends, f32[B, C, h, w]."""
+        return self.states[-1]
 
 
 FIRST_NOISE = 1_000_000
@@ -52,15 +60,19 @@ class Examples:
         self._made: dict[int, Example] = {}
 
     def __getitem__(self, index: int) -> Example:
-        """Batch `index` modulo their number; its dense end is computed when first asked for."""
+        """Batch `index` modulo their number; its dense trajectory is run when first asked for."""
         index %= self.count
         if index not in self._made:
-            example = Example(self._inputs(index))
-            gates = torch.ones(len(self.net.sampler.timesteps), len(self.net.blocks))
-            with torch.no_grad():
-                example.dense = self.net(gates.to(self._device), example.inputs)
-            self._made[index] = example
+            inputs = self._inputs(index)
+            self._made[index] = Example(inputs, self._dense_states(inputs))
         return self._made[index]
+
+    @torch.no_grad()
+    def _dense_states(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        walk = self.net.begin(inputs)
+        for _ in self.net.sampler.rows:
+            self.net.advance(walk, None)
+        return (*walk.inputs, walk.result())
 
     @property
     def _device(self) -> torch.device:

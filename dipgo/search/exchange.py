@@ -6,21 +6,50 @@ What the gradient finds is rounded to choices; an exchange tries choices as they
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dipgo.search.budget import TOLERANCE, fits, prune_dead
-from dipgo.search.checkpoint import load_checkpoint, save_checkpoint
+from dipgo.search.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dipgo.search.cost import CostModel
 from dipgo.search.finite import check_finite
-from dipgo.search.trajectories import Gates, Outcome, Trajectories
+from dipgo.search.moves import propose
+from dipgo.search.trajectories import Gates, Trajectories
 
-FARTHEST_SHIFT = 3
+DRAWS = 50
+"""Moves that are drawn for one try before it is given up: most were tried or are too dear."""
+SAVE_EVERY = 20
 OnTry = Callable[[int, int, float], object]
 """Tries done, of how many, and the distance now."""
+
+
+@dataclass
+class _Tried:
+    """Tables that were run, or are the first: none is run twice."""
+
+    tables: dict[bytes, None]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None) -> _Tried:
+        rows = checkpoint.tensors["tried"].numpy() if checkpoint else ()
+        return cls({row.tobytes(): None for row in rows})
+
+    def add(self, gates: Gates) -> bool:
+        """Whether it is new."""
+        key = np.packbits(gates).tobytes()
+        new = key not in self.tables
+        self.tables[key] = None
+        return new
+
+    def tensor(self) -> Tensor:
+        """u8[tables, bytes]."""
+        rows = [np.frombuffer(key, np.uint8) for key in self.tables]
+        return torch.from_numpy(np.stack(rows))
 
 
 def exchange(
@@ -43,83 +72,32 @@ def exchange(
     same. Raises DipgoError where the first distance is not finite.
     """
     found = None if checkpoint is None else load_checkpoint(checkpoint, identity)
-    done = 0
+    done, tried = 0, _Tried.of(found)
     if found is not None:
         gates, done = found.tensors["gates"].numpy().astype(np.bool_), found.iteration
     best = trajectories.run(gates)
     check_finite(torch.tensor(best.distance), done, "the distance")
+    tried.add(gates)
     for turn in range(done, tries):
-        candidate = propose(best.gates, np.random.default_rng((seed, turn)))
-        improved = _try(trajectories, cost, best, candidate, kept)
-        if checkpoint is not None and (improved is not best or turn + 1 == tries):
-            tensors = {"gates": torch.from_numpy(improved.gates.astype(np.uint8))}
-            save_checkpoint(checkpoint, turn + 1, identity, tensors)
-        best = improved
+        candidate = _draw(best.gates, cost, kept, tried, np.random.default_rng((seed, turn)))
+        outcome = best if candidate is None else trajectories.run(candidate, best)
+        better = outcome.distance < best.distance
+        best = outcome if better else best
+        if checkpoint is not None and (better or not (turn + 1) % SAVE_EVERY or turn + 1 == tries):
+            state = {"gates": torch.from_numpy(best.gates.astype(np.uint8))}
+            save_checkpoint(checkpoint, turn + 1, identity, {**state, "tried": tried.tensor()})
         on_try(turn + 1, tries, best.distance)
     return best.gates
 
 
-def _try(
-    trajectories: Trajectories, cost: CostModel, best: Outcome, candidate: Gates, kept: float
-) -> Outcome:
-    candidate = prune_dead(candidate, cost)
-    share = cost.kept(candidate)
-    least = min(kept - TOLERANCE, cost.kept(best.gates))
-    if (candidate == best.gates).all() or not fits(share, kept) or not fits(least, share):
-        return best
-    return trajectories.improve(best, candidate) or best
-
-
-def propose(gates: Gates, random: np.random.Generator) -> Gates:
-    """Another table: a row moved or filled, a gate moved to another row, or switched on or off."""
-    moves = (_shift_row, _shift_row, _move_row, _fill_row, _move_gate, _switch_gate)
-    return moves[random.integers(len(moves))](gates.copy(), random)
-
-
-def _shift_row(gates: Gates, random: np.random.Generator) -> Gates:
-    """A row that computes changes places with one nearby."""
-    row = _computing_row(gates, random)
-    shift = int(random.integers(1, FARTHEST_SHIFT + 1)) * (1 if random.random() < 0.5 else -1)
-    return _swapped(gates, row, min(len(gates) - 1, max(1, row + shift)))
-
-
-def _move_row(gates: Gates, random: np.random.Generator) -> Gates:
-    """A row that computes changes places with any other."""
-    return _swapped(gates, _computing_row(gates, random), int(random.integers(1, len(gates))))
-
-
-def _fill_row(gates: Gates, random: np.random.Generator) -> Gates:
-    """A row computes every block: what the budget has left is spent."""
-    gates[int(random.integers(1, len(gates)))] = True
-    return gates
-
-
-def _move_gate(gates: Gates, random: np.random.Generator) -> Gates:
-    """A block is computed at another step than before."""
-    rows, columns = np.nonzero(gates[1:])
-    if not len(rows):
-        return gates
-    chosen = random.integers(len(rows))
-    other = int(random.integers(1, len(gates)))
-    gates[rows[chosen] + 1, columns[chosen]] = False
-    gates[other, columns[chosen]] = True
-    return gates
-
-
-def _switch_gate(gates: Gates, random: np.random.Generator) -> Gates:
-    """One gate of a row that computes is switched off, or another on."""
-    row = _computing_row(gates, random)
-    column = int(random.integers(gates.shape[1]))
-    gates[row, column] = not gates[row, column]
-    return gates
-
-
-def _computing_row(gates: Gates, random: np.random.Generator) -> int:
-    """A row after the first with a gate that is on, if there is one."""
-    rows = np.flatnonzero(gates[1:].any(axis=1)) + 1
-    return int(rows[random.integers(len(rows))]) if len(rows) else 1
-
-
-def _swapped(gates: Gates, one: int, other: int) -> Gates:
-    gates[[one, other]] = gates[[other, one]]
-    return gates
+def _draw(
+    gates: Gates, cost: CostModel, kept: float, tried: _Tried, random: np.random.Generator
+) -> Gates | None:
+    """A table that is new and within the share, if one is drawn."""
+    least = min(kept - TOLERANCE, cost.kept(gates))
+    for _ in range(DRAWS):
+        candidate = prune_dead(propose(gates, random), cost)
+        share = cost.kept(candidate)
+        if fits(share, kept) and fits(least, share) and tried.add(candidate):
+            return candidate
+    return None

@@ -117,7 +117,6 @@ class Optimisation:
         gates = gates_of(self.parameters(), settings.estimator, sharpness(done, settings))
         with accelerator.autocast():
             latents = self.net(gates, example.inputs)
-        assert example.dense is not None
         with torch.no_grad():
             wanted = self.decode(example.dense)
         distance = self.distance(self.decode(latents.float()), wanted)

@@ -3,59 +3,111 @@
 A row that computes nothing repeats the latest prediction, which is one long Euler step. Made of
 the latest few instead it follows the curve of the dense trajectory, and costs nothing at run
 time: the plan adds linear combinations up.
+
+The rows between two that compute are a gap. They all make the same prediction: the sampler is
+linear, so that a gap is one step, and where it leads depends on a sum of theirs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dipgo.sampler import Sampler
+from dipgo.search.walk import Walk
 
 RIDGE = 1e-4
-"""Pull towards the latest prediction, relative to the mean square of the predictions."""
-
-FITTED_TERMS = 2
-"""More terms fit the dense predictions better, and the pruned ones, which differ, worse."""
+"""Pull towards repeating the latest prediction, relative to the mean square of what terms do."""
 
 
-def fit_reuse(
-    predictions: NDArray[np.float64], sampler: Sampler, gates: NDArray[np.bool_], terms: int
-) -> NDArray[np.float64]:
-    """Weights f64[steps, terms] of the latest predictions, by least squares.
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Evaluations from `first` up to `end`, which is not one of them, and their rows."""
 
-    `predictions` f64[evaluations, n] are those of dense trajectories. Rows that compute have
-    zeros. With one term, or before a second row computes, the latest prediction is repeated.
+    first: int
+    end: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Weights f64[K] of the latest K predictions in a gap.
+
+    `effects` f64[K, K] are mean products of what each weight does to the state at the gap's end.
     """
-    weights = np.zeros((len(gates), terms))
-    products = predictions @ predictions.T
-    computed: list[int] = []
-    done: set[int] = set()
-    for evaluation, row in enumerate(sampler.rows):
+
+    gap: Gap
+    weights: NDArray[np.float64]
+    effects: NDArray[np.float64]
+
+
+def find_gaps(rows: Sequence[int], gates: NDArray[np.bool_]) -> tuple[Gap, ...]:
+    """The gaps of gates bool[steps, blocks] in a sampler's `rows`."""
+    assert list(rows) == sorted(rows), "a row on both sides of another would be in two gaps"
+    found: list[Gap] = []
+    for evaluation, row in enumerate(rows):
         if gates[row].any():
-            computed.append(evaluation)
-        elif row not in done:
-            done.add(row)
-            latest = computed[::-1][: min(terms, FITTED_TERMS)]
-            weights[row, : len(latest)] = _fit(products, evaluation, latest)
-    return weights
+            continue
+        if found and found[-1].end == evaluation:
+            found[-1] = Gap(found[-1].first, evaluation + 1, (*found[-1].rows, row))
+        else:
+            found.append(Gap(evaluation, evaluation + 1, (row,)))
+    return tuple(found)
 
 
-def _fit(
-    products: NDArray[np.float64], evaluation: int, latest: Sequence[int]
-) -> NDArray[np.float64]:
-    """Ridge regression of one prediction on others, around repeating the newest."""
-    start = np.zeros(len(latest))
-    start[0] = 1.0
-    if len(latest) == 1:
-        return start
-    normal = products[np.ix_(latest, latest)]
-    slope = products[latest, evaluation] - normal @ start
-    ridge = RIDGE * float(np.trace(normal)) / len(latest)
-    solution = np.linalg.solve(normal + ridge * np.eye(len(latest)), slope)
-    return np.asarray(start + solution, np.float64)
+def fit_gap(gap: Gap, walks: Sequence[Walk], dense: Sequence[Sequence[Tensor]], terms: int) -> Fit:
+    """Ridge regression of the dense states at the gap's end on the latest predictions.
+
+    `walks` are at the gap's first evaluation; `dense` has the states of each one's example. With
+    one prediction there is a choice as well: how long the step is.
+    """
+    count = min(terms, len(walks[0].latest))
+    influence = _influence(walks[0].sampler, gap)
+    normal, slope, size = np.zeros((count, count)), np.zeros(count), 0
+    for walk, states in zip(walks, dense, strict=True):
+        effects = torch.stack([one.flatten() for one in walk.latest[:count]]).double() * influence
+        missing = (states[gap.end] - _state_after(walk, gap)).flatten().double()
+        normal += (effects @ effects.T).cpu().numpy()
+        slope += (effects @ missing).cpu().numpy()
+        size += missing.numel()
+    repeated = np.eye(count)[0]
+    pull = RIDGE * float(np.trace(normal)) / count
+    if not pull:  # the sampler does not use what the gap predicts
+        return Fit(gap, repeated, normal)
+    solution = np.linalg.solve(normal + pull * np.eye(count), slope - normal @ repeated)
+    return Fit(gap, repeated + solution, normal / size)
+
+
+def _state_after(walk: Walk, gap: Gap) -> Tensor:
+    """The state at the gap's end, were all predictions in it 0."""
+    ahead, nothing = walk.copy(), torch.zeros_like(walk.noise)
+    return _cross(ahead, gap, nothing)
+
+
+def _influence(sampler: Sampler, gap: Gap) -> float:
+    """What a prediction of 1 all over the gap adds to the state at its end."""
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    past = [zero] * gap.first
+    return float(_cross(Walk(sampler, {}, zero, list(past), list(past)), gap, one))
+
+
+def _cross(walk: Walk, gap: Gap, prediction: Tensor) -> Tensor:
+    while walk.index < gap.end:
+        walk.add(walk.next_input(), prediction)
+    return walk.next_input() if gap.end < len(walk.sampler.rows) else walk.result()
+
+
+def as_table(fits: Sequence[Fit], steps: int, terms: int) -> NDArray[np.float64]:
+    """Weights f64[steps, terms] of all gaps; zeros for rows that compute."""
+    table = np.zeros((steps, terms))
+    for fit in fits:
+        table[list(fit.gap.rows), : len(fit.weights)] = fit.weights
+    return table
 
 
 def as_rows(

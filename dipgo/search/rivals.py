@@ -112,7 +112,6 @@ class Rivals:
         tables = []
         for index in range(self.count):
             example = self._examples[index]
-            assert example.dense is not None
             tables.append(
                 removal_losses(
                     self._net,

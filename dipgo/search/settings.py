@@ -73,7 +73,7 @@ class SearchSettings:
     same_noise: bool = False
     exchanges: int = 250
     exchange_examples: int = 4
-    reuse_terms: int = 3
+    reuse_terms: int = 4
     reuse_iterations: int = 80
     guidance_scale: float = 7.5
     seed: int = 0

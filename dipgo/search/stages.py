@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
 from dipgo.models.pipeline_parts import VaeDecoder
-from dipgo.search.budget import fits
 from dipgo.search.examples import Examples
 from dipgo.search.exchange import exchange
 from dipgo.search.losses import DISTANCES, without_logarithm
 from dipgo.search.optimise import Decode, Optimisation
 from dipgo.search.problem import Problem
 from dipgo.search.progress import OnProgress, Progress, ignore
-from dipgo.search.reuse import as_rows
+from dipgo.search.regular_rows import regular_rows
+from dipgo.search.reuse import as_rows, as_table
 from dipgo.search.select import bisect_threshold, fill_budget, sweep_threshold
 from dipgo.search.settings import SearchSettings
 from dipgo.search.supernet import SuperNet
@@ -28,9 +28,6 @@ from dipgo.search.train_reuse import train_reuse
 from dipgo.search.trajectories import Gates, Trajectories
 from dipgo.staging import not_writable
 from dipgo.subnet import SubNet
-
-POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)
-"""Of the spacing of the rows that a search without scores begins with; 1 is regular."""
 
 SELECTIONS = {
     "fill": fill_budget,
@@ -130,21 +127,9 @@ class Search:
         return SELECTIONS[self.settings.selection](scores, self.problem.cost, self.kept)
 
     def start(self) -> Gates:
-        """Without scores: as many whole rows as fit, closer at the beginning, and part of one.
-
-        How much closer is tried out. Raises DipgoError where blocks are too coarse for the share.
-        """
-        tables = [self._rows_that_fit(power) for power in POWERS]
-        return min(tables, key=lambda gates: self._trajectories.run(gates).distance)
-
-    def _rows_that_fit(self, power: float) -> Gates:
-        cost = self.problem.cost
-        counts = range(cost.shape[0], 0, -1)
-        tables = (_whole_rows(count, power, cost.shape) for count in counts)
-        rows = next(one for one in tables if fits(cost.kept(one), self.kept))
-        # What is left goes to the earliest row that is off, to its last blocks first.
-        order = np.linspace(0.5, 0.0, rows.size).reshape(rows.shape)[:, ::-1]
-        return fill_budget(np.where(rows, 1.0, order), cost, self.kept)
+        """Without scores: what is best of regular rows on one example. Raises DipgoError."""
+        tables, first = regular_rows(self.problem.cost, self.kept), self._on(1)
+        return min(tables, key=lambda gates: first.run(gates).distance)
 
     def exchange(self, gates: Gates) -> Gates:
         """Gates that have traded places."""
@@ -162,15 +147,16 @@ class Search:
         )
 
     def reuse(self, gates: Gates) -> tuple[tuple[float, ...], ...]:
-        """Weights of the latest predictions, fitted and then trained."""
-        weights = self._trajectories.fit(gates)
-        assert weights is not None, "reuse without terms"
-        if self.settings.reuse_iterations:
+        """Weights of the latest predictions, fitted on all examples and then trained."""
+        terms = self.settings.reuse_terms
+        fitted = self._on(self.settings.pool).run(gates)
+        weights = as_table(fitted.fits, len(gates), terms)
+        if self.settings.reuse_iterations and fitted.fits:
             weights = train_reuse(
                 self.net,
                 self.examples,
-                gates,
-                weights,
+                fitted,
+                terms,
                 iterations=self.settings.reuse_iterations,
                 distance=self.distance,
                 identity=self.identity,
@@ -182,10 +168,13 @@ class Search:
     @cached_property
     def _trajectories(self) -> Trajectories:
         """What choices are judged on."""
-        settings = self.settings
-        count = min(settings.exchange_examples, settings.pool)
-        judge = DISTANCES[without_logarithm(settings.loss)]
-        return Trajectories(self.net, self.examples, count, settings.reuse_terms, judge)
+        return self._on(min(self.settings.exchange_examples, self.settings.pool))
+
+    def _on(self, count: int) -> Trajectories:
+        """Trajectories of the first examples."""
+        judge = DISTANCES[without_logarithm(self.settings.loss)]
+        examples = [self.examples[index] for index in range(count)]
+        return Trajectories(self.net, examples, self.settings.reuse_terms, judge)
 
     def _tell(self, stage: str, done: int, total: int, distance: float) -> None:
         self.on_progress(Progress(stage, done, total, distance, distance, self.kept))
@@ -206,18 +195,6 @@ class Search:
                 remedy="use --compare latents",
             )
         return VaeDecoder(vae)
-
-
-def _whole_rows(count: int, power: float, shape: tuple[int, int]) -> Gates:
-    """`count` rows whose steps grow as a power of their rank; no two are the same."""
-    rows: list[int] = []
-    for index in range(count):
-        wanted = int(shape[0] * (index / count) ** power)
-        latest = shape[0] - (count - index)  # leaves room for those that follow
-        rows.append(min(max(wanted, rows[-1] + 1 if rows else 0), latest))
-    gates = np.zeros(shape, dtype=np.bool_)
-    gates[rows] = True
-    return gates
 
 
 def _make_folder(path: Path) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dipgo.search.examples import Examples
-from dipgo.search.losses import Distance
-from dipgo.search.reuse import fit_reuse
+from dipgo.search.examples import Example
+from dipgo.search.losses import Distance, l2_distance
+from dipgo.search.reuse import Fit, Gap, find_gaps, fit_gap
 from dipgo.search.supernet import Gate, SuperNet
 from dipgo.search.walk import Walk
 
@@ -21,107 +20,92 @@ Gates = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Gates, each example's distance to dense, and where it was before every evaluation."""
+    """Gates, the weights fitted to them, and where they led: means over the examples.
+
+    `distance` is what is judged by, `error` the root mean square of the final latents' errors.
+    `passed` has the walks of all examples as they were before an evaluation or a gap.
+    """
 
     gates: Gates
-    distances: tuple[float, ...]
-    walks: tuple[tuple[Walk, ...], ...]
-
-    @property
-    def distance(self) -> float:
-        """Mean over the examples."""
-        return float(np.mean(self.distances))
+    fits: tuple[Fit, ...]
+    distance: float
+    error: float
+    passed: Mapping[int, tuple[Walk, ...]]
 
 
 class Trajectories:
-    """Runs gates bool[steps, blocks] on the first `count` examples.
+    """Runs gates bool[steps, blocks] on examples.
 
-    With `terms` above 0, rows that are wholly off weigh that many of the latest predictions.
-    `distance` must not be negative.
+    With `terms` above 0, rows that are wholly off weigh that many of the latest predictions. The
+    weights are fitted on the way, gap by gap: each is to end where dense passes, and starts from
+    where the gaps before it have led.
     """
 
     def __init__(
-        self, net: SuperNet, examples: Examples, count: int, terms: int, distance: Distance
+        self, net: SuperNet, examples: Sequence[Example], terms: int, distance: Distance
     ) -> None:
         self.net, self.terms, self.distance = net, terms, distance
-        self.examples = [examples[index] for index in range(count)]
-        self.predictions = self._dense_predictions() if terms else np.zeros((0, 0))
+        self.examples = tuple(examples)
+        self.rows = net.sampler.rows
 
     @torch.no_grad()
-    def _dense_predictions(self) -> NDArray[np.float64]:
-        """f64[evaluations, n] of all examples."""
-        columns = []
-        for example in self.examples:
-            walk = self.net.begin(example.inputs)
-            for _ in self.net.sampler.rows:
-                self.net.advance(walk, None)
-            columns.append(torch.stack([one.flatten() for one in walk.outputs]))
-        return np.asarray(torch.cat(columns, 1).double().cpu().numpy(), np.float64)
+    def run(self, gates: Gates, base: Outcome | None = None) -> Outcome:
+        """Where the gates lead. What they share with the beginning of `base` is not run again."""
+        at = 0 if base is None else self._parting(base, gates)
+        if base is None:
+            walks = [self.net.begin(example.inputs) for example in self.examples]
+        else:
+            walks = [walk.copy() for walk in base.passed[at]]
+        earlier = base.passed if base else {}
+        passed = {index: before for index, before in earlier.items() if index < at}
+        fits = [fit for fit in (base.fits if base else ()) if fit.gap.first < at]
+        gaps = {gap.first: gap for gap in find_gaps(self.rows, gates)} if self.terms else {}
+        while walks[0].index < len(self.rows):
+            at = walks[0].index
+            passed[at] = tuple(walk.copy() for walk in walks)
+            if at in gaps:
+                fits.append(self._cross(walks, gaps[at]))
+            else:
+                self._evaluate(walks, gates[self.rows[at]])
+        return self._outcome(gates, tuple(fits), passed, walks)
 
-    def fit(self, gates: Gates) -> NDArray[np.float64] | None:
-        """Weights for these gates, None without terms."""
-        if not self.terms:
-            return None
-        return fit_reuse(self.predictions, self.net.sampler, gates, self.terms)
+    def _parting(self, base: Outcome, gates: Gates) -> int:
+        """The last evaluation, among those `base` has passed, up to which both are the same.
 
-    def run(self, gates: Gates) -> Outcome:
-        """Where the gates lead."""
-        weights = self.fit(gates)
-        ends = [self._run_one(index, gates, weights, ()) for index in range(len(self.examples))]
-        distances, walks = zip(*ends, strict=True)
-        return Outcome(gates, distances, walks)
-
-    def improve(self, base: Outcome, gates: Gates) -> Outcome | None:
-        """Where the gates lead if that is nearer to dense than `base`, else None.
-
-        What they share with the beginning of `base` is not run again. The examples that are
-        farthest from dense come first, and the rest are not run once these alone are too far.
+        A gap ends where the next row computes: it is the same if that row does in both.
         """
-        first = first_difference(gates, base.gates)
-        weights = self.fit(gates)
-        distances, walks = list(base.distances), list(base.walks)
-        allowed, total = sum(base.distances), 0.0
-        for index in np.argsort(base.distances)[::-1]:
-            shared = self._shared(base.walks[index], first)
-            distances[index], walks[index] = self._run_one(int(index), gates, weights, shared)
-            total += distances[index]
-            if not total < allowed:
-                return None
-        return Outcome(gates, tuple(distances), tuple(walks))
+        changed = np.flatnonzero((gates != base.gates).any(axis=1))
+        row = changed[0] if len(changed) else self.rows[-1]
+        first = self.rows.index(row)
+        after_a_gap = first > 0 and not base.gates[self.rows[first - 1]].any()
+        if self.terms and after_a_gap and not gates[row].any():
+            first -= 1
+        return max(at for at in base.passed if at <= first)
 
-    @torch.no_grad()
-    def _run_one(
+    def _cross(self, walks: Sequence[Walk], gap: Gap) -> Fit:
+        fit = fit_gap(gap, walks, [example.states for example in self.examples], self.terms)
+        weights = torch.tensor(fit.weights, dtype=torch.float32, device=self.net.device)
+        for walk in walks:
+            while walk.index < gap.end:
+                self.net.advance(walk, None, False, weights)
+        return fit
+
+    def _evaluate(self, walks: Sequence[Walk], gates: NDArray[np.bool_]) -> None:
+        chosen: list[Gate] = [bool(gate) for gate in gates]
+        for walk in walks:
+            self.net.advance(walk, chosen if walk.index else None)
+
+    def _outcome(
         self,
-        index: int,
         gates: Gates,
-        weights: NDArray[np.float64] | None,
-        shared: Sequence[Walk],
-    ) -> tuple[float, tuple[Walk, ...]]:
-        """An example's distance and walks; it goes on from the last of `shared`."""
-        example = self.examples[index]
-        walk = shared[-1].copy() if shared else self.net.begin(example.inputs)
-        passed = list(shared[:-1])
-        while walk.index < len(self.net.sampler.rows):
-            passed.append(walk.copy())
-            self._advance(walk, gates, weights)
-        assert example.dense is not None
-        return float(self.distance(walk.result(), example.dense)), tuple(passed)
-
-    def _shared(self, walks: Sequence[Walk], first: int) -> Sequence[Walk]:
-        """Those up to, and with, the evaluation at which row `first` comes."""
-        rows = self.net.sampler.rows
-        return walks[: 1 + next(i for i, row in enumerate(rows) if row >= first)]
-
-    def _advance(self, walk: Walk, gates: Gates, weights: NDArray[np.float64] | None) -> None:
-        row = self.net.sampler.rows[walk.index]
-        weighed: Tensor | None = None
-        if weights is not None:
-            weighed = torch.tensor(weights[row], dtype=torch.float32, device=self.net.device)
-        chosen: list[Gate] = [bool(gate) for gate in gates[row]]
-        self.net.advance(walk, chosen if row else None, bool(gates[row].any()), weighed)
-
-
-def first_difference(one: Gates, other: Gates) -> int:
-    """The first row in which two tables differ; the last row where they do not."""
-    rows = np.flatnonzero((one != other).any(axis=1))
-    return int(rows[0]) if len(rows) else len(one) - 1
+        fits: tuple[Fit, ...],
+        passed: Mapping[int, tuple[Walk, ...]],
+        walks: Sequence[Walk],
+    ) -> Outcome:
+        ends = [
+            (walk.result(), example.dense)
+            for walk, example in zip(walks, self.examples, strict=True)
+        ]
+        distance = float(np.mean([float(self.distance(*pair)) for pair in ends]))
+        error = float(np.sqrt(np.mean([float(l2_distance(*pair)) for pair in ends])))
+        return Outcome(gates, fits, distance, error, passed)
