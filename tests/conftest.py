@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dipgo.search.problem import Problem
 from tests.sample_exports import write_sample_exports
 from tests.tiny_pipeline import save_tiny_pipeline
+from tests.tiny_search import tiny_problem
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -48,3 +50,15 @@ def sample_exports(
 ) -> dict[str, Path]:
     """Export directories by the names in `tests.sample_exports.NAMES`."""
     return write_sample_exports(tiny_pipeline, tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture(scope="session")
+def problem(tiny_pipeline: Path) -> Problem:
+    """Six steps of DDIM."""
+    return tiny_problem(tiny_pipeline)
+
+
+@pytest.fixture(scope="session")
+def repeating(tiny_pipeline: Path) -> Problem:
+    """Five steps of PNDM: row 1 is evaluated twice."""
+    return tiny_problem(tiny_pipeline, "pndm", 5)

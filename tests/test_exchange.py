@@ -31,22 +31,10 @@ from dipgo.search.trajectories import Gates, Outcome, Trajectories
 from dipgo.search.walk import Walk
 from dipgo.subnet_check import check_reuse
 from tests.random_subnets import _gates, _probed
-from tests.tiny_search import rows_on, tiny_examples, tiny_net, tiny_problem
+from tests.tiny_search import rows_on, tiny_examples, tiny_net
 
 SAMPLERS = ["ddim", "plms", "heun", "dpm++", "unipc"]
 SHAPE = (2, 3, 4)
-
-
-@pytest.fixture(scope="module")
-def problem(tiny_pipeline: Path) -> Problem:
-    """Six steps of DDIM."""
-    return tiny_problem(tiny_pipeline)
-
-
-@pytest.fixture(scope="module")
-def repeating(tiny_pipeline: Path) -> Problem:
-    """Five steps of PNDM: row 1 is evaluated twice."""
-    return tiny_problem(tiny_pipeline, "pndm", 5)
 
 
 # Gaps.

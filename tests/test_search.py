@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from dipgo.search.optimise import learning_rate, sharpness
 from dipgo.search.problem import Problem
 from dipgo.search.settings import Loss, SearchSettings, published
 from dipgo.search.sparsity import Sparsity, hard
-from tests.tiny_search import rows_on, tiny_problem
+from tests.tiny_search import rows_on
 
 # Losses.
 
@@ -172,18 +171,6 @@ def test_sharpness_grows_geometrically() -> None:
 
 
 # Sparsity.
-
-
-@pytest.fixture(scope="module")
-def problem(tiny_pipeline: Path) -> Problem:
-    """Six steps of DDIM."""
-    return tiny_problem(tiny_pipeline)
-
-
-@pytest.fixture(scope="module")
-def repeating(tiny_pipeline: Path) -> Problem:
-    """Five steps of PNDM: row 1 is evaluated twice."""
-    return tiny_problem(tiny_pipeline, "pndm", 5)
 
 
 def _soft_gates(problem: Problem, least: float = 0.6) -> Tensor:

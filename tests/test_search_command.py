@@ -24,7 +24,7 @@ from dipgo.search.problem import Problem
 from dipgo.search.rivals import METHODS, Rivals
 from dipgo.subnet import SubNet
 from dipgo.unroll import unroll
-from tests.tiny_search import PROMPTS, STEPS, rows_on, tiny_problem
+from tests.tiny_search import PROMPTS, STEPS, rows_on
 from tests.zoo import ZOO
 
 Run = Callable[..., tuple[int, str]]
@@ -98,8 +98,8 @@ def test_prompts_of_blank_lines_are_refused(run: Run, tmp_path: Path) -> None:
     _check_refused(run(prompts=tmp_path / "blank.txt"), "blank.txt", "found no prompts")
 
 
-def test_a_ratio_out_of_reach_names_the_nearest(run: Run, tiny_pipeline: Path) -> None:
-    least = tiny_problem(tiny_pipeline).cost.fixed
+def test_a_ratio_out_of_reach_names_the_nearest(run: Run, problem: Problem) -> None:
+    least = problem.cost.fixed
     nearest = f"{np.floor((1 - least) * 1e4) / 1e4:.4f}"
     _check_refused(run(ratio=0.999), "--ratio", "found 0.9990", f"a ratio from 0 to {nearest}")
     assert run(ratio=nearest)[0] == 0
@@ -176,44 +176,33 @@ ONE_BY_ONE = tuple(one.name for one in OPTIMISE if one.name not in ("form_segmen
 """Passes that leave every block a callee of its own."""
 
 
-def test_a_search_by_latency(
-    run: Run, tiny_pipeline: Path, problem: Problem, tmp_path: Path
-) -> None:
-    timed = export(
+@pytest.fixture(scope="module")
+def timed(tiny_pipeline: Path, problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export whose every block has a time of its own."""
+    return export(
         tiny_pipeline,
         "dense",
-        tmp_path / "timed",
+        tmp_path_factory.mktemp("timed") / "out",
         steps=2,
         scheduler="ddim",
         blocks=problem.blocks,
         passes=ONE_BY_ONE,
     )
+
+
+def test_a_search_by_latency(run: Run, timed: Path, tmp_path: Path) -> None:
     code, line = run(cost=f"latency:{timed}")
     assert code == 0, line
     found = SubNet.load(tmp_path / "subnet.json")
     assert found.provenance["kept"] <= 0.5
 
 
-def test_times_of_other_blocks_are_refused(run: Run, tiny_pipeline: Path, tmp_path: Path) -> None:
-    timed = export(
-        tiny_pipeline,
-        "dense",
-        tmp_path / "timed",
-        steps=2,
-        scheduler="ddim",
-        blocks=("mid_block",),
-        passes=ONE_BY_ONE,
-    )
-    _check_refused(run(cost=f"latency:{timed}"), "latency, ", "found no time", "same blocks")
+def test_times_of_other_blocks_are_refused(run: Run, timed: Path) -> None:
+    found = run(cost=f"latency:{timed}", blocks="up_blocks.0.resnets.0")
+    _check_refused(found, "latency, ", "found no time", "same blocks")
 
 
 # Rivals.
-
-
-@pytest.fixture(scope="module")
-def problem(tiny_pipeline: Path) -> Problem:
-    """Six steps of DDIM."""
-    return tiny_problem(tiny_pipeline)
 
 
 @pytest.fixture(scope="module")

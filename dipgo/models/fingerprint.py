@@ -15,8 +15,8 @@ class Hash(Protocol):
 
 
 def add_weights(digest: Hash, module: nn.Module) -> None:
-    """Adds name, type, shape and bytes of every parameter and buffer, by name."""
-    for name, tensor in sorted(module.state_dict().items()):
+    """Adds name, type, shape and bytes of every parameter and buffer, in the module's order."""
+    for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
 
