@@ -15,19 +15,12 @@ from dataclasses import replace
 from dipgo.cli import run_command
 from dipgo.search.settings import Parameters, SearchSettings, Selection, published
 from scripts.ablation import Variant, ablation_parser, run
+from scripts.comparison.make import FINER
 
 ITERATIONS = 200
 DEFAULT, PUBLISHED = SearchSettings(), published()
 GRADIENT = replace(DEFAULT, iterations=ITERATIONS, exchanges=0)
 PLAIN = replace(GRADIENT, reuse_terms=0)
-FINER = (
-    "conv_in",
-    "down_blocks.*.resnets.*",
-    "down_blocks.*.attentions.*",
-    "mid_block",
-    "up_blocks.*.resnets.*",
-    "up_blocks.*.attentions.*",
-)
 PARAMETERS: tuple[Parameters, ...] = ("pruner-identity", "pruner-shared", "free")
 SELECTIONS: tuple[Selection, ...] = ("bisection", "sweep")
 

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,18 @@ class Unreachable:
     method: str
     floor: float | None
     error: str
+
+
+FINER = (
+    "conv_in",
+    "down_blocks.*.resnets.*",
+    "down_blocks.*.attentions.*",
+    "mid_block",
+    "up_blocks.*.resnets.*",
+    "up_blocks.*.attentions.*",
+)
+OF_LAYERS = ("deepcache", "deepcache-nonuniform")
+"""Methods that compute part of a block: what is gated is finer for them."""
 
 
 class CachedRivals(Rivals):
@@ -125,8 +137,9 @@ class Maker:
     def _make(self, method: str, kept: float, searched: SubNet | None) -> SubNet:
         if method == SEARCHED:
             return self._search(kept)
-        self._rivals.of = searched
-        return self._rivals.make(method, kept)
+        rivals = self._rivals_of_layers if method in OF_LAYERS else self._rivals
+        rivals.of = searched
+        return rivals.make(method, kept)
 
     def _search(self, kept: float) -> SubNet:
         """With the default settings. One that was stopped goes on where it was."""
@@ -153,6 +166,11 @@ class Maker:
         rivals = CachedRivals(problem, self.prompts, guidance_scale=self.guidance)
         rivals.file = self.folder / f"{self.sampler}-losses.npz"
         return rivals
+
+    @cached_property
+    def _rivals_of_layers(self) -> Rivals:
+        """They need nothing measured."""
+        return Rivals(pose(self.model, replace(self._request(kept=0.5), blocks=FINER)))
 
     def _request(self, kept: float) -> SearchRequest:
         scheduler, steps = SAMPLERS[self.sampler]
