@@ -327,15 +327,9 @@ def test_exchange_gets_better_within_the_share(problem: Problem, seed: int) -> N
     assert (_exchanged(problem, 15, seed)[0] == found).all()
 
 
-def test_exchange_goes_on_where_it_stopped(problem: Problem, tmp_path: Path) -> None:
-    path = tmp_path / "exchange.safetensors"
-    _exchanged(problem, 5, 0, path)
-    again, distances = _exchanged(problem, 15, 0, path)
-    assert len(distances) == 10
-    assert (again == _exchanged(problem, 15, 0)[0]).all()
-
-
-def test_no_table_is_run_twice(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every table that is run, in order."""
     seen: list[bytes] = []
     run = Trajectories.run
 
@@ -344,8 +338,27 @@ def test_no_table_is_run_twice(problem: Problem, monkeypatch: pytest.MonkeyPatch
         return run(self, gates, base)
 
     monkeypatch.setattr(Trajectories, "run", counted)
+    return seen
+
+
+def test_exchange_goes_on_where_it_stopped(
+    problem: Problem, tmp_path: Path, ran: list[bytes]
+) -> None:
+    """The same tries in the same order, none of which had been tried before."""
+    path = tmp_path / "exchange.safetensors"
+    _exchanged(problem, 15, 0, path)
+    before = len(ran)
+    again, distances = _exchanged(problem, 25, 0, path)
+    resumed = ran[before + 1 :]  # the best so far comes first
+    assert len(distances) == 10
+    ran.clear()
+    assert (again == _exchanged(problem, 25, 0)[0]).all()
+    assert resumed == ran[before:]
+
+
+def test_no_table_is_run_twice(problem: Problem, ran: list[bytes]) -> None:
     _exchanged(problem, 25, 0)
-    assert len(seen) == len(set(seen)) > 10
+    assert len(ran) == len(set(ran)) > 10
 
 
 # Training the weights.

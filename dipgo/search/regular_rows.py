@@ -27,11 +27,12 @@ def regular_rows(cost: CostModel, kept: float) -> Iterator[Gates]:
     whose rows lack the cheapest blocks. Raises DipgoError where blocks are too coarse for the
     share.
     """
+    count = _count(cost, kept)
     seen: set[bytes] = set()
     problem: DipgoError | None = None
     for power, last, table in product(POWERS, LAST, (_rows_and_part, _rows_without_cheap)):
         try:
-            gates = table(cost, kept, power, last)
+            gates = table(cost, kept, count, power, last)
         except DipgoError as error:
             problem = error
             continue
@@ -43,16 +44,17 @@ def regular_rows(cost: CostModel, kept: float) -> Iterator[Gates]:
         raise problem
 
 
-def _rows_and_part(cost: CostModel, kept: float, power: float, last: float) -> Gates:
-    rows = whole_rows(_count(cost, kept), power, last, cost.shape)
+def _rows_and_part(cost: CostModel, kept: float, count: int, power: float, last: float) -> Gates:
+    rows = whole_rows(count, power, last, cost.shape)
     # What is left goes to the earliest row that is off, to its last blocks first.
     order = np.linspace(0.5, 0.0, rows.size).reshape(rows.shape)[:, ::-1]
     return fill_budget(np.where(rows, 1.0, order), cost, kept)
 
 
-def _rows_without_cheap(cost: CostModel, kept: float, power: float, last: float) -> Gates:
-    count = min(cost.shape[0], _count(cost, kept) + 1)
-    rows = whole_rows(count, power, last, cost.shape)
+def _rows_without_cheap(
+    cost: CostModel, kept: float, count: int, power: float, last: float
+) -> Gates:
+    rows = whole_rows(min(cost.shape[0], count + 1), power, last, cost.shape)
     shares = np.array([cost.share(block) for block in cost.blocks])
     return fill_budget(np.where(rows, 0.5 + 0.5 * shares / shares.max(), 0.0), cost, kept)
 
