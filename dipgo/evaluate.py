@@ -56,6 +56,7 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
         clip_model=options.clip_model,
         fid=options.fid,
         time_repeats=0 if options.no_time else options.time_repeats,
+        time_batch=options.time_batch,
         threads=options.threads,
         progress=Progress(stage, progress_bar),
     )
@@ -119,6 +120,7 @@ def _parser() -> Parser:
     add("--clip-model", metavar="M", help="folder or Hub id of a CLIP model, for CLIP scores")
     add("--fid", action="store_true", help="FID to the reference, by the Inception network")
     add("--time-repeats", type=whole_number(1), default=5, metavar="N", help="measured runs (5)")
+    add("--time-batch", type=whole_number(1), metavar="N", help="pictures a timed run (--batch)")
     add("--no-time", action="store_true", help="do not time; plot against MACs")
     add("--threads", type=whole_number(0), default=0, metavar="N", help="threads; 0: all cores")
     return parser

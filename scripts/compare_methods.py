@@ -77,6 +77,7 @@ def compare(maker: Maker, kept: float, options: Namespace) -> dict[str, Any]:
         classifier=DEMO / "classifier",
         reference=options.reference,
         time_repeats=0 if options.no_time else options.time_repeats,
+        time_batch=options.time_batch,
         threads=options.threads,
         progress=Progress(stage, progress_bar),
     )
@@ -94,6 +95,7 @@ def _write(tables: list[dict[str, Any]], options: Namespace) -> None:
         "batch": options.batch,
         "threads": options.threads,
         "time_repeats": 0 if options.no_time else options.time_repeats,
+        "time_batch": options.time_batch,
     }
     write_text(path, json.dumps({**head, "tables": tables}, indent=1, allow_nan=False) + "\n")
     write_text(path.with_suffix(".md"), "\n".join(map(to_markdown, tables)))
@@ -120,6 +122,7 @@ def _parser() -> Parser:
     add("--pairs", type=whole_number(2), default=256, metavar="N", help="held-out pairs (256)")
     add("--batch", type=count, default=32, metavar="N", help="pictures a run (32)")
     add("--time-repeats", type=count, default=3, metavar="N", help="measured runs (3)")
+    add("--time-batch", type=count, default=4, metavar="N", help="pictures a timed run (4)")
     add("--no-time", action="store_true", help="do not time")
     add("--threads", type=whole_number(0), default=0, metavar="N", help="threads; 0: all cores")
     add("--reference", type=Path, default=out / "reference", metavar="DIR", help="PNG files")

@@ -169,7 +169,7 @@ def stopped(inputs: Path) -> dict[str, int]:
     """The results, with their times, of a run that is stopped before its last export."""
 
     def stage(description: str) -> AbstractContextManager[object]:
-        if description == "export every":
+        if description == f"export every, batch {BATCH}":
             raise StoppedError
         return nullcontext()
 
@@ -428,6 +428,34 @@ def test_times_are_of_both_by_turns(report: dict[str, Any]) -> None:
     assert len(report["dense"]["time"]["runs"]) == 4
 
 
+def test_times_of_another_batch(inputs: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    def stage(description: str) -> AbstractContextManager[object]:
+        stages.append(description)
+        return nullcontext()
+
+    report = evaluate(
+        inputs / "model",
+        {"fewer": _subnet("fewer")},
+        (3, "DDIMScheduler"),
+        PROMPTS,
+        cache=tmp_path,
+        pairs=2,
+        batch=2,
+        time_batch=1,
+        time_repeats=1,
+        threads=1,
+        progress=Progress(stage),
+    )
+    assert (report.batch, report.time_batch) == (2, 1)
+    exports = [one for one in stages if one.startswith("export")]
+    assert sorted(exports) == [
+        f"export {name}, batch {n}" for name in ("dense", "fewer") for n in (1, 2)
+    ]
+    assert not list(tmp_path.glob("export-*"))
+
+
 def test_nothing_but_results_is_left(out: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"cache", "plot.png", "report.json"}
     assert {path.suffix for path in (out / "cache").iterdir()} == {".npz", ".json"}
@@ -450,7 +478,7 @@ def test_a_second_run_draws_only_what_is_new(
     assert run_command(dipgo.evaluate.main, arguments) == 0
     printed = capsys.readouterr()
     drawn = [line for line in printed.err.splitlines() if line.startswith(("export", "draw"))]
-    assert drawn == ["export fewer", f"draw {PAIRS} pictures: fewer"]
+    assert drawn == [f"export fewer, batch {BATCH}", f"draw {PAIRS} pictures: fewer"]
     assert "speedup" not in printed.out
     assert before.items() < _results(copied).items()
     again = _by_name(json.loads((copied / "report.json").read_text()))

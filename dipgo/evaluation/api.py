@@ -39,6 +39,7 @@ def evaluate(
     clip_model: str | Path | None = None,
     fid: bool = False,
     time_repeats: int = TIME_REPEATS,
+    time_batch: int | None = None,
     threads: int = 0,
     progress: Progress = SHOW_NOTHING,
 ) -> Report:
@@ -47,12 +48,15 @@ def evaluate(
     `model` is as for `export`; `dense` is the number of steps and the scheduler (None: the model's
     own) that all are compared with; SubNets that name no scheduler have dense's. Pair i is prompt
     i mod their number, with the seed `seed` + i. `classifier` and `reference` (PNG files) are
-    folders, `clip_model` a folder or a Hub id. 0 `time_repeats`: nothing is timed. In the folder
+    folders, `clip_model` a folder or a Hub id. 0 `time_repeats`: nothing is timed; runs
+    that are timed draw `time_batch` pictures (None: `batch`). In the folder
     `cache` every SubNet's result is kept, and found again by the same call.
     Raises DipgoError, where possible before the first picture is drawn.
     """
     check_options(subnets, {"classifier": classifier, "reference": reference, "fid": fid})
-    settings = Settings(make_pairs(prompts, pairs, seed), guidance, batch, threads)
+    settings = Settings(
+        make_pairs(prompts, pairs, seed), guidance, batch, time_batch or batch, threads
+    )
     silence_libraries()
     with progress.stage("load the model and the judges"):
         source = load_source(model)
@@ -111,6 +115,7 @@ def _report(
         model_sha256=fingerprint,
         guidance=settings.guidance,
         batch=settings.batch,
+        time_batch=settings.time_batch,
         threads=settings.threads,
         pairs=settings.pairs,
         reference_pictures=judges.reference_pictures,

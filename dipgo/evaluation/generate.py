@@ -65,7 +65,7 @@ class Studio:
 
     def draw(self, variant: Variant) -> Drawn:
         """Latents and pictures of all pairs. Raises DipgoError."""
-        path = self._folder / f"{self._key(variant)}.npz"
+        path = self._folder / f"{self._key(variant, self._settings.batch)}.npz"
         if not path.exists():
             write_drawn(path, self._draw(variant))
         return read_drawn(path)
@@ -75,43 +75,45 @@ class Studio:
 
         Raises DipgoError.
         """
-        setting = [repeats, self._settings.threads, self._key(dense), _machine()]
-        path = self._folder / f"{self._key(variant)}-{digest(setting)}.json"
+        batch = self._settings.time_batch
+        setting = [repeats, self._settings.threads, self._key(dense, batch), _machine()]
+        path = self._folder / f"{self._key(variant, batch)}-{digest(setting)}.json"
         if not path.exists():
             write_times(path, self._time(variant, dense, repeats))
         return read_times(path)
 
     def discard(self, *variants: Variant) -> None:
         """Removes exports that nothing more is to be made with, and halves that a kill has left."""
-        for variant in variants:
-            path = self._export_path(variant)
+        batches = {self._settings.batch, self._settings.time_batch}
+        for variant, batch in itertools.product(variants, batches):
+            path = self._export_path(variant, batch)
             for one in (path, *path.parent.glob(f".{path.name}.*")):
                 shutil.rmtree(one, ignore_errors=True)
 
-    def _key(self, variant: Variant) -> str:
-        return variant_key(self._model, variant, self._settings)
+    def _key(self, variant: Variant, batch: int) -> str:
+        return variant_key(self._model, variant, self._settings, batch)
 
-    def _export_path(self, variant: Variant) -> Path:
-        return self._folder / f"export-{self._key(variant)}"
+    def _export_path(self, variant: Variant, batch: int) -> Path:
+        return self._folder / f"export-{self._key(variant, batch)}"
 
-    def _load(self, variant: Variant) -> Pipeline:
+    def _load(self, variant: Variant, batch: int) -> Pipeline:
         """An export appears whole or not at all, so one that is there is a good one."""
-        path = self._export_path(variant)
+        path = self._export_path(variant, batch)
         if not path.exists():
-            with self.progress.stage(f"export {variant.name}"):
+            with self.progress.stage(f"export {variant.name}, batch {batch}"):
                 export(
                     self._source,
                     variant.subnet or DENSE,
                     path,
                     steps=variant.steps,
                     scheduler=variant.scheduler,
-                    batch=self._settings.batch,
+                    batch=batch,
                 )
         return Pipeline.from_export(path, threads=self._settings.threads)
 
     def _draw(self, variant: Variant) -> Drawn:
-        pipeline = self._load(variant)
         pairs, batch = self._settings.pairs, self._settings.batch
+        pipeline = self._load(variant, batch)
         batches = [pairs[start : start + batch] for start in range(0, len(pairs), batch)]
         drawn = []
         with self.progress.bar(f"draw {len(pairs)} pictures: {variant.name}", len(pairs)) as done:
@@ -122,7 +124,11 @@ class Studio:
         return Drawn(latents, pictures, _plan_facts(pipeline))
 
     def _time(self, variant: Variant, dense: Variant, repeats: int) -> Times:
-        runners = {"this": self._load(variant).runner, "dense": self._load(dense).runner}
+        batch = self._settings.time_batch
+        runners = {
+            "this": self._load(variant, batch).runner,
+            "dense": self._load(dense, batch).runner,
+        }
         total = len(runners) * (WARMUP + repeats)
         count = itertools.count(1)
         with self.progress.bar(f"time {total} runs: {variant.name} and dense", total) as done:

@@ -26,7 +26,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds a run of the engines, a batch of pictures; medians, and dense's by turns with it."""
+    """Seconds a run of the engines, `time_batch` pictures: medians, dense by turns with it."""
 
     seconds: float
     dense_seconds: float
@@ -80,6 +80,7 @@ class Report:
     model_sha256: str
     guidance: float
     batch: int
+    time_batch: int
     threads: int
     pairs: tuple[Pair, ...]
     reference_pictures: int

@@ -52,15 +52,16 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all variants share."""
+    """What all variants share. `batch` pictures are drawn a run, `time_batch` timed."""
 
     pairs: tuple[Pair, ...]
     guidance: float
     batch: int
+    time_batch: int
     threads: int = 0
 
 
-def variant_key(model: str, variant: Variant, settings: Settings) -> str:
+def variant_key(model: str, variant: Variant, settings: Settings, batch: int) -> str:
     """The name of a variant's results; `model` is a `model_fingerprint`."""
     return digest(
         {
@@ -68,7 +69,7 @@ def variant_key(model: str, variant: Variant, settings: Settings) -> str:
             "variant": variant.describe(),
             "pairs": [(pair.prompt, pair.seed) for pair in settings.pairs],
             "guidance": settings.guidance,
-            "batch": settings.batch,
+            "batch": batch,
             "versions": [dipgo.__version__, version("torch"), _onnxruntime_version()],
         }
     )
