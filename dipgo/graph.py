@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -88,13 +88,17 @@ PART = "~"
 
 @dataclass(frozen=True)
 class BlockGraph:
-    """Nodes in topological order; `output` names the denoiser's (guided) prediction."""
+    """Nodes in topological order; `output` names the denoiser's (guided) prediction.
+
+    `unconditional` names its half without prompt, where the denoiser is traced with guidance.
+    """
 
     model_class: str
     config_sha256: str
     inputs: tuple[GraphInput, ...]
     nodes: tuple[Node, ...]
     output: str
+    unconditional: str | None = None
 
     @cached_property
     def blocks(self) -> tuple[Node, ...]:
@@ -112,6 +116,17 @@ class BlockGraph:
     def value(self, name: str) -> Value:
         """The value of that name, with its type."""
         return Value(name, self.types[name])
+
+    def without_unconditional(self) -> BlockGraph:
+        """The same for those who need the guided prediction alone."""
+        name = self.unconditional
+        if any(name in node.inputs for node in self.nodes):
+            return replace(self, unconditional=None)
+        nodes = tuple(
+            replace(node, outputs=tuple(one for one in node.outputs if one.name != name))
+            for node in self.nodes
+        )
+        return replace(self, nodes=nodes, unconditional=None)
 
     @property
     def macs(self) -> int:

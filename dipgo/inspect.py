@@ -156,7 +156,8 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     console.print(f"steps {subnet.num_inference_steps}   gates kept {subnet.kept:.4f}")
     weighed = sum(bool(weights) for weights in subnet.reuse or ())
     if weighed:
-        console.print(f"rows made of weighted earlier predictions {weighed}")
+        halves = ", halves apart" if subnet.reuse_unconditional else ""
+        console.print(f"rows made of weighted earlier predictions {weighed}{halves}")
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:

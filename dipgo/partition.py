@@ -26,6 +26,8 @@ from dipgo.graph import PART, Dependence
 Home: TypeAlias = str | tuple[int, Dependence]
 """A block's name; or, of a piece of glue, the blocks before it (a bit each) and its dependence."""
 
+UNCONDITIONAL = "unconditional"
+"""The name of the program's second output, if it has one."""
 _INPUT_ONLY = {
     Dependence.TIMESTEP: "timestep",
     Dependence.PROMPT: "prompt",
@@ -231,15 +233,22 @@ def _connect(
     output: fx.Node,
 ) -> None:
     """Names the values that leave each of `members`, and lists what each reads."""
+    second = output.all_input_nodes[1:]
     for name, nodes in members.items():
         leaving = [
             node
             for node in nodes
             if any(user is output or owner.get(user, name) != name for user in node.users)
         ]
-        for index, node in enumerate(leaving):
-            if node not in result.names:
-                _name_value(result, name if len(leaving) == 1 else f"{name}:{index}", node)
+        numbered = [node for node in leaving if node not in second]
+        for node in leaving:
+            if node in result.names:
+                continue
+            if node in second:
+                _name_value(result, UNCONDITIONAL, node)
+            else:
+                number = f":{numbered.index(node)}" if len(numbered) > 1 else ""
+                _name_value(result, f"{name}{number}", node)
         result.outputs[name] = tuple(result.names[node] for node in leaving)
     for name, nodes in members.items():
         inside = set(nodes)

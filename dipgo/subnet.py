@@ -1,9 +1,9 @@
 """The SubNet: which block is computed and which reused at every step of a trajectory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,10 @@ from dipgo.subnet_file import (
     write_document,
 )
 
-__all__ = ["ModelRef", "PriorNoise", "SchedulerRef", "SubNet"]
+__all__ = ["ModelRef", "PriorNoise", "RowWeights", "SchedulerRef", "SubNet"]
+
+RowWeights: TypeAlias = tuple[tuple[float, ...], ...]
+"""Weights of the latest predictions for each row, the newest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +45,11 @@ class SubNet:
     of the denoiser). `backup` has one word a block for what a gated-off block yields: its last
     `output`, its last `delta` added to today's input, or the `identity`. `prior_noise` is what
     the method that made the gates adds to the latents late in the trajectory, if it does.
-    `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first: the
+    `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first (one
+    for each row that computes: of two evaluations in a row at one timestep the second): the
     prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is
-    what the backups make of it: with outputs, the latest.
+    what the backups make of it: with outputs, the latest. `reuse_unconditional` has weights of
+    these predictions' unconditional halves, which add to the sum: no more a row than `reuse`.
 
     Raises DipgoError where the parts contradict one another.
     """
@@ -59,7 +64,8 @@ class SubNet:
     scores: NDArray[np.float64] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     prior_noise: PriorNoise | None = None
-    reuse: tuple[tuple[float, ...], ...] | None = None
+    reuse: RowWeights | None = None
+    reuse_unconditional: RowWeights | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps, self.timesteps)
@@ -72,9 +78,9 @@ class SubNet:
         if self.scores is not None:
             check_scores(np.asarray(self.scores), self.timesteps, self.blocks)
             object.__setattr__(self, "scores", _read_only(self.scores, np.float64))
-        if self.reuse is not None:
-            check_reuse(self.reuse, self.gates)
-            object.__setattr__(self, "reuse", tuple(tuple(map(float, row)) for row in self.reuse))
+        check_reuse(self.reuse, self.reuse_unconditional, self.gates)
+        object.__setattr__(self, "reuse", _as_floats(self.reuse))
+        object.__setattr__(self, "reuse_unconditional", _as_floats(self.reuse_unconditional))
 
     @classmethod
     def dense(
@@ -139,7 +145,8 @@ class SubNet:
             scores=None if scores is None else parse_scores(scores, blocks),
             provenance=document.provenance or {},
             prior_noise=_prior_noise(document.prior_noise),
-            reuse=None if document.reuse is None else tuple(map(tuple, document.reuse)),
+            reuse=_as_floats(document.reuse),
+            reuse_unconditional=_as_floats(document.reuse_unconditional),
         )
 
     def _to_document(self) -> Document:
@@ -155,8 +162,17 @@ class SubNet:
             scores=None if self.scores is None else self.scores.tolist(),
             provenance=self.provenance or None,
             prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
-            reuse=None if self.reuse is None else list(map(list, self.reuse)),
+            reuse=_as_lists(self.reuse),
+            reuse_unconditional=_as_lists(self.reuse_unconditional),
         )
+
+
+def _as_floats(rows: Sequence[Sequence[float]] | None) -> RowWeights | None:
+    return None if rows is None else tuple(tuple(map(float, row)) for row in rows)
+
+
+def _as_lists(rows: Sequence[Sequence[float]] | None) -> list[list[float]] | None:
+    return None if rows is None else list(map(list, rows))
 
 
 def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:

@@ -15,7 +15,7 @@ from dipgo.json_file import decode_json, read_file, write_text
 FORMAT = "dipgo.subnet"
 VERSION = 1
 REMEDY = "mend the file, or write it anew with SubNet.save"
-ROW_PER_LINE = ("gates", "reuse", "scores")
+ROW_PER_LINE = ("gates", "reuse", "reuse_unconditional", "scores")
 
 
 class ModelRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -59,6 +59,7 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     backup: str | list[str] = "output"
     gates: list[str]
     reuse: list[list[float]] | None = None
+    reuse_unconditional: list[list[float]] | None = None
     prior_noise: PriorNoiseRef | None = None
     scores: list[list[float]] | None = None
     provenance: dict[str, Any] | None = None

@@ -123,6 +123,7 @@ def trace(
 ) -> Traced:
     """Exports `module(*example.values())` and reads its block structure off the graph.
 
+    The module yields a prediction, or that and its unconditional half.
     `blocks` are module paths below `prefix`. Raises DipgoError for a block that has no operation
     of its own or runs more than once.
     """
@@ -133,6 +134,7 @@ def trace(
     dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
     apply_precision(program, dependences, precision, prefix)
     parts = partition(program, inputs, dependences, blocks, prefix)
+    output, *unconditional = _outputs(program)
     graph = BlockGraph(
         model_class=model_class,
         config_sha256=config_sha256,
@@ -141,7 +143,8 @@ def trace(
             for name, tensor in example.items()
         ),
         nodes=tuple(_node(name, parts) for name in parts.members if PART not in name),
-        output=parts.names[_output(program)],
+        output=parts.names[output],
+        unconditional=parts.names[unconditional[0]] if unconditional else None,
     )
     return Traced(graph, program, parts, prefix, precision)
 
@@ -152,11 +155,12 @@ def _drop_assertions(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _output(program: torch.export.ExportedProgram) -> fx.Node:
+def _outputs(program: torch.export.ExportedProgram) -> list[fx.Node]:
     (outputs,) = program.graph.output_node().args
     assert isinstance(outputs, tuple)
-    assert isinstance(outputs[0], fx.Node)
-    return outputs[0]
+    found = [one for one in outputs if isinstance(one, fx.Node)]
+    assert len(found) == len(outputs), "an output that is no tensor"
+    return found
 
 
 def _node(name: str, parts: Partition) -> Node:

@@ -26,6 +26,8 @@ def unroll(
     Raises DipgoError where the SubNet does not fit the graph or the sampler.
     """
     _check_fit(graph, subnet, sampler)
+    if not subnet.reuse_unconditional:
+        graph = graph.without_unconditional()
     unrolling = _Unrolling(graph, subnet, sampler, split)
     for index in range(len(sampler.rows)):
         unrolling.add_step(index)
@@ -42,6 +44,13 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             remedy="name every block once",
         )
     check_timesteps(subnet, sampler)
+    if subnet.reuse_unconditional and graph.unconditional is None:
+        raise DipgoError(
+            "SubNet, reuse_unconditional",
+            found="weights of unconditional predictions",
+            expected="none for a denoiser without guidance: it makes no such predictions",
+            remedy="export with guidance, or use a SubNet that was searched without it",
+        )
     for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
         if backup != "output":
             _check_has_carrier(graph, block, backup)
@@ -107,7 +116,11 @@ class _Unrolling:
         }
         self.statements: list[Statement] = []
         self.states: list[str] = []
-        self.computed: list[str] = []
+        self.computed: list[tuple[str, str | None]] = []
+        """The predictions of rows that compute, the newest first, and their unconditional halves.
+
+        Of a row that is evaluated twice it is the second.
+        """
         self.outputs: list[str] = []
 
     def add_step(self, index: int) -> None:
@@ -131,15 +144,37 @@ class _Unrolling:
         output = self.bindings[self.graph.output]
         assert isinstance(output, Read), "a prediction that depends on no state"
         if self.subnet.gates[row].any():
-            self.computed.append(output.name)
+            if index and self.sampler.rows[index - 1] == row:
+                self.computed.pop(0)
+            self.computed.insert(0, (output.name, self._unconditional()))
             return output.name
-        weights = self.subnet.reuse[row] if self.subnet.reuse else ()
-        if not weights:
+        terms = self._weighted(row)
+        if not terms:
             return output.name
         result = f"s{index}.prediction"
-        terms = tuple(zip(weights, reversed(self.computed), strict=False))
         self.statements.append(Combine(index, result, terms))
         return result
+
+    def _unconditional(self) -> str | None:
+        if self.graph.unconditional is None:
+            return None
+        half = self.bindings[self.graph.unconditional]
+        assert isinstance(half, Read), "an unconditional prediction that depends on no state"
+        return half.name
+
+    def _weighted(self, row: int) -> tuple[tuple[float, str], ...]:
+        """The terms of a prediction that is made of earlier ones."""
+        reuse, halves = self.subnet.reuse, self.subnet.reuse_unconditional
+        terms = [
+            (weight, guided)
+            for weight, (guided, _) in zip(reuse[row] if reuse else (), self.computed, strict=False)
+        ]
+        terms += [
+            (weight, half)
+            for weight, (_, half) in zip(halves[row] if halves else (), self.computed, strict=False)
+            if half is not None
+        ]
+        return tuple(terms)
 
     def _parts(self, node: Node) -> tuple[Node, ...]:
         return node.parts if node.name in self.split and node.parts else (node,)

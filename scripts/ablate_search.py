@@ -50,6 +50,7 @@ def _reuse() -> tuple[Variant, ...]:
     """Without terms the latest prediction is repeated; with one its size is fitted."""
     return (
         *(Variant(f"reuse terms {n}", replace(DEFAULT, reuse_terms=n)) for n in (0, 1, 2, 3, 6)),
+        Variant("reuse, halves alike", replace(DEFAULT, reuse_halves=False)),
         Variant("reuse fitted only", replace(DEFAULT, reuse_iterations=0)),
     )
 

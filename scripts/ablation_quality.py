@@ -31,7 +31,7 @@ from dipgo.search.progress import OnProgress
 from dipgo.search.rivals import Rivals
 from dipgo.search.settings import SearchSettings
 from dipgo.search.stages import Search
-from dipgo.search.supernet import RowGates, SuperNet
+from dipgo.search.supernet import SuperNet, row_gates
 from dipgo.subnet import SubNet
 
 
@@ -99,7 +99,8 @@ class Bench:
             "evaluations": sum(bool(subnet.gates[row].any()) for row in problem.sampler.rows),
             "blocks": list(subnet.blocks),
             "gates": ["".join("01"[int(gate)] for gate in row) for row in subnet.gates],
-            "reuse": subnet.reuse and [list(row) for row in subnet.reuse],
+            "reuse": subnet.reuse,
+            "reuse_unconditional": subnet.reuse_unconditional,
             "metrics": self._quality(self._ends(problem, subnet)),
         }
 
@@ -131,10 +132,16 @@ class Bench:
 
     @torch.no_grad()
     def _ends(self, problem: Problem, subnet: SubNet) -> Ends:
-        net = SuperNet(problem.traced, problem.sampler, problem.blocks, problem.backup)
+        net = SuperNet(
+            problem.traced,
+            problem.sampler,
+            problem.blocks,
+            problem.backup,
+            halves=bool(subnet.reuse_unconditional),
+        )
         decode = VaeDecoder(self.source.pipeline.vae)  # type: ignore[union-attr]
         gates = torch.tensor(subnet.gates, dtype=torch.float32)
-        rows = _row_gates(subnet)
+        rows = row_gates(subnet)
         latents, pictures = [], []
         for batch in _batches(self.pairs, self.options.batch):
             ended = net(gates, self._inputs(problem, net, batch), rows)
@@ -164,16 +171,6 @@ class Bench:
             "ssim": ssim(ends.pictures, dense.pictures),
         }
         return {name: _measured(one) for name, one in values.items()}
-
-
-def _row_gates(subnet: SubNet) -> RowGates | None:
-    """What rows that are off are made of, as the SuperNet takes it."""
-    if subnet.reuse is None:
-        return None
-    terms = max(1, *map(len, subnet.reuse))
-    weights = [[*row, *([0.0] * (terms - len(row)))] for row in subnet.reuse]
-    gates = torch.tensor(subnet.gates.any(axis=1), dtype=torch.float32)
-    return RowGates(gates, torch.tensor(weights, dtype=torch.float32))
 
 
 def _batches(pairs: tuple[Pair, ...], size: int) -> Iterator[tuple[Pair, ...]]:

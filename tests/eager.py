@@ -76,14 +76,36 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
     noise = latents = case.inputs["latents"]
     prior = subnet.prior_noise
     rest = [tensor for name, tensor in case.inputs.items() if name != "latents"]
+    computed: list[tuple[torch.Tensor, torch.Tensor]] = []
     with Gating(case.denoiser, subnet) as gating:
         for timestep in scheduler.timesteps:
-            gating.row = subnet.timesteps.index(float(timestep))
+            row = subnet.timesteps.index(float(timestep))
+            again, gating.row = bool(computed) and row == gating.row, row
             if prior and timestep < prior.below:
                 latents = latents + prior.scale * noise
             state = latents
             if hasattr(scheduler, "scale_model_input"):  # those for flow matching have none
                 state = scheduler.scale_model_input(latents, timestep)
-            prediction = case.guided(state, timestep.float(), *rest)
+            prediction, *_ = case.guided(state, timestep.float(), *rest)
+            if subnet.gates[gating.row].any():
+                half = prediction
+                if subnet.reuse_unconditional:  # at a scale of 0 nothing else is left
+                    half, *_ = case.guided(state, timestep.float(), *rest[:-1], torch.tensor(0.0))
+                if again:  # of two evaluations in a row at one timestep the second counts
+                    computed.pop(0)
+                computed.insert(0, (prediction, half))
+            elif subnet.reuse and subnet.reuse[gating.row]:
+                prediction = _weighted(subnet, gating.row, computed)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
     return latents
+
+
+def _weighted(
+    subnet: SubNet, row: int, computed: list[tuple[torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
+    """The sum of what was computed, the newest first, by the row's weights."""
+    total = torch.zeros_like(computed[0][0])
+    for kind, weights in enumerate((subnet.reuse, subnet.reuse_unconditional)):
+        for weight, made in zip(weights[row] if weights else (), computed, strict=False):
+            total = total + weight * made[kind]
+    return total

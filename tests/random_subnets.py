@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -112,3 +113,24 @@ def _gates(draw: random.Random, rows: int, blocks: int) -> np.ndarray:
             case _:
                 gates[row] = key or np.arange(blocks) >= first
     return gates
+
+
+TERMS = 3
+
+
+def weigh_rows(draw: random.Random, subnet: SubNet, halves: bool) -> SubNet:
+    """Weighs up to three predictions in rows that are wholly off, and of some the halves."""
+    computed = np.cumsum(subnet.gates.any(axis=1))
+    reuse = tuple(
+        () if row.any() else _weights(draw, draw.randint(1, min(TERMS, int(computed[index]))))
+        for index, row in enumerate(subnet.gates)
+    )
+    found = replace(subnet, reuse=reuse)
+    if not halves:
+        return found
+    of_halves = tuple(_weights(draw, len(row) - draw.randint(0, bool(row))) for row in reuse)
+    return replace(found, reuse_unconditional=of_halves)
+
+
+def _weights(draw: random.Random, count: int) -> tuple[float, ...]:
+    return tuple(draw.uniform(-1, 1) for _ in range(count))

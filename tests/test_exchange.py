@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dipgo.interpret import interpret
 from dipgo.sampler import Sampler
 from dipgo.search.budget import TOLERANCE
-from dipgo.search.exchange import exchange
+from dipgo.search.exchange import GLANCE, MARGIN, exchange
 from dipgo.search.losses import DISTANCES
 from dipgo.search.moves import MOVES, propose
 from dipgo.search.problem import Problem
@@ -30,6 +31,7 @@ from dipgo.search.train_reuse import ReuseWeights, train_reuse
 from dipgo.search.trajectories import Gates, Outcome, Trajectories
 from dipgo.search.walk import Walk
 from dipgo.subnet_check import check_reuse
+from dipgo.unroll import unroll
 from tests.random_subnets import _gates, _probed
 from tests.tiny_search import rows_on, tiny_examples, tiny_net
 
@@ -155,7 +157,7 @@ def test_tables_have_a_row_a_step() -> None:
     gates = np.array([[True], [False], [False], [True], [False], [True]])
     rows = as_rows(table, gates)
     assert rows == ((), (3.0,), (3.0,), (), (5.0, 6.0), ())
-    check_reuse(rows, gates)
+    check_reuse(rows, None, gates)
 
 
 # Trajectories of choices.
@@ -163,7 +165,7 @@ def test_tables_have_a_row_a_step() -> None:
 
 def _trajectories(problem: Problem, terms: int = 3, count: int = 1) -> Trajectories:
     net = tiny_net(problem)
-    examples = tiny_examples(problem, net)
+    examples = tiny_examples(problem, net, max(2, count))
     return Trajectories(net, [examples[at] for at in range(count)], terms, DISTANCES["l2"])
 
 
@@ -193,6 +195,27 @@ def test_a_run_ends_where_the_supernet_does(
     errors = [float(DISTANCES["l2"](*pair)) for pair in ends]
     assert outcome.distance == pytest.approx(np.mean(errors), rel=1e-5)
     assert outcome.error == pytest.approx(np.sqrt(np.mean(errors)), rel=1e-5)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("name", ["problem", "repeating"])
+def test_a_plan_ends_where_a_run_does(
+    name: str, halves: bool, request: pytest.FixtureRequest
+) -> None:
+    """With the weights that were fitted, as a SubNet has them."""
+    posed: Problem = request.getfixturevalue(name)
+    net = tiny_net(posed, halves=halves)
+    kinds = 1 + halves
+    example, gates = tiny_examples(posed, net)[0], rows_on(posed, 0, 1)
+    outcome = Trajectories(net, [example], 3 * kinds, DISTANCES["l2"]).run(gates)
+    weights = as_table(outcome.fits, len(gates), 3 * kinds)
+    rows = (as_rows(weights[:, kind::kinds], gates) for kind in range(kinds))
+    subnet = posed.subnet(gates, {}, None, *rows)
+    assert all(map(len, (subnet.reuse_unconditional if halves else subnet.reuse or ())[2:]))
+    plan = unroll(posed.traced.graph, subnet, posed.sampler)
+    latents = interpret(plan, posed.traced, example.inputs)
+    expected = float(DISTANCES["l2"](latents, example.dense))
+    assert outcome.distance == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("terms", [0, 3])
@@ -297,9 +320,9 @@ def test_every_move_finds_something_to_do(move: Callable[..., Gates]) -> None:
 
 
 def _exchanged(
-    problem: Problem, tries: int, seed: int, checkpoint: Path | None = None
+    problem: Problem, tries: int, seed: int, checkpoint: Path | None = None, count: int = 1
 ) -> tuple[Gates, list[float]]:
-    trajectories, distances = _trajectories(problem), []
+    trajectories, distances = _trajectories(problem, count=count), []
     found = exchange(
         trajectories,
         problem.cost,
@@ -325,6 +348,35 @@ def test_exchange_gets_better_within_the_share(problem: Problem, seed: int) -> N
     assert distances[-1] < first
     assert trajectories.run(found).distance == distances[-1]
     assert (_exchanged(problem, 15, seed)[0] == found).all()
+
+
+def test_a_try_that_is_much_worse_on_few_examples_is_given_up(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others are run on every example, and what gets better there stays."""
+    runs: list[tuple[int, float]] = []
+    run = Trajectories.run
+
+    def recorded(self: Trajectories, gates: Gates, base: Outcome | None = None) -> Outcome:
+        found = run(self, gates, base)
+        runs.append((len(self.examples), found.distance))
+        return found
+
+    monkeypatch.setattr(Trajectories, "run", recorded)
+    count = GLANCE + 1
+    _, distances = _exchanged(problem, 12, 0, count=count)
+    (_, best), (_, best_glance), *tries = runs
+    given_up = 0
+    for at, (examples, glance) in enumerate(tries):
+        if examples == count:
+            continue
+        goes_on = at + 1 < len(tries) and tries[at + 1][0] == count
+        assert goes_on == (glance <= MARGIN * best_glance)
+        given_up += not goes_on
+        if goes_on and tries[at + 1][1] < best:
+            best, best_glance = tries[at + 1][1], glance
+    assert 0 < given_up < len(tries)
+    assert distances[-1] == best
 
 
 @pytest.fixture

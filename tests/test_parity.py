@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ from dipgo.samplers import probe
 from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
 from tests.eager import run_eagerly
+from tests.random_subnets import weigh_rows
 from tests.zoo import CASES, Case, case
 
 TOLERANCE = 1e-5
@@ -63,7 +65,8 @@ class Drawn:
 def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
     name, grain = draw(st.sampled_from(CASES))
-    chosen = case(name, grain, guidance=draw(st.booleans()))
+    guidance = draw(st.booleans())
+    chosen = case(name, grain, guidance=guidance)
     scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
     steps = draw(st.integers(4, 7))
     sampler = probe(scheduler, steps)
@@ -78,6 +81,9 @@ def drawn(draw: st.DrawFn) -> Drawn:
         for block in graph.blocks
     )
     subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, backup)
+    weights = random.Random(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()):
+        subnet = weigh_rows(weights, subnet, halves=guidance and draw(st.booleans()))
     rows = " ".join("".join("01"[int(gate)] for gate in row) for row in gates)
     return Drawn(chosen, scheduler, subnet, f"{name} {grain} {type(scheduler).__name__} {rows}")
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dipgo.errors import DipgoError
+from dipgo.graph import Value
 from dipgo.passes import OPTIMISE, run_passes
 from dipgo.passes.eliminate_dead_calls import eliminate_dead_calls
 from dipgo.passes.fuse_steps import fuse_steps
@@ -18,6 +20,7 @@ from dipgo.plan import Call, Combine, Plan, Read, Slot
 from dipgo.plan_check import InvalidPlanError, verify
 from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
 from dipgo.plan_parser import PlanSyntaxError, parse_plan
+from dipgo.subnet import SubNet
 from dipgo.unroll import unroll
 from tests.handmade import UNET, euler, subnet
 
@@ -49,16 +52,40 @@ def test_a_fully_reused_step_costs_nothing() -> None:
     )
 
 
-def reusing_plan() -> Plan:
+def reusing() -> SubNet:
     """Rows 1, 2 and 4 compute nothing; 2 and 4 weigh the latest predictions."""
     made = subnet("111", "000", "000", "111", "000")
-    reuse = ((), (), (1.25,), (), (1.5, -0.5))
-    return unroll(UNET, replace(made, reuse=reuse), euler(5))
+    return replace(made, reuse=((), (), (1.25,), (), (1.5, -0.5)))
+
+
+def reusing_plan() -> Plan:
+    """Before any pass."""
+    return unroll(UNET, reusing(), euler(5))
 
 
 def test_reuse_weights_have_golden_dumps(check_golden: Callable[[str, str], None]) -> None:
     check_golden("reuse_unroll", str(reusing_plan()))
     check_golden("reuse_optimised", str(run_passes(reusing_plan())))
+
+
+HALVES = ((), (), (0.5,), (), (0.25, 0.125))
+
+
+def test_weights_of_unconditional_halves(check_golden: Callable[[str, str], None]) -> None:
+    """The half is an output of the head where it is weighed, and nowhere else."""
+    head = UNET.nodes[-1]
+    outputs = (*head.outputs, Value("unconditional", head.outputs[0].type))
+    nodes = (*UNET.nodes[:-1], replace(head, outputs=outputs))
+    guided = replace(UNET, nodes=nodes, unconditional="unconditional")
+    assert unroll(guided, reusing(), euler(5)) == reusing_plan()
+    weighed = replace(reusing(), reuse_unconditional=HALVES)
+    plan = unroll(guided, weighed, euler(5))
+    check_golden("reuse_halves_unroll", str(plan))
+    check_golden("reuse_halves_optimised", str(run_passes(plan)))
+    with pytest.raises(
+        DipgoError, match=r"reuse_unconditional: .+ without guidance.+; export with"
+    ):
+        unroll(UNET, weighed, euler(5))
 
 
 def test_reuse_weights_become_combinations_alone() -> None:

@@ -64,7 +64,8 @@ def test_what_is_searched_is_what_is_deployed(
     assert found.provenance["kept"] == pytest.approx(kept, abs=1e-6)
     if not chosen.exchanges:  # which may leave some of it unused
         assert kept > 1 - ratio - TOLERANCE
-    net = tiny_net(problem)
+    assert bool(found.reuse_unconditional) == bool(chosen.reuse_terms)
+    net = tiny_net(problem, halves=bool(found.reuse_unconditional))
     inputs = tiny_examples(problem, net)[0].inputs
     expected = run_hard(net, found, inputs)
     _check_deployed(tiny_pipeline, tmp_path / "subnet.json", inputs, expected)

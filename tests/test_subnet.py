@@ -101,6 +101,7 @@ def subnets(draw: st.DrawFn) -> SubNet:
     scores = draw(st.none() | st.lists(numbers, min_size=steps, max_size=steps))
     words = st.sampled_from(["output", "delta", "identity"])
     weighed = range(steps) if draw(st.booleans()) else ()
+    reuse = tuple(draw(_weights(gates[: row + 1])) for row in weighed) or None
     return SubNet(
         num_inference_steps=draw(st.integers(1, 1000)),
         timesteps=tuple(sorted(timesteps, reverse=True)),
@@ -112,7 +113,8 @@ def subnets(draw: st.DrawFn) -> SubNet:
         scores=None if scores is None else np.array(scores),
         provenance=draw(st.dictionaries(st.text(), st.integers() | st.text(), max_size=3)),
         prior_noise=draw(st.none() | st.builds(PriorNoise, st.floats(-1, 1), st.floats(0, 1000))),
-        reuse=tuple(draw(_weights(gates[: row + 1])) for row in weighed) or None,
+        reuse=reuse,
+        reuse_unconditional=reuse and draw(st.none() | st.tuples(*map(_halves, reuse))),
     )
 
 
@@ -120,6 +122,11 @@ def _weights(rows: list[list[bool]]) -> st.SearchStrategy[tuple[float, ...]]:
     """For the last of these rows: none where it computes, else at most one a row that does."""
     most = 0 if any(rows[-1]) else sum(map(any, rows))
     return st.lists(st.floats(-10, 10), max_size=most).map(tuple)
+
+
+def _halves(weights: tuple[float, ...]) -> st.SearchStrategy[tuple[float, ...]]:
+    """At most as many."""
+    return st.lists(st.floats(-10, 10), max_size=len(weights)).map(tuple)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -133,13 +140,17 @@ def test_load_undoes_save(tmp_path_factory: pytest.TempPathFactory, subnet: SubN
 
 
 WITH_REUSE = {"gates": ["11", "01", "00"], "reuse": [[], [], [1.5, -0.5]]}
+WITH_HALVES = {**WITH_REUSE, "reuse_unconditional": [[], [], [0.25]]}
 
 
 def test_reuse_is_read_and_written_as_it_stands(tmp_path: Path) -> None:
-    subnet = load_with(tmp_path, **WITH_REUSE)
+    subnet = load_with(tmp_path, **WITH_HALVES)
     assert subnet.reuse == ((), (), (1.5, -0.5))
+    assert subnet.reuse_unconditional == ((), (), (0.25,))
+    assert subnet != load_with(tmp_path, **WITH_REUSE)
     subnet.save(tmp_path / "again.json")
     lines = '"reuse": [\n    [],\n    [],\n    [1.5, -0.5]\n  ],\n'
+    lines += '  "reuse_unconditional": [\n    [],\n    [],\n    [0.25]\n  ],\n'
     assert lines in (tmp_path / "again.json").read_text()
     assert SubNet.load(tmp_path / "again.json") == subnet
 
@@ -264,6 +275,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {**WITH_REUSE, "reuse": [[], [], [1.0, 2.0, 3.0]]},
         r"subnet\.json, reuse row 2: found 3 weights; "
         r"expected at most 2, as many as rows before it compute; leave out the last of them",
+    ),
+    "halves in a row that computes": (
+        {**WITH_HALVES, "reuse_unconditional": [[], [1.0], []]},
+        r"subnet\.json, reuse_unconditional row 1: found 1 weights for a row that computes; .+",
+    ),
+    "halves of more predictions than are weighed": (
+        {**WITH_HALVES, "reuse": [[], [], []]},
+        r"subnet\.json, reuse_unconditional row 2: found 1 weights; "
+        r"expected at most 0, as many as reuse has in this row; give reuse a weight for each .+",
+    ),
+    "halves without reuse": (
+        {"gates": ["11", "01", "00"], "reuse_unconditional": [[], [], [1.0]]},
+        r"subnet\.json, reuse_unconditional row 2: found 1 weights; expected at most 0, .+",
     ),
     "reuse of words": (
         {**WITH_REUSE, "reuse": [[], [], ["one"]]},

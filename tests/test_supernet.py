@@ -24,10 +24,10 @@ from dipgo.interpret import interpret
 from dipgo.passes import run_passes
 from dipgo.sampler import Sampler
 from dipgo.search.gates import gates_of
-from dipgo.search.supernet import OFF, RowGates, SuperNet
+from dipgo.search.supernet import OFF, RowGates, SuperNet, row_gates
 from dipgo.subnet import SubNet
 from dipgo.unroll import unroll
-from tests.random_subnets import _probed, random_subnet
+from tests.random_subnets import _probed, random_subnet, weigh_rows
 from tests.zoo import Case, case
 
 TOLERANCE = 1e-4
@@ -42,11 +42,17 @@ CASES = [
     ("sd3", "block", "plms"),
 ]
 MIXED = ("delta", "output", "identity", "delta")
-TERMS = 3
 
 
 def _net(tiny: Case, subnet: SubNet, sampler: Sampler, checkpointing: bool = True) -> SuperNet:
-    return SuperNet(tiny.traced, sampler, subnet.blocks, subnet.backup, checkpointing=checkpointing)
+    return SuperNet(
+        tiny.traced,
+        sampler,
+        subnet.blocks,
+        subnet.backup,
+        checkpointing=checkpointing,
+        halves=bool(subnet.reuse_unconditional),
+    )
 
 
 @cache
@@ -61,23 +67,13 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def _rows(subnet: SubNet) -> RowGates | None:
-    """The SubNet's `reuse` as the SuperNet takes it."""
-    if subnet.reuse is None:
-        return None
-    weights = torch.zeros(len(subnet.gates), TERMS)
-    for row, numbers in enumerate(subnet.reuse):
-        weights[row, : len(numbers)] = torch.tensor(numbers)
-    return RowGates(_table(subnet).amax(1), weights)
-
-
 def _table(subnet: SubNet) -> Tensor:
     return torch.tensor(subnet.gates, dtype=torch.float32)
 
 
 def _check_against_oracle(tiny: Case, subnet: SubNet, sampler: Sampler) -> None:
     with torch.no_grad():
-        found = _net(tiny, subnet, sampler)(_table(subnet), tiny.inputs, _rows(subnet))
+        found = _net(tiny, subnet, sampler)(_table(subnet), tiny.inputs, row_gates(subnet))
     plan = unroll(tiny.traced.graph, subnet, sampler)
     for one in (plan, run_passes(plan)):
         expected = interpret(one, tiny.traced, tiny.inputs)
@@ -99,28 +95,17 @@ def test_hard_gates_equal_the_oracle(name: str, grain: str, sampler: str, seed: 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", ["one_level", "dit"])
 def test_reuse_equals_the_oracle(name: str, sampler: str, seed: int) -> None:
-    """Rows that are wholly off weigh up to three of the latest predictions."""
+    """Rows that are wholly off weigh up to three of the latest predictions, and of their halves."""
     draw, tiny = random.Random(seed), case(name, "block")
     probed = _probed(sampler, draw.randint(4, 6))
-    subnet = _with_reuse(draw, random_subnet(draw, tiny.traced.graph, probed))
-    assert any(subnet.reuse or ())
-    _check_against_oracle(tiny, subnet, probed)
-
-
-def _with_reuse(draw: random.Random, subnet: SubNet) -> SubNet:
-    """Switches random rows wholly off, the last among them, and weighs what they repeat."""
+    subnet = random_subnet(draw, tiny.traced.graph, probed)
     gates = subnet.gates.copy()
     gates[[row for row in range(1, len(gates)) if draw.random() < 0.4]] = False
     gates[-1] = False
-    computed = np.cumsum(gates.any(axis=1))
-    reuse = tuple(
-        () if row.any() else _weights(draw, int(computed[index])) for index, row in enumerate(gates)
-    )
-    return replace(subnet, gates=gates, reuse=reuse)
-
-
-def _weights(draw: random.Random, most: int) -> tuple[float, ...]:
-    return tuple(draw.uniform(-1, 1) for _ in range(draw.randint(1, min(TERMS, most))))
+    for halves in (False, True):
+        weighed = weigh_rows(draw, replace(subnet, gates=gates), halves)
+        assert any(weighed.reuse or ())
+        _check_against_oracle(tiny, weighed, probed)
 
 
 def test_reuse_is_not_what_a_row_repeats_by_itself() -> None:
@@ -134,7 +119,7 @@ def test_reuse_is_not_what_a_row_repeats_by_itself() -> None:
     net = _net(tiny, subnet, sampler)
     with torch.no_grad():
         plain, same, other = (
-            net(_table(one), tiny.inputs, _rows(one)) for one in (off, repeated, weighed)
+            net(_table(one), tiny.inputs, row_gates(one)) for one in (off, repeated, weighed)
         )
     assert _relative_error(same, plain) < TOLERANCE
     assert _relative_error(other, plain) > 10 * TOLERANCE

@@ -13,7 +13,7 @@ from dipgo.search.api import SearchRequest, pose
 from dipgo.search.examples import Examples
 from dipgo.search.problem import Problem
 from dipgo.search.settings import SearchSettings
-from dipgo.search.supernet import RowGates, SuperNet
+from dipgo.search.supernet import SuperNet, row_gates
 from dipgo.subnet import SubNet
 
 PROMPTS = ("a red circle", "a blue square", "two green lines")
@@ -33,7 +33,7 @@ def tiny_problem(pipeline: Path, scheduler: str = "ddim", steps: int = STEPS) ->
     return pose(pipeline, tiny_request(scheduler=scheduler, steps=steps))
 
 
-def tiny_net(problem: Problem, *, checkpointing: bool = False) -> SuperNet:
+def tiny_net(problem: Problem, *, checkpointing: bool = False, halves: bool = False) -> SuperNet:
     """Of all of the problem's blocks."""
     return SuperNet(
         problem.traced,
@@ -41,6 +41,7 @@ def tiny_net(problem: Problem, *, checkpointing: bool = False) -> SuperNet:
         problem.blocks,
         problem.backup,
         checkpointing=checkpointing,
+        halves=halves,
     )
 
 
@@ -53,12 +54,7 @@ def tiny_examples(problem: Problem, net: SuperNet, count: int = 2) -> Examples:
 def run_hard(net: SuperNet, subnet: SubNet, inputs: dict[str, Tensor]) -> Tensor:
     """Where the SuperNet ends with a SubNet's gates and reuse weights."""
     gates = torch.tensor(subnet.gates, dtype=torch.float32)
-    if subnet.reuse is None:
-        return net(gates, inputs)
-    weights = torch.zeros(len(gates), max(1, *map(len, subnet.reuse)))
-    for row, numbers in enumerate(subnet.reuse):
-        weights[row, : len(numbers)] = torch.tensor(numbers)
-    return net(gates, inputs, RowGates(gates.amax(1), weights))
+    return net(gates, inputs, row_gates(subnet))
 
 
 def rows_on(problem: Problem, *rows: int) -> np.ndarray:

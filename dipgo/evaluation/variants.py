@@ -45,7 +45,7 @@ class Variant:
             "backup": subnet.backup,
             "scheduler": subnet.scheduler and subnet.scheduler.class_name,
             "prior_noise": subnet.prior_noise and asdict(subnet.prior_noise),
-            "reuse": subnet.reuse,
+            "reuse": _weights(subnet),
         }
         return {"steps": self.steps, "scheduler": self.scheduler, "subnet": gates}
 
@@ -59,6 +59,11 @@ class Settings:
     batch: int
     time_batch: int
     threads: int = 0
+
+
+def _weights(subnet: SubNet) -> object:
+    halves = subnet.reuse_unconditional
+    return (subnet.reuse, halves) if halves else subnet.reuse
 
 
 def variant_key(model: str, variant: Variant, settings: Settings, batch: int) -> str:

@@ -64,6 +64,7 @@ class Family(Protocol):
 class GuidedDenoiser(nn.Module):
     """The denoiser as the sampler sees it: latents in, guided prediction out.
 
+    With guidance the unconditional prediction is a second output, for what is made of both.
     Doubling the batch and combining the two predictions (Ho and Salimans 2022, equation 6, in
     diffusers' form u + s (c - u)) are part of the traced graph, so plans treat them as glue.
     """
@@ -75,15 +76,15 @@ class GuidedDenoiser(nn.Module):
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, *rest: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, ...]:
         """`rest` is the conditioning in the order of `names`, then, if guided, the scale f32[]."""
         conditioning = dict(zip(self.names, rest, strict=False))
         state = torch.cat([latents, latents]) if self.guidance else latents
         prediction = self.family.predict(self.denoiser, state, timestep, conditioning)
         if not self.guidance:
-            return prediction
+            return (prediction,)
         unconditional, conditional = prediction.chunk(2)
-        return unconditional + rest[-1] * (conditional - unconditional)
+        return unconditional + rest[-1] * (conditional - unconditional), unconditional
 
 
 def example_inputs(

@@ -25,6 +25,7 @@ def fewer_steps(dense: SubNet, steps: int, timesteps: Sequence[float]) -> SubNet
         scores=None,
         prior_noise=None,
         reuse=None,
+        reuse_unconditional=None,
         provenance={"method": "fewer steps", "instead_of": dense.num_inference_steps},
     )
 
@@ -67,7 +68,12 @@ def steps_of(subnet: SubNet, macs: Mapping[str, float], count: int) -> SubNet:
     gates = np.zeros(subnet.gates.shape, dtype=np.bool_)
     gates[_busiest(subnet, macs, count)] = True
     # A step in which nothing runs repeats the prediction only if blocks repeat their outputs.
-    plain = replace(subnet, backup=("output",) * len(subnet.blocks), reuse=None)
+    plain = replace(
+        subnet,
+        backup=("output",) * len(subnet.blocks),
+        reuse=None,
+        reuse_unconditional=None,
+    )
     origin = subnet.provenance.get("method", "a SubNet")
     return with_gates(plain, gates, "steps of a SubNet", count=count, of=origin)
 

@@ -20,7 +20,7 @@ from dipgo.patterns import match_blocks
 from dipgo.sampler import Sampler
 from dipgo.samplers import make_scheduler, probe
 from dipgo.search.cost import CostModel, macs_weights
-from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
 from dipgo.trace import Traced
 from dipgo.unroll import carrier
 
@@ -64,7 +64,8 @@ class Problem:
         gates: NDArray[np.bool_],
         provenance: dict[str, Any],
         scores: NDArray[np.float64] | None = None,
-        reuse: tuple[tuple[float, ...], ...] | None = None,
+        reuse: RowWeights | None = None,
+        reuse_unconditional: RowWeights | None = None,
     ) -> SubNet:
         """Gates bool[steps, blocks] as a SubNet of this model and scheduler."""
         return SubNet(
@@ -78,6 +79,7 @@ class Problem:
             scores=scores,
             provenance=provenance,
             reuse=reuse,
+            reuse_unconditional=reuse_unconditional,
         )
 
 

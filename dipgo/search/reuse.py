@@ -4,6 +4,9 @@ A row that computes nothing repeats the latest prediction, which is one long Eul
 the latest few instead it follows the curve of the dense trajectory, and costs nothing at run
 time: the plan adds linear combinations up.
 
+With guidance a prediction is made of two halves, and a long step may want them mixed otherwise
+than a short one: the unconditional halves have weights of their own.
+
 The rows between two that compute are a gap. They all make the same prediction: the sampler is
 linear, so that a gap is one step, and where it leads depends on a sum of theirs alone.
 """
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from dipgo.sampler import Sampler
 from dipgo.search.walk import Walk
+from dipgo.subnet import RowWeights
 
 RIDGE = 1e-4
 """Pull towards repeating the latest prediction, relative to the mean square of what terms do."""
@@ -36,7 +40,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Weights f64[K] of the latest K predictions in a gap.
+    """Weights f64[K] of the latest predictions in a gap, and of their halves: `Walk.latest`.
 
     `effects` f64[K, K] are mean products of what each weight does to the state at the gap's end.
     """
@@ -110,11 +114,10 @@ def as_table(fits: Sequence[Fit], steps: int, terms: int) -> NDArray[np.float64]
     return table
 
 
-def as_rows(
-    weights: NDArray[np.float64], gates: NDArray[np.bool_]
-) -> tuple[tuple[float, ...], ...]:
+def as_rows(weights: NDArray[np.float64], gates: NDArray[np.bool_]) -> RowWeights:
     """As SubNets have it: no weights for rows that compute, none beyond the rows computed."""
     computed = np.cumsum(gates.any(axis=1))
+    assert not any(weights[row, count:].any() for row, count in enumerate(computed))
     return tuple(
         () if row.any() else tuple(map(float, weights[index, : computed[index]]))
         for index, row in enumerate(gates)

@@ -44,8 +44,9 @@ class SearchSettings:
     in turn; with `same_noise` all start from the same noise, as published.
 
     Then `exchanges` tries of gates that trade places, judged on `exchange_examples` batches, and
-    for rows that are wholly off weights of the latest `reuse_terms` predictions, fitted and then
-    trained for `reuse_iterations`. Without `iterations` the exchange starts from regular rows.
+    for rows that are wholly off weights of the latest `reuse_terms` predictions (`reuse_halves`:
+    and of their unconditional halves), fitted and then trained for `reuse_iterations`. Without
+    `iterations` the exchange starts from regular rows.
     """
 
     parameters: Parameters = "free"
@@ -69,12 +70,13 @@ class SearchSettings:
     anneal_share: float = 1.0
     sharpness_start: float = 1.0
     sharpness_end: float = 5.0
-    pool: int = 8
+    pool: int = 16
     same_noise: bool = False
     exchanges: int = 250
-    exchange_examples: int = 4
+    exchange_examples: int = 8
     reuse_terms: int = 4
-    reuse_iterations: int = 80
+    reuse_halves: bool = True
+    reuse_iterations: int = 120
     guidance_scale: float = 7.5
     seed: int = 0
 

@@ -27,7 +27,7 @@ from dipgo.search.supernet import SuperNet
 from dipgo.search.train_reuse import train_reuse
 from dipgo.search.trajectories import Gates, Trajectories
 from dipgo.staging import not_writable
-from dipgo.subnet import SubNet
+from dipgo.subnet import RowWeights, SubNet
 
 SELECTIONS = {
     "fill": fill_budget,
@@ -64,6 +64,7 @@ class Search:
             problem.backup,
             checkpointing=checkpointing,
             skip_closed=settings.estimator == "relaxed",
+            halves=settings.reuse_halves and problem.geometry.guidance,
         )
         self.examples = Examples(
             problem,
@@ -95,7 +96,7 @@ class Search:
         gates = self.start() if scores is None else self.choose(scores)
         if self.settings.exchanges:
             gates = self.exchange(gates)
-        reuse = self.reuse(gates) if self.settings.reuse_terms else None
+        reuse = self.reuse(gates) if self.settings.reuse_terms else ()
         provenance = {
             "method": "dipgo",
             "kept": round(self.problem.cost.kept(gates), 6),
@@ -103,7 +104,7 @@ class Search:
             "batch": self.problem.geometry.batch,
             **asdict(self.settings),
         }
-        return self.problem.subnet(gates, provenance, scores, reuse)
+        return self.problem.subnet(gates, provenance, scores, *reuse)
 
     def scores(self) -> NDArray[np.float64]:
         """Keep-scores f64[steps, blocks] by gradient."""
@@ -146,9 +147,12 @@ class Search:
             on_try=lambda done, total, distance: self._tell("exchange", done, total, distance),
         )
 
-    def reuse(self, gates: Gates) -> tuple[tuple[float, ...], ...]:
-        """Weights of the latest predictions, fitted on all examples and then trained."""
-        terms = self.settings.reuse_terms
+    def reuse(self, gates: Gates) -> tuple[RowWeights, ...]:
+        """Weights of the latest predictions, and of their halves if they have any.
+
+        They are fitted on all examples and then trained.
+        """
+        terms = self._terms
         fitted = self._on(self.settings.pool).run(gates)
         weights = as_table(fitted.fits, len(gates), terms)
         if self.settings.reuse_iterations and fitted.fits:
@@ -163,7 +167,13 @@ class Search:
                 checkpoint=self._file("reuse"),
                 on_iteration=lambda done, total, found: self._tell("reuse", done, total, found),
             )
-        return as_rows(weights, gates)
+        kinds = len(self.net.predicted)
+        return tuple(as_rows(weights[:, kind::kinds], gates) for kind in range(kinds))
+
+    @property
+    def _terms(self) -> int:
+        """Weights of a row."""
+        return self.settings.reuse_terms * len(self.net.predicted)
 
     @cached_property
     def _trajectories(self) -> Trajectories:
@@ -174,7 +184,7 @@ class Search:
         """Trajectories of the first examples."""
         judge = DISTANCES[without_logarithm(self.settings.loss)]
         examples = [self.examples[index] for index in range(count)]
-        return Trajectories(self.net, examples, self.settings.reuse_terms, judge)
+        return Trajectories(self.net, examples, self._terms, judge)
 
     def _tell(self, stage: str, done: int, total: int, distance: float) -> None:
         self.on_progress(Progress(stage, done, total, distance, distance, self.kept))

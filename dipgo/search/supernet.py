@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from dipgo.graph import BlockGraph, Dependence, Node
 from dipgo.sampler import Sampler
 from dipgo.search.walk import Caches, Walk
+from dipgo.subnet import SubNet
 from dipgo.trace import Traced
 from dipgo.unroll import carrier
 
@@ -33,7 +34,10 @@ OFF = 0.02
 
 @dataclass(frozen=True, slots=True)
 class RowGates:
-    """Gates of whole rows, f32[steps], and weights f32[steps, K] of the latest K predictions."""
+    """Gates of whole rows, f32[steps], and weights f32[steps, K] of the latest predictions.
+
+    K of them, or K/2 and their unconditional halves by turns: what `Walk.latest` has.
+    """
 
     gates: Tensor
     weights: Tensor
@@ -43,6 +47,20 @@ class RowGates:
         return [True, *map(_choice, self.gates[1:])]
 
 
+def row_gates(subnet: SubNet) -> RowGates | None:
+    """A SubNet's weights of earlier predictions; with those of halves the SuperNet has `halves`."""
+    if subnet.reuse is None:
+        return None
+    kinds = [subnet.reuse, *([subnet.reuse_unconditional] if subnet.reuse_unconditional else [])]
+    terms = max(1, *map(len, subnet.reuse))
+    weights = torch.zeros(len(subnet.gates), terms, len(kinds))
+    for kind, rows in enumerate(kinds):
+        for row, numbers in enumerate(rows):
+            weights[row, : len(numbers), kind] = torch.tensor(numbers)
+    on = torch.tensor(subnet.gates.any(axis=1), dtype=torch.float32)
+    return RowGates(on, weights.flatten(1))
+
+
 class SuperNet(nn.Module):
     """The denoiser over all evaluations of a sampler; gates f32[steps, blocks] say what is reused.
 
@@ -50,6 +68,7 @@ class SuperNet(nn.Module):
     traced graph but for the timestep. With `checkpointing`, activations are computed again on the
     way back, so that only states and caches are kept for every step. Without `skip_closed` what
     a closed gate controls is computed where that gate has a gradient, as straight-through needs.
+    With `halves` a prediction's unconditional half, of a graph with guidance, is weighted as well.
     """
 
     def __init__(
@@ -61,11 +80,14 @@ class SuperNet(nn.Module):
         *,
         checkpointing: bool = True,
         skip_closed: bool = True,
+        halves: bool = False,
     ) -> None:
         super().__init__()
         self.graph: BlockGraph = traced.graph
         self.sampler, self.checkpointing = sampler, checkpointing
         self.skip_closed = skip_closed
+        names = (self.graph.output, self.graph.unconditional if halves else None)
+        self.predicted = tuple(name for name in names if name)
         self.blocks = tuple(blocks)
         self.column = {name: column for column, name in enumerate(blocks)}
         self.backup = dict(zip(blocks, backup, strict=True))
@@ -135,21 +157,22 @@ class SuperNet(nn.Module):
             computed, walk.caches = checkpoint(step, state, gates, walk.caches, use_reentrant=False)
         else:
             computed, walk.caches = step(state, gates, walk.caches)
-        output = computed
-        if weights is None or row_gate is True or not walk.latest:
-            walk.latest = (computed, *walk.latest)
+        output, past = computed[0], walk.past()
+        if weights is None or row_gate is True or not past:
+            walk.latest = (*computed, *past)
         else:
             assert isinstance(row_gate, Tensor), "a row that is off was dealt with above"
-            output = torch.lerp(_weighted(weights, walk.latest), computed, row_gate)
-            walk.latest = _shifted(walk.latest, computed, row_gate)
+            output = torch.lerp(_weighted(weights, past), output, row_gate)
+            walk.latest = _shifted(past, computed, row_gate)
+        walk.earlier = past
         if weights is not None:
             walk.latest = walk.latest[: len(weights)]
         walk.add(state, output)
 
     def _step(
         self, given: Values, row: int, state: Tensor, gates: Sequence[Gate] | None, caches: Caches
-    ) -> tuple[Tensor, Caches]:
-        """Prediction, and what every block would reuse from now on."""
+    ) -> tuple[tuple[Tensor, ...], Caches]:
+        """Prediction, with its half if need be, and what every block would reuse from now on."""
         values = self.values_of_step(given, row, state)
         kept: Caches = {}
         for node in self.graph.nodes:
@@ -161,7 +184,7 @@ class SuperNet(nn.Module):
                 gate = True if gates is None else gates[self.column[node.name]]
                 results, kept[node.name] = self._block(node, gate, values, caches.get(node.name))
             values.update(_named(node, results))
-        return values[self.graph.output], kept
+        return tuple(values[name] for name in self.predicted), kept
 
     def values_of_step(self, given: Values, row: int, state: Tensor) -> Values:
         """All that a step starts from: prompt, tables, state, and what prompt and timestep make."""
@@ -230,13 +253,16 @@ def _weighted(weights: Tensor, latest: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).sum(0)
 
 
-def _shifted(latest: tuple[Tensor, ...], new: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
+def _shifted(
+    latest: tuple[Tensor, ...], new: tuple[Tensor, ...], gate: Tensor
+) -> tuple[Tensor, ...]:
     """The latest predictions once a mixture has joined them: each gives way to the one before.
 
     The oldest comes in from nothing, so that both ends of the gate are those of a choice.
     """
-    moved = (torch.lerp(old, one, gate) for one, old in zip((new, *latest), latest, strict=False))
-    return (*moved, gate * latest[-1])
+    joined = (*new, *latest)
+    moved = (torch.lerp(old, one, gate) for one, old in zip(joined, latest, strict=False))
+    return (*moved, *(gate * one for one in joined[len(latest) :]))
 
 
 def _function(traced: Traced, node: Node) -> nn.Module:

@@ -36,7 +36,7 @@ class Outcome:
 class Trajectories:
     """Runs gates bool[steps, blocks] on examples.
 
-    With `terms` above 0, rows that are wholly off weigh that many of the latest predictions. The
+    With `terms` above 0, rows that are wholly off weigh that many of `Walk.latest`. The
     weights are fitted on the way, gap by gap: each is to end where dense passes, and starts from
     where the gaps before it have led.
     """
@@ -47,6 +47,10 @@ class Trajectories:
         self.net, self.terms, self.distance = net, terms, distance
         self.examples = tuple(examples)
         self.rows = net.sampler.rows
+
+    def of_first(self, count: int) -> Trajectories:
+        """The same on the first examples alone."""
+        return Trajectories(self.net, self.examples[:count], self.terms, self.distance)
 
     @torch.no_grad()
     def run(self, gates: Gates, base: Outcome | None = None) -> Outcome:

@@ -19,7 +19,8 @@ class Walk:
 
     `given` are the inputs but for the noise, and what depends on the prompt alone. `inputs` and
     `outputs` are the denoiser's, one an evaluation; `latest` the predictions that were computed,
-    the newest first.
+    the newest first, each followed by its unconditional half where these are weighted too.
+    `earlier` is what `latest` was before the present row: one that is evaluated twice counts once.
     """
 
     sampler: Sampler
@@ -29,6 +30,7 @@ class Walk:
     outputs: list[Tensor] = field(default_factory=list)
     caches: Caches = field(default_factory=dict)
     latest: tuple[Tensor, ...] = ()
+    earlier: tuple[Tensor, ...] = ()
 
     def copy(self) -> Walk:
         """Another that goes on from here without changing this one."""
@@ -42,6 +44,12 @@ class Walk:
     def next_input(self) -> Tensor:
         """The denoiser's input at the next evaluation."""
         return self._sum(self.sampler.inputs[self.index])
+
+    def past(self) -> tuple[Tensor, ...]:
+        """The predictions of the rows before that of the next evaluation, as `latest` has them."""
+        index, rows = self.index, self.sampler.rows
+        again = index > 0 and rows[index] == rows[index - 1]
+        return self.earlier if again else self.latest
 
     def add(self, state: Tensor, output: Tensor) -> None:
         """Goes one evaluation further."""
