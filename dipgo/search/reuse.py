@@ -8,7 +8,8 @@ With guidance a prediction is made of two halves, and a long step may want them 
 than a short one: the unconditional halves have weights of their own.
 
 The rows between two that compute are a gap. They all make the same prediction: the sampler is
-linear, so that a gap is one step, and where it leads depends on a sum of theirs alone.
+linear, so that a gap is one step, and where it leads depends on a sum of theirs alone. A multistep
+sampler reads a gap's last rows after its end as well: the gaps behind are fitted from there.
 """
 
 from __future__ import annotations
