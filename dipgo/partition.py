@@ -76,6 +76,8 @@ def partition(
     _collect(result, computed, owner, dependence)
     _check_all_present(result)
     output = program.graph.output_node()
+    for node in output.all_input_nodes[1:]:
+        _name_value(result, UNCONDITIONAL, node)
     _connect(result, result.members, owner, output)
     _split_blocks(result, owner, output)
     _count_parameters(result)
@@ -233,22 +235,16 @@ def _connect(
     output: fx.Node,
 ) -> None:
     """Names the values that leave each of `members`, and lists what each reads."""
-    second = output.all_input_nodes[1:]
     for name, nodes in members.items():
         leaving = [
             node
             for node in nodes
             if any(user is output or owner.get(user, name) != name for user in node.users)
         ]
-        numbered = [node for node in leaving if node not in second]
-        for node in leaving:
-            if node in result.names:
-                continue
-            if node in second:
-                _name_value(result, UNCONDITIONAL, node)
-            else:
-                number = f":{numbered.index(node)}" if len(numbered) > 1 else ""
-                _name_value(result, f"{name}{number}", node)
+        numbered = [node for node in leaving if result.names.get(node) != UNCONDITIONAL]
+        for index, node in enumerate(numbered):
+            if node not in result.names:
+                _name_value(result, name if len(numbered) == 1 else f"{name}:{index}", node)
         result.outputs[name] = tuple(result.names[node] for node in leaving)
     for name, nodes in members.items():
         inside = set(nodes)
