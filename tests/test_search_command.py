@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dipgo.cli import run_command
 from dipgo.export import export
@@ -163,6 +165,20 @@ def test_a_checkpoint_that_is_none_is_refused(stage: str, state: Path, run: Run)
         path.write_bytes(content)
         found = run(checkpoint=state, iterations=1)
         _check_refused(found, f"{stage}.safetensors", "found no checkpoint of a search", "remove")
+
+
+@pytest.mark.parametrize("stage", ["gates", "exchange", "reuse"])
+def test_a_checkpoint_of_another_version_is_refused(stage: str, state: Path, run: Run) -> None:
+    """A later or earlier dipgo stores other tensors under the same names."""
+    path = state / f"{stage}.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = dict(file.metadata())
+    tensors = load_file(path)
+    for version in ("1", None):
+        changed = {key: one for key, one in header.items() if key != "version"}
+        save_file(tensors, path, metadata=changed | ({"version": version} if version else {}))
+        found = run(checkpoint=state, iterations=1)
+        _check_refused(found, f"{stage}.safetensors, version", "found 1; expected 2", "begin anew")
 
 
 def test_a_file_in_place_of_the_folder_is_refused(run: Run, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from dipgo.errors import DipgoError
 from dipgo.staging import not_writable, staged_file
 
 FORMAT = "dipgo.search-checkpoint"
+VERSION = "2"
+"""Of what the stages store: one of another state of the search is refused before it is read."""
 REMEDY = "give the options that it was made with, or remove the file to begin anew"
 
 
@@ -43,7 +45,12 @@ def save_checkpoint(
     path: Path, iteration: int, identity: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     """Written beside `path` and renamed: there is always a whole checkpoint. Raises DipgoError."""
-    header = {"format": FORMAT, "iteration": str(iteration), "identity": json.dumps(dict(identity))}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "iteration": str(iteration),
+        "identity": json.dumps(dict(identity)),
+    }
     copies = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
     try:
         with staged_file(path) as staging:
@@ -67,6 +74,8 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> Checkpoint | Non
         raise _not_one(path, str(error)) from None
     if header.get("format") != FORMAT:
         raise _not_one(path, "another safetensors file")
+    if header.get("version") != VERSION:
+        raise _other_version(path, header.get("version", "1"))
     found = json.loads(header["identity"])
     _check_same(path, found, json.loads(json.dumps(dict(identity))))
     return Checkpoint(int(header["iteration"]), found, tensors)
@@ -96,6 +105,15 @@ def _not_one(path: Path, found: str) -> DipgoError:
         found=f"no checkpoint of a search ({found})",
         expected="a file that a search wrote",
         remedy="remove it, or name another with --checkpoint",
+    )
+
+
+def _other_version(path: Path, found: str) -> DipgoError:
+    return DipgoError(
+        f"{path}, version",
+        found=found,
+        expected=f"{VERSION}, as this dipgo writes it",
+        remedy="remove the file to begin anew, or go on with the dipgo that wrote it",
     )
 
 
