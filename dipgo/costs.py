@@ -10,11 +10,15 @@ from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
 _aten = torch.ops.aten
-_MULTIPLIES = {
+_CONVOLUTIONS = {
     _aten.conv1d.default,
     _aten.conv2d.default,
     _aten.conv3d.default,
     _aten.convolution.default,
+}
+"""Filters are weights wherever they come from."""
+_MULTIPLIES = {
+    *_CONVOLUTIONS,
     _aten.linear.default,
     _aten.matmul.default,
     _aten.mm.default,
@@ -42,7 +46,8 @@ def node_macs(node: fx.Node, constants: Set[fx.Node]) -> Macs:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         node.target(*arguments[0], **arguments[1])
     macs = int(counter.get_total_flops()) // 2
-    has_weights = any(source in constants for source in node.all_input_nodes)
+    of_constants = any(source in constants for source in node.all_input_nodes)
+    has_weights = of_constants or node.target in _CONVOLUTIONS
     return Macs(weights=macs) if has_weights else Macs(attention=macs)
 
 

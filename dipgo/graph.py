@@ -85,12 +85,37 @@ class Node:
 PART = "~"
 """Between a block's name and the number of one of its parts: `down_blocks.0~1`."""
 
+REUSE_FILTER = "reuse_filter"
+"""The node that makes a prediction of earlier ones."""
+HALF = ".unconditional"
+"""The end of the names of unconditional halves among what it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseFilter:
+    """What makes the prediction of a row that is wholly off: no part of an evaluation.
+
+    `node` reads `past`, predictions that were computed, the newest first, each followed by its
+    unconditional half where the denoiser is guided; then `filters`, a row of a table that the
+    SubNet fills. It yields a prediction.
+    """
+
+    node: Node
+    past: tuple[Value, ...]
+    filters: Value
+
+    @property
+    def halves(self) -> bool:
+        """Whether unconditional halves are among the past."""
+        return any(value.name.endswith(HALF) for value in self.past)
+
 
 @dataclass(frozen=True)
 class BlockGraph:
     """Nodes in topological order; `output` names the denoiser's (guided) prediction.
 
     `unconditional` names its half without prompt, where the denoiser is traced with guidance.
+    `reuse_filter` is there for SubNets that have filters.
     """
 
     model_class: str
@@ -99,6 +124,7 @@ class BlockGraph:
     nodes: tuple[Node, ...]
     output: str
     unconditional: str | None = None
+    reuse_filter: ReuseFilter | None = None
 
     @cached_property
     def blocks(self) -> tuple[Node, ...]:
@@ -111,6 +137,9 @@ class BlockGraph:
         types = {graph_input.value.name: graph_input.value.type for graph_input in self.inputs}
         for node in self.nodes:
             types.update((value.name, value.type) for value in node.outputs)
+        if self.reuse_filter:
+            inputs = (*self.reuse_filter.past, self.reuse_filter.filters)
+            types.update((value.name, value.type) for value in inputs)
         return types
 
     def value(self, name: str) -> Value:

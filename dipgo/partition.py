@@ -76,7 +76,8 @@ def partition(
     _collect(result, computed, owner, dependence)
     _check_all_present(result)
     output = program.graph.output_node()
-    for node in output.all_input_nodes[1:]:
+    of_glue = [node for node in output.all_input_nodes if owner.get(node) not in result.blocks]
+    for node in of_glue[1:]:
         _name_value(result, UNCONDITIONAL, node)
     _connect(result, result.members, owner, output)
     _split_blocks(result, owner, output)

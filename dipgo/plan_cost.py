@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from dipgo.graph import PART
+from dipgo.graph import PART, REUSE_FILTER
 from dipgo.plan import PROLOGUE, Call, Plan, TableRow, calls_by_step
 
 
@@ -34,12 +34,16 @@ def plan_cost(plan: Plan) -> PlanCost:
     """Row 0 of a SubNet computes everything, so a plan's callees make up the dense denoiser.
 
     A dense plan calls each at every step; what is hoisted out of the loop, and depends on no
-    timestep, once.
+    timestep, once. Filters of reuse cost what they cost, but dense has none.
     """
     callees = {callee.name: callee for callee in plan.callees}
     lanes = [(callees[call.callee], call.width) for call in plan.calls]
     once = {call.callee for call in plan.calls if call.step == PROLOGUE and not _has_rows(call)}
-    dense = [(one, 1 if one.name in once else len(plan.steps)) for one in plan.callees]
+    dense = [
+        (one, 1 if one.name in once else len(plan.steps))
+        for one in plan.callees
+        if REUSE_FILTER not in (one.members or (one.name,))
+    ]
     return PlanCost(
         macs=sum(callee.macs * width for callee, width in lanes),
         attention_macs=sum(callee.attention_macs * width for callee, width in lanes),

@@ -37,6 +37,7 @@ HELP = {
     "exchange_examples": "batches that a try is judged on",
     "reuse_terms": "predictions that a row which is off is made of; 0 repeats the latest",
     "reuse_halves": "with weights of their own for unconditional halves",
+    "reuse_filter": "latent pixels of a filter's side for each of them; 0 for weights",
     "reuse_iterations": "iterations over which their weights are trained",
     "guidance_scale": "scale of the guidance",
     "seed": "of everything random",

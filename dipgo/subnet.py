@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dipgo.errors import DipgoError
+from dipgo.gap_filters import GapFilters, check_filters
 from dipgo.sampler import PriorNoise
 from dipgo.subnet_check import (
     check_backup,
@@ -21,6 +22,8 @@ from dipgo.subnet_check import (
 )
 from dipgo.subnet_file import (
     Document,
+    Filters,
+    GapFiltersRef,
     ModelRef,
     PriorNoiseRef,
     SchedulerRef,
@@ -30,7 +33,7 @@ from dipgo.subnet_file import (
     write_document,
 )
 
-__all__ = ["ModelRef", "PriorNoise", "RowWeights", "SchedulerRef", "SubNet"]
+__all__ = ["GapFilters", "ModelRef", "PriorNoise", "RowWeights", "SchedulerRef", "SubNet"]
 
 RowWeights: TypeAlias = tuple[tuple[float, ...], ...]
 """Weights of the latest predictions for each row, the newest first."""
@@ -50,6 +53,7 @@ class SubNet:
     prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is
     what the backups make of it: with outputs, the latest. `reuse_unconditional` has weights of
     these predictions' unconditional halves, which add to the sum: no more a row than `reuse`.
+    `reuse_filters` has filters in place of weights, for the rows that it names.
 
     Raises DipgoError where the parts contradict one another.
     """
@@ -66,6 +70,7 @@ class SubNet:
     prior_noise: PriorNoise | None = None
     reuse: RowWeights | None = None
     reuse_unconditional: RowWeights | None = None
+    reuse_filters: tuple[GapFilters, ...] | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps, self.timesteps)
@@ -81,6 +86,9 @@ class SubNet:
         check_reuse(self.reuse, self.reuse_unconditional, self.gates)
         object.__setattr__(self, "reuse", _as_floats(self.reuse))
         object.__setattr__(self, "reuse_unconditional", _as_floats(self.reuse_unconditional))
+        if self.reuse_filters is not None:
+            check_filters(self.reuse_filters, np.asarray(self.gates), self.reuse or ())
+            object.__setattr__(self, "reuse_filters", tuple(self.reuse_filters))
 
     @classmethod
     def dense(
@@ -147,6 +155,7 @@ class SubNet:
             prior_noise=_prior_noise(document.prior_noise),
             reuse=_as_floats(document.reuse),
             reuse_unconditional=_as_floats(document.reuse_unconditional),
+            reuse_filters=_filters(document.reuse_filters),
         )
 
     def _to_document(self) -> Document:
@@ -164,6 +173,7 @@ class SubNet:
             prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
             reuse=_as_lists(self.reuse),
             reuse_unconditional=_as_lists(self.reuse_unconditional),
+            reuse_filters=_as_refs(self.reuse_filters),
         )
 
 
@@ -173,6 +183,48 @@ def _as_floats(rows: Sequence[Sequence[float]] | None) -> RowWeights | None:
 
 def _as_lists(rows: Sequence[Sequence[float]] | None) -> list[list[float]] | None:
     return None if rows is None else list(map(list, rows))
+
+
+def _filters(entries: Sequence[GapFiltersRef] | None) -> tuple[GapFilters, ...] | None:
+    """Raises DipgoError for lists that make no array."""
+    if entries is None:
+        return None
+    try:
+        return tuple(
+            GapFilters(
+                tuple(one.rows),
+                np.asarray(one.predictions, np.float32),
+                None if one.unconditional is None else np.asarray(one.unconditional, np.float32),
+            )
+            for one in entries
+        )
+    except ValueError as error:
+        raise DipgoError(
+            "reuse_filters",
+            found=f"lists of unlike lengths ({error})",
+            expected="numbers of shape [predictions, channels, channels, k, k]",
+            remedy="correct them, or leave reuse_filters out",
+        ) from None
+
+
+def _as_refs(filters: Sequence[GapFilters] | None) -> list[GapFiltersRef] | None:
+    if filters is None:
+        return None
+    return [
+        GapFiltersRef(
+            list(one.rows),
+            _shortest(one.predictions),
+            None if one.unconditional is None else _shortest(one.unconditional),
+        )
+        for one in filters
+    ]
+
+
+def _shortest(array: NDArray[np.float32]) -> Filters:
+    """Lists of the shortest numbers that are these in float32."""
+    flat = np.array([float(str(number)) for number in array.ravel()])
+    found: Filters = flat.reshape(array.shape).tolist()
+    return found
 
 
 def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:

@@ -15,7 +15,7 @@ from dipgo.json_file import decode_json, read_file, write_text
 FORMAT = "dipgo.subnet"
 VERSION = 1
 REMEDY = "mend the file, or write it anew with SubNet.save"
-ROW_PER_LINE = ("gates", "reuse", "reuse_unconditional", "scores")
+ROW_PER_LINE = ("gates", "reuse", "reuse_unconditional", "reuse_filters", "scores")
 
 
 class ModelRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -39,6 +39,17 @@ class PriorNoiseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     below: float
 
 
+Filters = list[list[list[list[list[float]]]]]
+
+
+class GapFiltersRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Filters of rows that are off: for each prediction, output channel and input channel."""
+
+    rows: list[int]
+    predictions: Filters
+    unconditional: Filters | None = None
+
+
 class Header(msgspec.Struct):
     """What is read first, whatever else the document holds."""
 
@@ -60,6 +71,7 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     gates: list[str]
     reuse: list[list[float]] | None = None
     reuse_unconditional: list[list[float]] | None = None
+    reuse_filters: list[GapFiltersRef] | None = None
     prior_noise: PriorNoiseRef | None = None
     scores: list[list[float]] | None = None
     provenance: dict[str, Any] | None = None
@@ -146,7 +158,7 @@ def _format_field(key: str, value: Any) -> str:
     try:
         if key not in ROW_PER_LINE:
             return json.dumps(msgspec.to_builtins(value), ensure_ascii=False, allow_nan=False)
-        rows = [f"    {json.dumps(row, allow_nan=False)}" for row in value]
+        rows = [f"    {json.dumps(row, allow_nan=False)}" for row in msgspec.to_builtins(value)]
         return "[\n" + ",\n".join(rows) + "\n  ]"
     except (TypeError, ValueError) as error:
         raise DipgoError(

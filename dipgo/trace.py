@@ -7,14 +7,23 @@ them, MACs and parameters need no model-specific code. docs/design.md, stage 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import fx, nn
 
 from dipgo.costs import node_macs
-from dipgo.graph import PART, BlockGraph, Dependence, GraphInput, Node, Value
+from dipgo.graph import (
+    PART,
+    REUSE_FILTER,
+    BlockGraph,
+    Dependence,
+    GraphInput,
+    Node,
+    ReuseFilter,
+    Value,
+)
 from dipgo.partition import Partition, partition
 from dipgo.precision import FP32, Precision, apply_precision
 from dipgo.torch_types import tensor_type
@@ -29,6 +38,8 @@ class Traced:
     partition: Partition
     prefix: str
     precision: Precision = FP32
+    given_tables: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    """Tables by name that are no function of the timestep, by rows of the SubNet."""
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -120,10 +131,12 @@ def trace(
     config_sha256: str,
     prefix: str = "denoiser.",
     precision: Precision = FP32,
+    reuse: Sequence[str] = (),
 ) -> Traced:
     """Exports `module(*example.values())` and reads its block structure off the graph.
 
-    The module yields a prediction, or that and its unconditional half.
+    The module yields a prediction, or that and its unconditional half. With `reuse` it has a
+    submodule REUSE_FILTER, which reads nothing but the inputs of these names, and yields last.
     `blocks` are module paths below `prefix`. Raises DipgoError for a block that has no operation
     of its own or runs more than once.
     """
@@ -133,20 +146,34 @@ def trace(
     inputs = dict(zip(program.graph_signature.user_inputs, example, strict=True))
     dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
     apply_precision(program, dependences, precision, prefix)
-    parts = partition(program, inputs, dependences, blocks, prefix)
-    output, *unconditional = _outputs(program)
+    gated = (*blocks, REUSE_FILTER) if reuse else tuple(blocks)
+    parts = partition(program, inputs, dependences, gated, prefix)
+    output, *unconditional = _outputs(program)[: -1 if reuse else None]
+    given = {
+        name: GraphInput(Value(name, tensor_type(tensor)), roles[name])
+        for name, tensor in example.items()
+    }
     graph = BlockGraph(
         model_class=model_class,
         config_sha256=config_sha256,
-        inputs=tuple(
-            GraphInput(Value(name, tensor_type(tensor)), roles[name])
-            for name, tensor in example.items()
+        inputs=tuple(one for name, one in given.items() if name not in reuse),
+        nodes=tuple(
+            _node(name, parts)
+            for name in parts.members
+            if PART not in name and name != REUSE_FILTER
         ),
-        nodes=tuple(_node(name, parts) for name in parts.members if PART not in name),
         output=parts.names[output],
         unconditional=parts.names[unconditional[0]] if unconditional else None,
+        reuse_filter=_reuse_filter(parts, [given[name].value for name in reuse]),
     )
     return Traced(graph, program, parts, prefix, precision)
+
+
+def _reuse_filter(parts: Partition, inputs: Sequence[Value]) -> ReuseFilter | None:
+    """`inputs` are the past and, last, the filters."""
+    if not inputs:
+        return None
+    return ReuseFilter(_node(REUSE_FILTER, parts), tuple(inputs[:-1]), inputs[-1])
 
 
 def _drop_assertions(graph: fx.Graph) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 
 from dipgo.errors import DipgoError
-from dipgo.graph import BlockGraph, Dependence, Node, TensorType, Value
+from dipgo.gap_filters import GapFilters
+from dipgo.graph import BlockGraph, Dependence, Node, ReuseFilter, TensorType, Value
 from dipgo.plan import Call, Callee, Combine, Operand, Plan, Read, Statement, Step, Table, TableRow
 from dipgo.plan_check import verify
 from dipgo.sampler import Sampler, Term
@@ -26,7 +27,8 @@ def unroll(
     Raises DipgoError where the SubNet does not fit the graph or the sampler.
     """
     _check_fit(graph, subnet, sampler)
-    if not subnet.reuse_unconditional:
+    filters = graph.reuse_filter if subnet.reuse_filters else None
+    if not _uses_halves(subnet) and not (filters and filters.halves):
         graph = graph.without_unconditional()
     unrolling = _Unrolling(graph, subnet, sampler, split)
     for index in range(len(sampler.rows)):
@@ -44,9 +46,9 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             remedy="name every block once",
         )
     check_timesteps(subnet, sampler)
-    if subnet.reuse_unconditional and graph.unconditional is None:
+    if _uses_halves(subnet) and graph.unconditional is None:
         raise DipgoError(
-            "SubNet, reuse_unconditional",
+            f"SubNet, {'reuse_unconditional' if subnet.reuse_unconditional else 'reuse_filters'}",
             found="weights of unconditional predictions",
             expected="none for a denoiser without guidance: it makes no such predictions",
             remedy="export with guidance, or use a SubNet that was searched without it",
@@ -54,6 +56,11 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
     for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
         if backup != "output":
             _check_has_carrier(graph, block, backup)
+
+
+def _uses_halves(subnet: SubNet) -> bool:
+    filters = subnet.reuse_filters or ()
+    return bool(subnet.reuse_unconditional) or any(one.unconditional is not None for one in filters)
 
 
 def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
@@ -109,6 +116,7 @@ class _Unrolling:
         self.column = {name: column for column, name in enumerate(subnet.blocks)}
         self.backup = dict(zip(subnet.blocks, subnet.backup, strict=True))
         self.deltas: dict[str, str] = {}
+        self.filters = {row: one for one in subnet.reuse_filters or () for row in one.rows}
         parts = (part for node in graph.nodes for part in node.parts)
         self.types = graph.types | {v.name: v.type for part in parts for v in part.outputs}
         self.bindings: dict[str, Operand] = {
@@ -148,12 +156,32 @@ class _Unrolling:
                 self.computed.pop(0)
             self.computed.insert(0, (output.name, self._unconditional()))
             return output.name
+        result = f"s{index}.prediction"
+        if row in self.filters:
+            self.statements.append(self._filtered(index, self.filters[row], result))
+            return result
         terms = self._weighted(row)
         if not terms:
             return output.name
-        result = f"s{index}.prediction"
         self.statements.append(Combine(index, result, terms))
         return result
+
+    def _filtered(self, index: int, filters: GapFilters, result: str) -> Call:
+        """A call: its table has a row a gap, so all rows of a gap make the same one."""
+        reuse = self.graph.reuse_filter
+        assert reuse is not None, "a graph that was traced without filters"
+        pairs = (pair if reuse.halves else pair[:1] for pair in self.computed)
+        latest = [name for pair in pairs for name in pair if name is not None]
+        # Where there are fewer, the filters of the others are 0.
+        missing = len(reuse.past) - len(latest)
+        latest = [*latest[: len(reuse.past)], *latest[-1:] * missing]
+        operands: dict[str, Operand] = {
+            value.name: Read(name) for value, name in zip(reuse.past, latest, strict=True)
+        }
+        operands[reuse.filters.name] = TableRow(reuse.filters.name, filters.rows[0])
+        return Call(
+            index, reuse.node.name, tuple(operands[name] for name in reuse.node.inputs), (result,)
+        )
 
     def _unconditional(self) -> str | None:
         if self.graph.unconditional is None:
@@ -238,13 +266,26 @@ class _Unrolling:
                 entry.value for entry in self.graph.inputs if entry.role != Dependence.TIMESTEP
             ),
             state=self.state,
-            tables=(self._timestep_table(),),
+            tables=(self._timestep_table(), *map(self._filter_table, self._reuse_filters())),
             callees=tuple(
-                _callee(self.types, part) for node in self.graph.nodes for part in self._parts(node)
+                _callee(self.types, node)
+                for node in (
+                    *(part for node in self.graph.nodes for part in self._parts(node)),
+                    *(reuse.node for reuse in self._reuse_filters()),
+                )
             ),
             statements=tuple(self.statements),
             result="result",
         )
+
+    def _reuse_filters(self) -> tuple[ReuseFilter, ...]:
+        """What makes predictions by filters, if any row has some."""
+        found = self.graph.reuse_filter
+        return (found,) if found and self.filters else ()
+
+    def _filter_table(self, reuse: ReuseFilter) -> Table:
+        rows = sorted({one.rows[0] for one in self.filters.values()})
+        return Table(reuse.filters.name, reuse.filters.type, tuple(rows))
 
     def _timestep_table(self) -> Table:
         rows = tuple(range(len(self.sampler.timesteps)))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from dipgo.gap_filters import GapFilters
 from dipgo.subnet import SubNet
 from tests.zoo import Case
 
@@ -77,6 +78,7 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
     prior = subnet.prior_noise
     rest = [tensor for name, tensor in case.inputs.items() if name != "latents"]
     computed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    filters = {row: one for one in subnet.reuse_filters or () for row in one.rows}
     with Gating(case.denoiser, subnet) as gating:
         for timestep in scheduler.timesteps:
             row = subnet.timesteps.index(float(timestep))
@@ -89,15 +91,34 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
             prediction, *_ = case.guided(state, timestep.float(), *rest)
             if subnet.gates[gating.row].any():
                 half = prediction
-                if subnet.reuse_unconditional:  # at a scale of 0 nothing else is left
+                if len(rest) > 1 and _uses_halves(subnet):  # at a scale of 0 nothing else is left
                     half, *_ = case.guided(state, timestep.float(), *rest[:-1], torch.tensor(0.0))
                 if again:  # of two evaluations in a row at one timestep the second counts
                     computed.pop(0)
                 computed.insert(0, (prediction, half))
+            elif gating.row in filters:
+                prediction = _filtered(filters[gating.row], computed)
             elif subnet.reuse and subnet.reuse[gating.row]:
                 prediction = _weighted(subnet, gating.row, computed)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
     return latents
+
+
+def _uses_halves(subnet: SubNet) -> bool:
+    halves = (one.unconditional is not None for one in subnet.reuse_filters or ())
+    return bool(subnet.reuse_unconditional) or any(halves)
+
+
+def _filtered(
+    filters: GapFilters, computed: list[tuple[torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
+    """The sum of what was computed, each with its filter moved over it."""
+    total = torch.zeros_like(computed[0][0])
+    for kind, arrays in enumerate((filters.predictions, filters.unconditional)):
+        for array, made in zip(arrays if arrays is not None else (), computed, strict=False):
+            weight = torch.tensor(array)
+            total += torch.conv2d(made[kind], weight, padding=filters.size // 2)
+    return total
 
 
 def _weighted(

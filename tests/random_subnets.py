@@ -19,6 +19,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from dipgo.gap_filters import GapFilters
 from dipgo.graph import BlockGraph
 from dipgo.sampler import Sampler, Term
 from dipgo.samplers import probe
@@ -130,6 +131,24 @@ def weigh_rows(draw: random.Random, subnet: SubNet, halves: bool) -> SubNet:
         return found
     of_halves = tuple(_weights(draw, len(row) - draw.randint(0, bool(row))) for row in reuse)
     return replace(found, reuse_unconditional=of_halves)
+
+
+def filter_rows(
+    draw: random.Random, subnet: SubNet, halves: bool, channels: int, *, every: bool = False
+) -> SubNet:
+    """Filters of up to three predictions for most runs of rows that are wholly off, or for all."""
+    generator = np.random.default_rng(draw.getrandbits(32))
+    on, found = subnet.gates.any(axis=1), []
+    for first in range(1, len(on)):
+        if on[first] or not on[first - 1] or (draw.random() < 0.2 and not every):
+            continue
+        end = next((row for row in range(first, len(on)) if on[row]), len(on))
+        terms = draw.randint(1, min(TERMS, int(on[:first].sum())))
+        shape = (2, terms, channels, channels, 3, 3)
+        # What is filtered stays as large as what it is made of: else errors grow row by row.
+        values = generator.normal(0, (18 * terms * channels) ** -0.5, shape).astype(np.float32)
+        found.append(GapFilters(tuple(range(first, end)), values[0], values[1] if halves else None))
+    return replace(subnet, reuse_filters=tuple(found) or None)
 
 
 def _weights(draw: random.Random, count: int) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dipgo.interpret import interpret
-from dipgo.sampler import Sampler
+from dipgo.sampler import Sampler, Term
 from dipgo.search.budget import TOLERANCE
 from dipgo.search.exchange import GLANCE, MARGIN, exchange
+from dipgo.search.gaps import Gap, find_gaps
 from dipgo.search.losses import DISTANCES
 from dipgo.search.moves import MOVES, propose
 from dipgo.search.problem import Problem
 from dipgo.search.regular_rows import LAST, POWERS, regular_rows, whole_rows
-from dipgo.search.reuse import RIDGE, Fit, Gap, as_rows, as_table, find_gaps, fit_gap
+from dipgo.search.reuse import RIDGE, Fit, as_rows, as_table, fit_filters, fit_gap
 from dipgo.search.supernet import RowGates
 from dipgo.search.train_reuse import ReuseWeights, train_reuse
 from dipgo.search.trajectories import Gates, Outcome, Trajectories
@@ -37,6 +39,8 @@ from tests.tiny_search import rows_on, tiny_examples, tiny_net
 
 SAMPLERS = ["ddim", "plms", "heun", "dpm++", "unipc"]
 SHAPE = (2, 3, 4)
+PICTURES = (2, 4, 6, 5)
+"""Of latents that filters are moved over."""
 
 
 # Gaps.
@@ -55,12 +59,14 @@ def test_gaps_are_all_that_is_off(seed: int, scheduler: str) -> None:
     assert all(one.end < other.first for one, other in pairwise(gaps))
 
 
-def _walk(sampler: Sampler, gates: Gates, until: int, seed: int) -> Walk:
+def _walk(
+    sampler: Sampler, gates: Gates, until: int, seed: int, shape: tuple[int, ...] = SHAPE
+) -> Walk:
     """Random predictions; a row that is off repeats the latest, as good a past as any."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw() -> Tensor:
-        return torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     walk = Walk(sampler, {}, draw())
     while walk.index < until:
@@ -145,6 +151,50 @@ def test_what_can_be_reached_is_reached(problem: Problem) -> None:
     repeated = _end(walk, gap, np.array([1.0]))
     fitted = _end(walk, gap, fit.weights)
     assert float((fitted - target).norm()) < 0.01 * float((repeated - target).norm())
+
+
+def test_filters_that_can_be_reached_are_reached(problem: Problem) -> None:
+    """Up to the pull; the prediction that they make ends where dense passes."""
+    sampler, gates = problem.sampler, rows_on(problem, 0, 1)
+    gap = find_gaps(sampler.rows, gates)[0]
+    walks = [_walk(sampler, gates, gap.first, seed, PICTURES) for seed in range(8)]
+    random = torch.Generator().manual_seed(0)
+    wanted = torch.randn(2, 4, 4, 3, 3, generator=random, dtype=torch.float64) / 9
+    states = [[_filtered_end(walk, gap, wanted)] * (gap.end + 1) for walk in walks]
+    fit = fit_filters(gap, walks, states, terms=2, size=3)
+    assert fit.weights.shape == (2, 4, 4, 3, 3)
+    assert fit.weights == pytest.approx(wanted.numpy(), abs=0.01)
+    found = torch.from_numpy(fit.weights)
+    for walk, (target, *_) in zip(walks, states, strict=True):
+        repeated = _end(walk, gap, np.array([1.0]))
+        distance = (_filtered_end(walk, gap, found) - target).norm()
+        assert float(distance) < 0.01 * float((repeated - target).norm())
+
+
+def _filtered_end(walk: Walk, gap: Gap, filters: Tensor) -> Tensor:
+    """The state at the gap's end where all of its predictions are these sums."""
+    pairs = zip(walk.latest, filters, strict=False)
+    prediction = sum(torch.conv2d(one, weights, padding=1) for one, weights in pairs)
+    ahead = walk.copy()
+    while ahead.index < gap.end:
+        ahead.add(ahead.next_input(), prediction)
+    return ahead.next_input() if gap.end < len(walk.sampler.rows) else ahead.result()
+
+
+def test_a_sampler_that_reads_nothing_of_a_gap_repeats(problem: Problem) -> None:
+    """Then nothing can be fitted: filters are those that leave the latest prediction as it is."""
+    sampler = problem.sampler
+    deaf = replace(
+        sampler,
+        inputs=tuple((Term(1.0, "noise"),) for _ in sampler.inputs),
+        result=(Term(1.0, "noise"),),
+    )
+    gap = find_gaps(sampler.rows, rows_on(problem, 0, 1))[0]
+    walk = _walk(deaf, rows_on(problem, 0, 1), gap.first, 0, PICTURES)
+    fit = fit_filters(gap, [walk], [[walk.noise + 1] * (gap.end + 1)], terms=2, size=3)
+    expected = np.zeros((2, 4, 4, 3, 3))
+    expected[0, range(4), range(4), 1, 1] = 1.0
+    assert (fit.weights == expected).all()
 
 
 def test_tables_have_a_row_a_step() -> None:

@@ -18,7 +18,7 @@ ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 # in this table. A name stands for dipgo.<name> and all that is in it.
 LAYERS = {
     "data": """
-        errors json_file prompt_file staging noise patterns recurrence sampler
+        errors json_file prompt_file staging noise patterns recurrence sampler gap_filters
         graph plan plan_check plan_text plan_parser plan_file plan_cost manifest
         manifest_file manifest_plan
         model_repository engine_manifest numpy_types

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dipgo.interpret import interpret
+from dipgo.models.reuse_filter import FilterShape
 from dipgo.passes import run_passes
 from dipgo.plan import PROLOGUE
 from dipgo.plan_parser import parse_plan
@@ -28,8 +29,8 @@ from dipgo.samplers import probe
 from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
 from tests.eager import run_eagerly
-from tests.random_subnets import weigh_rows
-from tests.zoo import CASES, Case, case
+from tests.random_subnets import TERMS, filter_rows, weigh_rows
+from tests.zoo import CASES, Case, case, with_filters
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""
@@ -66,7 +67,7 @@ def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
     name, grain = draw(st.sampled_from(CASES))
     guidance = draw(st.booleans())
-    chosen = case(name, grain, guidance=guidance)
+    chosen = case(name, grain, guidance, FilterShape(TERMS, guidance, 3))
     scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
     steps = draw(st.integers(4, 7))
     sampler = probe(scheduler, steps)
@@ -82,8 +83,12 @@ def drawn(draw: st.DrawFn) -> Drawn:
     )
     subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, backup)
     weights = random.Random(draw(st.integers(0, 2**32 - 1)))
-    if draw(st.booleans()):
-        subnet = weigh_rows(weights, subnet, halves=guidance and draw(st.booleans()))
+    halves, kind = guidance and draw(st.booleans()), draw(st.sampled_from(["", "weigh", "filter"]))
+    if kind == "weigh":
+        subnet = weigh_rows(weights, subnet, halves)
+    elif kind == "filter":
+        subnet = filter_rows(weights, subnet, halves, chosen.inputs["latents"].shape[1])
+        chosen = with_filters(chosen, subnet)
     rows = " ".join("".join("01"[int(gate)] for gate in row) for row in gates)
     return Drawn(chosen, scheduler, subnet, f"{name} {grain} {type(scheduler).__name__} {rows}")
 

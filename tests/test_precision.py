@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from dipgo.export import export
 from dipgo.export.compile import Compiled, compile_plan
 from dipgo.export.numerics import check_segments
 from dipgo.export.prepare import Prepared, Request, prepare
+from dipgo.gap_filters import GapFilters
 from dipgo.graph import Dependence
 from dipgo.interpret import interpret
 from dipgo.manifest_file import read_manifest
+from dipgo.models.reuse_filter import FILTERS
 from dipgo.models.source import Source
-from dipgo.plan import value_types
+from dipgo.plan import Read, TableRow, value_types
 from dipgo.plan_parser import parse_plan
 from dipgo.precision import Precision
 from tests.test_parity import relative_error
@@ -58,6 +61,55 @@ def test_half_precision_is_close_to_fp32(name: str, precision: str, guidance: bo
     print(f"{name} {precision}: relative L2 {error:.1e}")
     assert 0 < error < TOLERANCE[precision]
     assert parse_plan(str(narrow.plan)) == narrow.plan
+
+
+@pytest.mark.parametrize("precision", NARROW)
+@pytest.mark.parametrize("name", ["asymmetric", "dit"])
+def test_filters_of_reuse_stay_in_fp32(name: str, precision: str) -> None:
+    """As all that the sampler reads does; the table of their numbers too."""
+    _, prepared = prepared_case(name)
+    filtered = _with_a_filter(prepared)
+    compiled = compiled_case(filtered, Precision(precision))
+    exact = compiled_case(filtered, Precision())
+    (table,) = (one for one in compiled.plan.tables if one.name == FILTERS)
+    assert (table.type.dtype, table.rows) == ("f32", (2,))
+    (call,) = (one for one in compiled.plan.calls if TableRow(FILTERS, 2) in one.operands)
+    types = value_types(compiled.plan)
+    read = (leaf.name for leaf in call.leaves if isinstance(leaf, Read))
+    assert {types[one] for one in (*read, *call.results)} == {types[compiled.plan.result]}
+    inputs = case(name, "block").inputs
+    expected = interpret(exact.plan, exact.traced, inputs)
+    found = interpret(compiled.plan, compiled.traced, inputs)
+    assert 0 < relative_error(found, expected) < TOLERANCE[precision]
+
+
+def _with_a_filter(prepared: Prepared) -> Prepared:
+    """Rows 2 and 3 of four are off, and filter the two predictions before and their halves."""
+    made = compiled_case(prepared, Precision()).subnet
+    gates = made.gates.copy()
+    gates[2:] = False
+    random = np.random.default_rng(0)
+    filters = GapFilters((2, 3), *random.normal(0, 0.1, (2, 2, 4, 4, 3, 3)))
+    subnet = replace(made, gates=gates, reuse_filters=(filters,))
+    return replace(prepared, schedule=replace(prepared.schedule, subnet=subnet))
+
+
+@pytest.mark.parametrize(
+    ("channels", "guidance", "error"),
+    [
+        (3, True, r"found filters of 3 channels for latents of shape \[1, 4, 8, 8\]; .+; use"),
+        (4, False, r"found filters of unconditional predictions; .+; export with guidance, or"),
+    ],
+)
+def test_filters_that_do_not_fit_are_refused(channels: int, guidance: bool, error: str) -> None:
+    _, prepared = prepared_case("asymmetric", guidance)
+    subnet = _with_a_filter(prepared_case("asymmetric")[1]).schedule.subnet
+    assert subnet is not None
+    filters = np.ones((1, channels, channels, 3, 3))
+    changed = replace(subnet, reuse_filters=(GapFilters((2, 3), filters, filters),), model=None)
+    wrong = replace(prepared, schedule=replace(prepared.schedule, subnet=changed))
+    with pytest.raises(DipgoError, match=f"^SubNet, reuse_filters: {error}"):
+        compiled_case(wrong, Precision())
 
 
 @pytest.mark.parametrize("name", ZOO)

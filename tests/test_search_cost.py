@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from dipgo import granularity
 from dipgo.errors import DipgoError
+from dipgo.gap_filters import GapFilters
 from dipgo.granularity import choose_split_blocks
 from dipgo.graph import BlockGraph
+from dipgo.models.reuse_filter import FilterShape
 from dipgo.models.unet import UNetFamily
 from dipgo.passes import OPTIMISE, find_passes, run_passes
 from dipgo.plan import Plan
@@ -22,12 +24,14 @@ from dipgo.plan_cost import PlanCost, plan_cost
 from dipgo.sampler import Sampler
 from dipgo.search.cascade import cascade_shares, dying_with
 from dipgo.search.cost import CostModel, latency_weights, macs_weights, parameter_weights
+from dipgo.search.gaps import find_gaps
+from dipgo.search.problem import Problem
 from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
 from tests.handmade import UNET, euler, subnet
 from tests.random_block_graphs import random_chain, random_unet
 from tests.random_graphs import random_graph
-from tests.random_subnets import SCHEDULERS, _probed, random_sampler, random_subnet
+from tests.random_subnets import SCHEDULERS, TERMS, _probed, random_sampler, random_subnet
 from tests.test_trace import trace_architecture
 from tests.zoo import CASES, case
 
@@ -108,6 +112,35 @@ def test_executed_calls_are_those_of_the_plan(name: str, grain: str, backup: str
         names = [node.name for node in graph.nodes]
         found = {(int(step), names[node]) for step, node in np.argwhere(executed)}
         assert found == {(call.step, call.callee) for call in plan.calls}
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "plms", "dpm++"])
+def test_filters_cost_what_they_cost_in_the_plan(problem: Problem, scheduler: str) -> None:
+    """Where every gap has filters, which dense has none of."""
+    tiny = case("one_level", "block", True, FilterShape(TERMS, True, 3))
+    graph, sampler = tiny.traced.graph, _probed(scheduler, 7)
+    for seed in range(10):
+        draw = random.Random(seed)
+        made = random_subnet(draw, graph, sampler)
+        gates = made.gates.copy()
+        gates[draw.randint(1, 6)] = False
+        filters = tuple(
+            GapFilters(tuple(dict.fromkeys(gap.rows)), np.ones((1, 4, 4, 3, 3)))
+            for gap in find_gaps(sampler.rows, gates)
+        )
+        outputs = ("output",) * len(made.blocks)  # else a row that is off computes glue, as a rule
+        made = replace(made, gates=gates, backup=outputs, reuse_filters=filters)
+        plan = run_passes(unroll(graph, made, sampler), PASSES)
+        whole = cost_model(graph, made, sampler)
+        weights = 2 * TERMS * 4**2 * 3**2
+        model = replace(whole, per_gap=float(weights * 8 * 8))
+        assert model.kept(gates) == pytest.approx(plan_cost(plan).kept, rel=1e-12)
+        assert model.kept(gates) > whole.kept(gates)
+    assert problem.with_filters(8, 3).cost.per_gap == 8 * 4**2 * 3**2 * 16 * 16
+
+
+def test_filters_touch_no_parameters(problem: Problem) -> None:
+    assert replace(problem, weigh=parameter_weights).with_filters(8, 3).cost.per_gap == 0
 
 
 def test_splitting_blocks_can_only_cost_less(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ from tests.tiny_search import (
     tiny_net,
     tiny_problem,
     tiny_request,
+    uses_halves,
 )
 
 # Two of six rows keep 0.334 of the cost: where whole rows are chosen, that is asked for.
@@ -45,6 +46,7 @@ SEARCHES: dict[str, tuple[SearchSettings, float]] = {
     "rows alone": (small(iterations=0, exchanges=0), 0.66),
     "gates by gradient": (small(exchanges=0, reuse_terms=0), 0.6),
     "all stages": (SMALL, 0.6),
+    "filters": (small(iterations=0, reuse_filter=3), 0.6),
     "published": (replace(published(), iterations=2, pool=2, warm_up=1), 0.6),
 }
 
@@ -59,13 +61,20 @@ def test_what_is_searched_is_what_is_deployed(
     found.save(tmp_path / "subnet.json")
     assert SubNet.load(tmp_path / "subnet.json") == found
     problem = tiny_problem(tiny_pipeline)
+    if found.reuse_filters:
+        problem = problem.with_filters(2 * chosen.reuse_terms, chosen.reuse_filter)
     kept = problem.cost.kept(found.gates)
     assert kept <= 1 - ratio + 1e-9
     assert found.provenance["kept"] == pytest.approx(kept, abs=1e-6)
     if not chosen.exchanges:  # which may leave some of it unused
         assert kept > 1 - ratio - TOLERANCE
-    assert bool(found.reuse_unconditional) == bool(chosen.reuse_terms)
-    net = tiny_net(problem, halves=bool(found.reuse_unconditional))
+    filtered = bool(chosen.reuse_terms and chosen.reuse_filter)
+    assert (bool(found.reuse_filters), bool(found.reuse)) == (
+        filtered,
+        bool(chosen.reuse_terms) and not filtered,
+    )
+    assert uses_halves(found) == bool(chosen.reuse_terms)
+    net = tiny_net(problem, halves=uses_halves(found))
     inputs = tiny_examples(problem, net)[0].inputs
     expected = run_hard(net, found, inputs)
     _check_deployed(tiny_pipeline, tmp_path / "subnet.json", inputs, expected)
@@ -87,7 +96,7 @@ def test_the_default_starts_from_as_many_rows_as_fit(tiny_pipeline: Path) -> Non
     assert found.gates.all(axis=1).sum() == 3
     assert 0.55 - TOLERANCE <= kept <= 0.55
     assert (found.gates.any(axis=1) & ~found.gates.all(axis=1)).any()  # what is left of the share
-    assert found.reuse is None
+    assert (found.reuse, found.reuse_filters) == (None, None)
 
 
 # Stopped, and gone on with.

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dipgo.errors import DipgoError
+from dipgo.gap_filters import GapFilters
 from dipgo.subnet import ModelRef, PriorNoise, SchedulerRef, SubNet
 
 GOOD: dict[str, Any] = {
@@ -115,7 +116,20 @@ def subnets(draw: st.DrawFn) -> SubNet:
         prior_noise=draw(st.none() | st.builds(PriorNoise, st.floats(-1, 1), st.floats(0, 1000))),
         reuse=reuse,
         reuse_unconditional=reuse and draw(st.none() | st.tuples(*map(_halves, reuse))),
+        reuse_filters=None if reuse else _filters(draw, gates),
     )
+
+
+def _filters(draw: st.DrawFn, gates: list[list[bool]]) -> tuple[GapFilters, ...] | None:
+    """For every row that is off an entry of its own, of up to two predictions."""
+    draws = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    halves, size = draw(st.booleans()), draw(st.sampled_from([1, 3]))
+    found = []
+    for row in (index for index, on in enumerate(gates) if not any(on)):
+        terms = draw(st.integers(1, min(2, sum(map(any, gates[:row])))))
+        values = draws.normal(size=(2, terms, 2, 2, size, size)).astype(np.float32)
+        found.append(GapFilters((row,), values[0], values[1] if halves else None))
+    return tuple(found) or None
 
 
 def _weights(rows: list[list[bool]]) -> st.SearchStrategy[tuple[float, ...]]:
@@ -141,6 +155,36 @@ def test_load_undoes_save(tmp_path_factory: pytest.TempPathFactory, subnet: SubN
 
 WITH_REUSE = {"gates": ["11", "01", "00"], "reuse": [[], [], [1.5, -0.5]]}
 WITH_HALVES = {**WITH_REUSE, "reuse_unconditional": [[], [], [0.25]]}
+
+
+IDENTITY = [[[[[1.0]], [[0.0]]], [[[0.0]], [[1.0]]]]]
+"""Of one prediction, two channels, one pixel."""
+
+
+def _with_filters(**changes: object) -> dict[str, object]:
+    entry = {"rows": [1, 2], "predictions": IDENTITY, **changes}
+    return {"gates": ["11", "00", "00"], "reuse_filters": [entry]}
+
+
+def test_filters_are_read_and_written_as_they_stand(tmp_path: Path) -> None:
+    subnet = load_with(tmp_path, **_with_filters(unconditional=[[[[[0.1]]] * 2] * 2]))
+    (found,) = subnet.reuse_filters or ()
+    assert (found.rows, found.terms, found.channels, found.size) == ((1, 2), 1, 2, 1)
+    assert found.unconditional is not None
+    assert found.unconditional.dtype == np.float32
+    subnet.save(tmp_path / "saved.json")
+    assert '"unconditional": [[[[[0.1]], [[0.1]]], ' in (tmp_path / "saved.json").read_text()
+
+
+def test_filters_are_stacked_by_turns() -> None:
+    """As what reads them has predictions: each followed by its half; the missing are 0."""
+    values = np.arange(2 * 2 * 9, dtype=np.float32).reshape(1, 2, 2, 3, 3)
+    found = GapFilters((1,), values, -values).stacked(terms=2, halves=True)
+    assert found.shape == (2, 8, 3, 3)
+    assert (found[:, :2] == values[0]).all()
+    assert (found[:, 2:4] == -values[0]).all()
+    assert not found[:, 4:].any()
+    assert (GapFilters((1,), values).stacked(1, halves=False) == values[0]).all()
 
 
 def test_reuse_is_read_and_written_as_it_stands(tmp_path: Path) -> None:
@@ -288,6 +332,52 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "halves without reuse": (
         {"gates": ["11", "01", "00"], "reuse_unconditional": [[], [], [1.0]]},
         r"subnet\.json, reuse_unconditional row 2: found 1 weights; expected at most 0, .+",
+    ),
+    "filters of no row": (
+        _with_filters(rows=[]),
+        r"subnet\.json, reuse_filters, entry 0, rows: found none; expected consecutive rows .+",
+    ),
+    "filters of rows apart": (
+        _with_filters(rows=[2, 1]),
+        r"subnet\.json, reuse_filters, entry 0, rows: found 2 1; expected consecutive rows .+",
+    ),
+    "filters of a row beyond the last": (
+        _with_filters(rows=[2, 3]),
+        r"subnet\.json, reuse_filters, entry 0, rows: found 2 3; expected .+ from 1 to 2; .+",
+    ),
+    "filters in a row that computes": (
+        {**_with_filters(), "gates": ["11", "00", "01"]},
+        r"subnet\.json, reuse_filters, entry 0, row 2: found a row that computes; .+",
+    ),
+    "filters of a row twice": (
+        {"gates": ["11", "00", "00"], "reuse_filters": _with_filters()["reuse_filters"] * 2},  # type: ignore[operator]
+        r"subnet\.json, reuse_filters, entry 1, row 1: found a row of an earlier entry; .+",
+    ),
+    "filters of more than was computed": (
+        _with_filters(predictions=IDENTITY * 2),
+        r"subnet\.json, reuse_filters, entry 0, predictions: found filters of 2; "
+        r"expected at most 1, .+",
+    ),
+    "filters that are no filters": (
+        _with_filters(predictions=[[[[[1.0]], [[1.0]]]]]),
+        r"subnet\.json, reuse_filters, entry 0, predictions: found numbers of shape "
+        r"\[1, 1, 2, 1, 1\]; .+",
+    ),
+    "filters with an even side": (
+        _with_filters(predictions=[[[[[1.0, 0.0]] * 2] * 2] * 2]),
+        r"subnet\.json, reuse_filters, entry 0, predictions: found numbers of shape .+ odd k.+",
+    ),
+    "filters of unlike lengths": (
+        _with_filters(predictions=[[[[[1.0]], [[1.0, 2.0]]]]]),
+        r"subnet\.json, reuse_filters: found lists of unlike lengths .+",
+    ),
+    "fewer filters of halves": (
+        _with_filters(unconditional=[]),
+        r"subnet\.json, reuse_filters, entry 0, unconditional: found numbers of shape .+",
+    ),
+    "filters beside weights": (
+        {**_with_filters(), "reuse": [[], [1.0], []]},
+        r"subnet\.json, reuse_filters, entry 0, row 1: found filters beside weights of reuse; .+",
     ),
     "reuse of words": (
         {**WITH_REUSE, "reuse": [[], [], ["one"]]},

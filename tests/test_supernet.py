@@ -19,16 +19,20 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
+from dipgo.errors import DipgoError
+from dipgo.gap_filters import GapFilters
 from dipgo.graph import Dependence
 from dipgo.interpret import interpret
+from dipgo.models.reuse_filter import FilterShape
 from dipgo.passes import run_passes
 from dipgo.sampler import Sampler
 from dipgo.search.gates import gates_of
 from dipgo.search.supernet import OFF, RowGates, SuperNet, row_gates
 from dipgo.subnet import SubNet
 from dipgo.unroll import unroll
-from tests.random_subnets import _probed, random_subnet, weigh_rows
-from tests.zoo import Case, case
+from tests.random_subnets import TERMS, _probed, filter_rows, random_subnet, weigh_rows
+from tests.tiny_search import uses_halves
+from tests.zoo import Case, case, with_filters
 
 TOLERANCE = 1e-4
 """Relative L2, float32: sums in another order."""
@@ -51,7 +55,7 @@ def _net(tiny: Case, subnet: SubNet, sampler: Sampler, checkpointing: bool = Tru
         subnet.blocks,
         subnet.backup,
         checkpointing=checkpointing,
-        halves=bool(subnet.reuse_unconditional),
+        halves=uses_halves(subnet),
     )
 
 
@@ -106,6 +110,34 @@ def test_reuse_equals_the_oracle(name: str, sampler: str, seed: int) -> None:
         weighed = weigh_rows(draw, replace(subnet, gates=gates), halves)
         assert any(weighed.reuse or ())
         _check_against_oracle(tiny, weighed, probed)
+
+
+@settings(max_examples=2, deadline=None)
+@given(seed=st.integers(0, 2**32))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("name", ["one_level", "dit"])
+def test_filters_equal_the_oracle(name: str, sampler: str, seed: int) -> None:
+    """Rows that are wholly off filter up to three of the latest predictions, and their halves."""
+    draw = random.Random(seed)
+    tiny = case(name, "block", True, FilterShape(TERMS, True, 3))
+    probed = _probed(sampler, draw.randint(4, 6))
+    subnet = random_subnet(draw, tiny.traced.graph, probed)
+    gates = subnet.gates.copy()
+    gates[[row for row in range(1, len(gates)) if draw.random() < 0.4]] = False
+    gates[-1] = False
+    for halves in (False, True):
+        filtered = filter_rows(draw, replace(subnet, gates=gates), halves, 4, every=True)
+        _check_against_oracle(with_filters(tiny, filtered), filtered, probed)
+
+
+def test_filters_and_weights_are_not_for_one_supernet() -> None:
+    subnet = _dense("one_level", "block", "ddim", 4)
+    gates = subnet.gates.copy()
+    gates[1], gates[3] = False, False
+    both = replace(subnet, gates=gates, reuse=((), (1.5,), (), ()))
+    filters = GapFilters((3,), np.zeros((1, 4, 4, 3, 3), np.float32))
+    with pytest.raises(DipgoError, match="found weights for some rows and filters for others"):
+        row_gates(replace(both, reuse_filters=(filters,)))
 
 
 def test_reuse_is_not_what_a_row_repeats_by_itself() -> None:

@@ -19,7 +19,13 @@ from dipgo.subnet import SubNet
 PROMPTS = ("a red circle", "a blue square", "two green lines")
 STEPS = 6
 SMALL = SearchSettings(
-    iterations=3, pool=2, exchanges=6, exchange_examples=1, reuse_iterations=4, reuse_terms=3
+    iterations=3,
+    pool=2,
+    exchanges=6,
+    exchange_examples=1,
+    reuse_iterations=4,
+    reuse_terms=3,
+    reuse_filter=0,
 )
 
 
@@ -62,6 +68,12 @@ def rows_on(problem: Problem, *rows: int) -> np.ndarray:
     gates = np.zeros(problem.cost.shape, dtype=np.bool_)
     gates[list(rows)] = True
     return gates
+
+
+def uses_halves(subnet: SubNet) -> bool:
+    """Whether unconditional halves are weighed or filtered."""
+    filtered = (one.unconditional is not None for one in subnet.reuse_filters or ())
+    return bool(subnet.reuse_unconditional) or any(filtered)
 
 
 def small(**changes: object) -> SearchSettings:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
+from dipgo.graph import Dependence
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.reuse_filter import FILTERS, FilterShape, filter_inputs
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.patterns import match_blocks
+from dipgo.subnet import SubNet
 from dipgo.trace import Traced, trace
 
 
@@ -171,13 +174,18 @@ class Case:
 
 
 @cache
-def case(name: str, grain: str, guidance: bool = True) -> Case:
-    """Deterministic weights and inputs."""
-    return traced_case(name, ZOO[name].blocks[grain], guidance)
+def case(name: str, grain: str, guidance: bool = True, filters: FilterShape | None = None) -> Case:
+    """Deterministic weights and inputs; with `filters`, SubNets may have such."""
+    return traced_case(name, ZOO[name].blocks[grain], guidance, filters)
 
 
 @cache
-def traced_case(name: str, patterns: tuple[str, ...], guidance: bool = True) -> Case:
+def traced_case(
+    name: str,
+    patterns: tuple[str, ...],
+    guidance: bool = True,
+    filters: FilterShape | None = None,
+) -> Case:
     """The same, with the blocks that the patterns match."""
     entry = ZOO[name]
     torch.manual_seed(0)
@@ -188,18 +196,33 @@ def traced_case(name: str, patterns: tuple[str, ...], guidance: bool = True) -> 
     )
     conditioning = tuple(entry.family.conditioning(denoiser, Geometry(guidance=guidance, tokens=7)))
     guided = GuidedDenoiser(denoiser, entry.family, conditioning, guidance)
+    past = filter_inputs(example["latents"], filters) if filters else {}
     traced = trace(
-        guided,
-        example,
-        roles,
+        GuidedDenoiser(denoiser, entry.family, conditioning, guidance, filters),
+        {**example, **past},
+        {**roles, **dict.fromkeys(past, Dependence.STATE)},
         match_blocks(denoiser, patterns),
         model_class=type(denoiser).__name__,
         config_sha256="",
+        reuse=tuple(past),
     )
     inputs = {key: _random(tensor) for key, tensor in example.items() if key != "timestep"}
     if guidance:
         inputs["guidance_scale"] = torch.tensor(3.0)
     return Case(denoiser, guided, traced, inputs)
+
+
+def with_filters(chosen: Case, subnet: SubNet) -> Case:
+    """The case, traced for filters, with those of a SubNet in its table."""
+    reuse = chosen.traced.graph.reuse_filter
+    assert reuse is not None
+    channels = chosen.inputs["latents"].shape[1]
+    size = reuse.filters.type.shape[-1]
+    terms = len(reuse.past) // (2 if reuse.halves else 1)
+    shape = FilterShape(terms, reuse.halves, size)
+    assert reuse.filters.type.shape == (channels, shape.values * channels, size, size)
+    tables = {FILTERS: shape.table(subnet.reuse_filters or ())}
+    return replace(chosen, traced=replace(chosen.traced, given_tables=tables))
 
 
 def _scale_up(denoiser: torch.nn.Module) -> None:

@@ -47,6 +47,11 @@ class Variant:
             "prior_noise": subnet.prior_noise and asdict(subnet.prior_noise),
             "reuse": _weights(subnet),
         }
+        if gates and subnet and subnet.reuse_filters:
+            gates["reuse_filters"] = [
+                [one.rows, one.stacked(one.terms, one.unconditional is not None).tolist()]
+                for one in subnet.reuse_filters
+            ]
         return {"steps": self.steps, "scheduler": self.scheduler, "subnet": gates}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dipgo.errors import DipgoError
 from dipgo.granularity import choose_split_blocks
 from dipgo.models.family import Geometry
+from dipgo.models.reuse_filter import FILTERS, FilterShape
 from dipgo.models.source import Source
 from dipgo.models.tracing import trace_source
 from dipgo.passes import OPTIMISE, OnPass, Pass, run_passes
@@ -99,7 +100,7 @@ def compile_plan(
     `on_pass` is called with "unroll" and the plan before the passes, then after each.
     """
     scheduler, sampler, blocks = fit_schedule(source, schedule)
-    traced = trace_source(source, geometry, blocks, precision)
+    traced = _trace(source, schedule.subnet, geometry, blocks, precision)
     subnet = schedule.subnet or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
@@ -111,6 +112,41 @@ def compile_plan(
     plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
     return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler)
+
+
+def _trace(
+    source: Source,
+    subnet: SubNet | None,
+    geometry: Geometry,
+    blocks: tuple[str, ...],
+    precision: Precision,
+) -> Traced:
+    """The denoiser and, for a SubNet with filters, what applies them; their numbers are a table."""
+    filters = subnet.reuse_filters if subnet else None
+    if not filters:
+        return trace_source(source, geometry, blocks, precision)
+    shape = FilterShape.of(filters)
+    _check_filters_fit(filters[0].channels, shape.halves, source, geometry)
+    traced = trace_source(source, geometry, blocks, precision, shape)
+    return replace(traced, given_tables={FILTERS: shape.table(filters)})
+
+
+def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Geometry) -> None:
+    shape = source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent)
+    if len(shape) != 4 or shape[1] != channels:
+        raise DipgoError(
+            "SubNet, reuse_filters",
+            found=f"filters of {channels} channels for latents of shape {list(shape)}",
+            expected="latents [pictures, channels, height, width] of as many channels",
+            remedy="use the model that the SubNet was made for",
+        )
+    if halves and not geometry.guidance:
+        raise DipgoError(
+            "SubNet, reuse_filters",
+            found="filters of unconditional predictions",
+            expected="none for a denoiser without guidance: it makes no such predictions",
+            remedy="export with guidance, or use a SubNet that was searched without it",
+        )
 
 
 def fit_schedule(source: Source, schedule: Schedule) -> tuple[Any, Sampler, tuple[str, ...]]:

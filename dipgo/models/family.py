@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dipgo.graph import Dependence
+from dipgo.models.reuse_filter import FilterShape, ReuseFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +65,41 @@ class Family(Protocol):
 class GuidedDenoiser(nn.Module):
     """The denoiser as the sampler sees it: latents in, guided prediction out.
 
-    With guidance the unconditional prediction is a second output, for what is made of both.
+    With guidance the unconditional prediction is a second output, for what is made of both. With
+    `reuse` the last output is a prediction made of earlier ones, which are the last inputs.
     Doubling the batch and combining the two predictions (Ho and Salimans 2022, equation 6, in
     diffusers' form u + s (c - u)) are part of the traced graph, so plans treat them as glue.
     """
 
-    def __init__(self, denoiser: nn.Module, family: Family, names: tuple[str, ...], guidance: bool):
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        family: Family,
+        names: tuple[str, ...],
+        guidance: bool,
+        reuse: FilterShape | None = None,
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.family, self.names, self.guidance = family, names, guidance
+        self.family, self.names, self.guidance, self.reuse = family, names, guidance, reuse
+        self.reuse_filter = ReuseFilter()
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, *rest: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """`rest` is the conditioning in the order of `names`, then, if guided, the scale f32[]."""
+        """`rest` is the conditioning in the order of `names`, then, if guided, the scale f32[].
+
+        Then, with `reuse`, earlier predictions and their filters.
+        """
+        if self.reuse:
+            *rest, filters = rest  # type: ignore[assignment]
+            rest, past = rest[: -self.reuse.values], rest[-self.reuse.values :]
+            return (*self._evaluate(latents, timestep, *rest), self.reuse_filter(filters, *past))
+        return self._evaluate(latents, timestep, *rest)
+
+    def _evaluate(
+        self, latents: torch.Tensor, timestep: torch.Tensor, *rest: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         conditioning = dict(zip(self.names, rest, strict=False))
         state = torch.cat([latents, latents]) if self.guidance else latents
         prediction = self.family.predict(self.denoiser, state, timestep, conditioning)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dipgo.graph import Dependence
 from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.reuse_filter import FilterShape, filter_inputs
 from dipgo.models.source import Source
 from dipgo.patterns import check_patterns
 from dipgo.precision import FP32, Precision
@@ -14,8 +16,11 @@ def trace_source(
     geometry: Geometry,
     blocks: tuple[str, ...],
     precision: Precision = FP32,
+    reuse: FilterShape | None = None,
 ) -> Traced:
     """The denoiser with `blocks`, paths of its modules, on the device where its weights are.
+
+    With `reuse`, also with what makes a prediction of earlier ones.
 
     Raises DipgoError for a block that cannot be gated, and a pattern of `precision` without match.
     """
@@ -24,13 +29,15 @@ def trace_source(
         source.family, source.denoiser, geometry, source.pixels_per_latent
     )
     conditioning = tuple(source.family.conditioning(source.denoiser, geometry))
-    guided = GuidedDenoiser(source.denoiser, source.family, conditioning, geometry.guidance)
+    guided = GuidedDenoiser(source.denoiser, source.family, conditioning, geometry.guidance, reuse)
+    extra = filter_inputs(example["latents"], reuse) if reuse else {}
     return trace(
         guided.eval(),
-        example,
-        roles,
+        {**example, **extra},
+        {**roles, **dict.fromkeys(extra, Dependence.STATE)},
         blocks,
         model_class=source.model_class,
         config_sha256=source.config_sha256,
         precision=precision,
+        reuse=tuple(extra),
     )

@@ -14,6 +14,7 @@ from dipgo.graph import PART, BlockGraph, Dependence, Node
 from dipgo.plan import Plan
 from dipgo.sampler import Sampler
 from dipgo.search.call_flow import Bools, CallFlow
+from dipgo.search.gaps import find_gaps
 from dipgo.unroll import carrier
 
 
@@ -26,6 +27,7 @@ class CostModel:
     tables), those that depend on the prompt alone count once, in the dense plan too: as in
     `dipgo.plan_cost`, which gives the same share of MACs. Blocks are whole here: where a plan
     calls some part by part (`dipgo.granularity`), `kept` is an upper bound of its share.
+    `per_gap` is what a run of evaluations that are wholly off costs, which dense does not have.
 
     Raises DipgoError where the parts do not fit together.
     """
@@ -35,6 +37,7 @@ class CostModel:
     blocks: tuple[str, ...]
     backup: tuple[str, ...]
     weights: Mapping[str, float]
+    per_gap: float = 0.0
 
     def __post_init__(self) -> None:
         _check_blocks(self.graph, self.blocks, self.backup)
@@ -71,7 +74,8 @@ class CostModel:
     def kept(self, gates: Bools) -> float:
         """Cost of the calls that are really made, as a share of the dense plan's."""
         calls = self.executed(gates).sum(axis=0, dtype=np.float64)
-        return float(calls @ self._weights) / self._dense
+        gaps = len(find_gaps(self.sampler.rows, gates)) if self.per_gap else 0
+        return (float(calls @ self._weights) + gaps * self.per_gap) / self._dense
 
     def used(self, gates: Bools) -> Bools:
         """bool[steps, blocks]: gates that are on, and on whose call the result depends."""

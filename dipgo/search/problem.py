@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
-from dipgo.graph import BlockGraph
+from dipgo.gap_filters import GapFilters
+from dipgo.graph import BlockGraph, Dependence
 from dipgo.models.family import Geometry
 from dipgo.models.fingerprint import add_weights
 from dipgo.models.source import Source
@@ -41,6 +42,26 @@ class Problem:
     traced: Traced
     sampler: Sampler
     cost: CostModel
+    weigh: Weigh = macs_weights
+
+    def with_filters(self, filters: int, size: int) -> Problem:
+        """The same where a gap applies `filters` filters of `size` × `size` latent pixels.
+
+        Their MACs count where the cost is MACs; they touch no weights, and nobody has timed them.
+        Raises DipgoError for latents that are no pictures.
+        """
+        state = self.traced.graph.input_of(Dependence.STATE)
+        if len(state.type.shape) != 4:
+            raise DipgoError(
+                "--reuse-filter",
+                found=f"{size} for latents {state.type}",
+                expected="latents [pictures, channels, height, width]",
+                remedy="use --reuse-filter 0",
+            )
+        batch, channels, height, width = state.type.shape
+        macs = filters * batch * channels**2 * size**2 * height * width
+        counted = macs if self.weigh is macs_weights else 0
+        return replace(self, cost=replace(self.cost, per_gap=float(counted)))
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -66,6 +87,7 @@ class Problem:
         scores: NDArray[np.float64] | None = None,
         reuse: RowWeights | None = None,
         reuse_unconditional: RowWeights | None = None,
+        reuse_filters: tuple[GapFilters, ...] | None = None,
     ) -> SubNet:
         """Gates bool[steps, blocks] as a SubNet of this model and scheduler."""
         return SubNet(
@@ -80,6 +102,7 @@ class Problem:
             provenance=provenance,
             reuse=reuse,
             reuse_unconditional=reuse_unconditional,
+            reuse_filters=reuse_filters,
         )
 
 
@@ -109,7 +132,7 @@ def make_problem(
     words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
     names = tuple(node.name for node in graph.blocks)
     cost = CostModel(graph, sampler, names, tuple(words), dict(weigh(graph)))
-    return Problem(source, geometry, chosen, traced, sampler, cost)
+    return Problem(source, geometry, chosen, traced, sampler, cost, weigh)
 
 
 def default_patterns(source: Source) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ LEAST = {
     "exchanges": 0,
     "exchange_examples": 1,
     "reuse_terms": 0,
+    "reuse_filter": 0,
     "reuse_iterations": 0,
     "warm_up": 0,
     "clip": 0,
@@ -45,8 +46,9 @@ class SearchSettings:
 
     Then `exchanges` tries of gates that trade places, judged on `exchange_examples` batches, and
     for rows that are wholly off weights of the latest `reuse_terms` predictions (`reuse_halves`:
-    and of their unconditional halves), fitted and then trained for `reuse_iterations`. Without
-    `iterations` the exchange starts from regular rows.
+    and of their unconditional halves). In the end filters of `reuse_filter` latent pixels a side,
+    fitted to `pool` batches, take the place of weights; with 0 weights stay, and are trained for
+    `reuse_iterations`. Without `iterations` the exchange starts from regular rows.
     """
 
     parameters: Parameters = "free"
@@ -70,12 +72,13 @@ class SearchSettings:
     anneal_share: float = 1.0
     sharpness_start: float = 1.0
     sharpness_end: float = 5.0
-    pool: int = 16
+    pool: int = 48
     same_noise: bool = False
     exchanges: int = 250
     exchange_examples: int = 8
     reuse_terms: int = 4
     reuse_halves: bool = True
+    reuse_filter: int = 3
     reuse_iterations: int = 120
     guidance_scale: float = 7.5
     seed: int = 0
@@ -89,6 +92,8 @@ class SearchSettings:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise _wrong(name, getattr(self, name), f"a number of at least {least}")
+        if self.reuse_filter and not self.reuse_filter % 2:
+            raise _wrong("reuse_filter", self.reuse_filter, "0, or an odd number of latent pixels")
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise _wrong(name, getattr(self, name), "a number above 0")

@@ -20,14 +20,14 @@ from dipgo.search.optimise import Decode, Optimisation
 from dipgo.search.problem import Problem
 from dipgo.search.progress import OnProgress, Progress, ignore
 from dipgo.search.regular_rows import regular_rows
-from dipgo.search.reuse import as_rows, as_table
+from dipgo.search.reuse import as_filters, as_rows, as_table
 from dipgo.search.select import bisect_threshold, fill_budget, sweep_threshold
 from dipgo.search.settings import SearchSettings
 from dipgo.search.supernet import SuperNet
 from dipgo.search.train_reuse import train_reuse
 from dipgo.search.trajectories import Gates, Trajectories
 from dipgo.staging import not_writable
-from dipgo.subnet import RowWeights, SubNet
+from dipgo.subnet import SubNet
 
 SELECTIONS = {
     "fill": fill_budget,
@@ -51,7 +51,12 @@ class Search:
         checkpoint: Path | None = None,
         on_progress: OnProgress = ignore,
     ) -> None:
-        self.problem, self.settings, self.kept = problem, settings, kept
+        self.settings, self.kept = settings, kept
+        guided = settings.reuse_halves and problem.geometry.guidance
+        if settings.reuse_terms and settings.reuse_filter:
+            filters = settings.reuse_terms * (2 if guided else 1)
+            problem = problem.with_filters(filters, settings.reuse_filter)
+        self.problem = problem
         self.accelerator, self.on_progress = accelerator, on_progress
         self.folder = checkpoint
         if checkpoint is not None:
@@ -64,7 +69,7 @@ class Search:
             problem.backup,
             checkpointing=checkpointing,
             skip_closed=settings.estimator == "relaxed",
-            halves=settings.reuse_halves and problem.geometry.guidance,
+            halves=guided,
         )
         self.examples = Examples(
             problem,
@@ -96,7 +101,7 @@ class Search:
         gates = self.start() if scores is None else self.choose(scores)
         if self.settings.exchanges:
             gates = self.exchange(gates)
-        reuse = self.reuse(gates) if self.settings.reuse_terms else ()
+        reuse = self.reuse(gates) if self.settings.reuse_terms else {}
         provenance = {
             "method": "dipgo",
             "kept": round(self.problem.cost.kept(gates), 6),
@@ -104,7 +109,7 @@ class Search:
             "batch": self.problem.geometry.batch,
             **asdict(self.settings),
         }
-        return self.problem.subnet(gates, provenance, scores, *reuse)
+        return self.problem.subnet(gates, provenance, scores, **reuse)
 
     def scores(self) -> NDArray[np.float64]:
         """Keep-scores f64[steps, blocks] by gradient."""
@@ -147,14 +152,20 @@ class Search:
             on_try=lambda done, total, distance: self._tell("exchange", done, total, distance),
         )
 
-    def reuse(self, gates: Gates) -> tuple[RowWeights, ...]:
-        """Weights of the latest predictions, and of their halves if they have any.
+    def reuse(self, gates: Gates) -> dict[str, Any]:
+        """Weights of the latest predictions, and of their halves if they have any; or filters.
 
-        They are fitted on all examples and then trained.
+        They are fitted on all examples, and weights then trained: filters have so many numbers that
+        training takes them away from what holds for other pictures (docs/results.md). By the names
+        that SubNets have for them.
         """
         terms = self._terms
-        fitted = self._on(self.settings.pool).run(gates)
+        fitted = self._on(self.settings.pool, self.settings.reuse_filter).run(gates)
         weights = as_table(fitted.fits, len(gates), terms)
+        kinds = len(self.net.predicted)
+        if self.settings.reuse_filter:
+            gaps = [fit.gap for fit in fitted.fits]
+            return {"reuse_filters": as_filters(weights, gaps, gates, kinds) if gaps else None}
         if self.settings.reuse_iterations and fitted.fits:
             weights = train_reuse(
                 self.net,
@@ -167,8 +178,8 @@ class Search:
                 checkpoint=self._file("reuse"),
                 on_iteration=lambda done, total, found: self._tell("reuse", done, total, found),
             )
-        kinds = len(self.net.predicted)
-        return tuple(as_rows(weights[:, kind::kinds], gates) for kind in range(kinds))
+        rows = [as_rows(weights[:, kind::kinds], gates) for kind in range(kinds)]
+        return dict(zip(("reuse", "reuse_unconditional"), rows, strict=False))
 
     @property
     def _terms(self) -> int:
@@ -180,11 +191,11 @@ class Search:
         """What choices are judged on."""
         return self._on(min(self.settings.exchange_examples, self.settings.pool))
 
-    def _on(self, count: int) -> Trajectories:
+    def _on(self, count: int, filter_size: int = 0) -> Trajectories:
         """Trajectories of the first examples."""
         judge = DISTANCES[without_logarithm(self.settings.loss)]
         examples = [self.examples[index] for index in range(count)]
-        return Trajectories(self.net, examples, self._terms, judge)
+        return Trajectories(self.net, examples, self._terms, judge, filter_size)
 
     def _tell(self, stage: str, done: int, total: int, distance: float) -> None:
         self.on_progress(Progress(stage, done, total, distance, distance, self.kept))

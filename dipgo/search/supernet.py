@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dipgo.errors import DipgoError
+from dipgo.gap_filters import GapFilters
 from dipgo.graph import BlockGraph, Dependence, Node
+from dipgo.models.reuse_filter import FilterShape
 from dipgo.sampler import Sampler
 from dipgo.search.walk import Caches, Walk
 from dipgo.subnet import SubNet
@@ -36,7 +39,8 @@ OFF = 0.02
 class RowGates:
     """Gates of whole rows, f32[steps], and weights f32[steps, K] of the latest predictions.
 
-    K of them, or K/2 and their unconditional halves by turns: what `Walk.latest` has.
+    K of them, or K/2 and their unconditional halves by turns: what `Walk.latest` has. Filters
+    f32[steps, K, C, C, k, k] may take the place of weights.
     """
 
     gates: Tensor
@@ -48,7 +52,20 @@ class RowGates:
 
 
 def row_gates(subnet: SubNet) -> RowGates | None:
-    """A SubNet's weights of earlier predictions; with those of halves the SuperNet has `halves`."""
+    """A SubNet's weights of earlier predictions, or its filters.
+
+    With those of halves the SuperNet has `halves`. Raises DipgoError for a SubNet that has both.
+    """
+    on = torch.tensor(subnet.gates.any(axis=1), dtype=torch.float32)
+    if subnet.reuse_filters:
+        if any(subnet.reuse or ()):
+            raise DipgoError(
+                "SubNet, reuse",
+                found="weights for some rows and filters for others",
+                expected="one or the other",
+                remedy="leave one out to run it on the SuperNet; an export takes both",
+            )
+        return RowGates(on, _filters(subnet, subnet.reuse_filters))
     if subnet.reuse is None:
         return None
     kinds = [subnet.reuse, *([subnet.reuse_unconditional] if subnet.reuse_unconditional else [])]
@@ -57,8 +74,22 @@ def row_gates(subnet: SubNet) -> RowGates | None:
     for kind, rows in enumerate(kinds):
         for row, numbers in enumerate(rows):
             weights[row, : len(numbers), kind] = torch.tensor(numbers)
-    on = torch.tensor(subnet.gates.any(axis=1), dtype=torch.float32)
     return RowGates(on, weights.flatten(1))
+
+
+def _filters(subnet: SubNet, filters: Sequence[GapFilters]) -> Tensor:
+    """f32[steps, K, C, C, k, k]; rows that are off without filters repeat the latest prediction.
+
+    That is what backups of outputs make of them.
+    """
+    shape = FilterShape.of(filters)
+    channels, size = filters[0].channels, shape.size
+    table = torch.zeros(len(subnet.gates), channels, shape.values, channels, size, size)
+    table[:, range(channels), 0, range(channels), size // 2, size // 2] = 1.0
+    for one in filters:
+        own = torch.from_numpy(one.stacked(shape.terms, shape.halves))
+        table[list(one.rows)] = own.reshape(channels, shape.values, channels, size, size)
+    return table.transpose(1, 2)
 
 
 class SuperNet(nn.Module):
@@ -145,7 +176,8 @@ class SuperNet(nn.Module):
     ) -> None:
         """One evaluation; `gates` None computes every block.
 
-        With `weights` f32[K], what is off of the row is a sum of the latest predictions.
+        With `weights` f32[K], what is off of the row is a sum of the latest predictions; with
+        filters f32[K, C, C, k, k], of what these make of them.
         """
         state = walk.next_input()
         if row_gate is False and weights is not None:
@@ -248,7 +280,14 @@ def _choice(gate: Tensor, skip_closed: bool = True) -> Gate:
 
 
 def _weighted(weights: Tensor, latest: Sequence[Tensor]) -> Tensor:
-    """The sum of the latest predictions by their weights; weights beyond the past do nothing."""
+    """The sum of the latest predictions by their weights, or of what their filters make of them.
+
+    Those beyond the past do nothing.
+    """
+    if weights.ndim > 1:
+        filters = weights[: len(latest)].transpose(0, 1).flatten(1, 2)
+        past = torch.cat(latest[: len(weights)], dim=1)  # type: ignore[arg-type]
+        return nn.functional.conv2d(past, filters, padding=filters.shape[-1] // 2)
     terms = [weight * one for weight, one in zip(weights, latest, strict=False)]
     return torch.stack(terms).sum(0)
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from dipgo.search.examples import Example
+from dipgo.search.gaps import Gap, find_gaps
 from dipgo.search.losses import Distance, l2_distance
-from dipgo.search.reuse import Fit, Gap, find_gaps, fit_gap
+from dipgo.search.reuse import Fit, fit_filters, fit_gap
 from dipgo.search.supernet import Gate, SuperNet
 from dipgo.search.walk import Walk
 
@@ -36,21 +37,28 @@ class Outcome:
 class Trajectories:
     """Runs gates bool[steps, blocks] on examples.
 
-    With `terms` above 0, rows that are wholly off weigh that many of `Walk.latest`. The
-    weights are fitted on the way, gap by gap: each is to end where dense passes, and starts from
-    where the gaps before it have led.
+    With `terms` above 0, rows that are wholly off weigh that many of `Walk.latest`, or apply
+    filters of `filter_size` latent pixels a side to them. These are fitted on the way, gap by gap:
+    each is to end where dense passes, and starts from where the gaps before it have led.
     """
 
     def __init__(
-        self, net: SuperNet, examples: Sequence[Example], terms: int, distance: Distance
+        self,
+        net: SuperNet,
+        examples: Sequence[Example],
+        terms: int,
+        distance: Distance,
+        filter_size: int = 0,
     ) -> None:
         self.net, self.terms, self.distance = net, terms, distance
+        self.filter_size = filter_size
         self.examples = tuple(examples)
         self.rows = net.sampler.rows
 
     def of_first(self, count: int) -> Trajectories:
         """The same on the first examples alone."""
-        return Trajectories(self.net, self.examples[:count], self.terms, self.distance)
+        first = self.examples[:count]
+        return Trajectories(self.net, first, self.terms, self.distance, self.filter_size)
 
     @torch.no_grad()
     def run(self, gates: Gates, base: Outcome | None = None) -> Outcome:
@@ -87,7 +95,11 @@ class Trajectories:
         return max(at for at in base.passed if at <= first)
 
     def _cross(self, walks: Sequence[Walk], gap: Gap) -> Fit:
-        fit = fit_gap(gap, walks, [example.states for example in self.examples], self.terms)
+        dense = [example.states for example in self.examples]
+        if self.filter_size:
+            fit = fit_filters(gap, walks, dense, self.terms, self.filter_size)
+        else:
+            fit = fit_gap(gap, walks, dense, self.terms)
         weights = torch.tensor(fit.weights, dtype=torch.float32, device=self.net.device)
         for walk in walks:
             while walk.index < gap.end:
