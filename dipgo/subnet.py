@@ -1,7 +1,7 @@
 """The SubNet: which block is computed and which reused at every step of a trajectory."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -130,6 +130,10 @@ class SubNet:
     def kept(self) -> float:
         """The share of gates that are on, 0 to 1 (not weighted by MACs)."""
         return float(self.gates.mean())
+
+    def without_reuse(self) -> "SubNet":
+        """The same, but rows that are wholly off yield what the backups make of them."""
+        return replace(self, reuse=None, reuse_unconditional=None, reuse_filters=None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SubNet):

@@ -2,8 +2,9 @@
 
     python -m scripts.ablate_search [--only NAME…] [--kept 0.2] [--json FILE]
 
-The first line is the default: regular rows, exchange, trained weights for reuse. "gradient" is a
-descent with the default settings, "published" the paper's; what their names go on with is changed.
+The first line is the default: regular rows, exchange, filters for reuse. In lines of "weights"
+these stay weights and are trained. "gradient" is a descent with the default settings, "published"
+the paper's; what their names go on with is changed.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ def _stages() -> tuple[Variant, ...]:
 
 def _reuse() -> tuple[Variant, ...]:
     """Without terms the latest prediction is repeated; with one its size is fitted."""
+    weights = replace(DEFAULT, reuse_filter=0)
     return (
-        *(Variant(f"reuse terms {n}", replace(DEFAULT, reuse_terms=n)) for n in (0, 1, 2, 3, 6)),
-        Variant("reuse, halves alike", replace(DEFAULT, reuse_halves=False)),
-        Variant("reuse fitted only", replace(DEFAULT, reuse_iterations=0)),
+        *(Variant(f"filters of {n}", replace(DEFAULT, reuse_filter=n)) for n in (1, 5)),
+        Variant("weights", weights),
+        Variant("weights, fitted only", replace(weights, reuse_iterations=0)),
+        Variant("weights, halves alike", replace(weights, reuse_halves=False)),
+        *(Variant(f"weights of {n}", replace(weights, reuse_terms=n)) for n in (0, 1, 2, 3, 6)),
     )
 
 

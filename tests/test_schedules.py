@@ -8,6 +8,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise, product
 
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipgo.errors import DipgoError
+from dipgo.gap_filters import GapFilters
 from dipgo.interpret import interpret
 from dipgo.models.unet import UNetFamily
 from dipgo.passes import run_passes
@@ -179,6 +181,20 @@ def test_at_kept_tells_what_cannot_be_met() -> None:
 
 
 # --- each method
+
+
+def test_schedules_leave_what_a_search_made_of_reuse() -> None:
+    """Steps of a searched SubNet, whose rows that are off filter or weigh predictions."""
+    subnet = deepcache(_tiny(), 2)
+    gates = subnet.gates.copy()
+    gates[1:] = False
+    off = replace(subnet, gates=gates)
+    filters = GapFilters(tuple(range(1, len(gates))), np.ones((1, 4, 4, 3, 3)))
+    weights = ((), *((1.5,) for _ in gates[1:]))
+    for searched in (replace(off, reuse_filters=(filters,)), replace(off, reuse=weights)):
+        for made in (steps_of(searched, _macs(), 2), random_gates(searched, 0.5)):
+            assert (made.reuse, made.reuse_filters) == (None, None)
+            assert made.gates.sum() > gates.sum()
 
 
 def test_count_of_steps_is_the_largest_that_is_not_above() -> None:

@@ -18,14 +18,12 @@ def fewer_steps(dense: SubNet, steps: int, timesteps: Sequence[float]) -> SubNet
     Its cost is to be set against that of `dense`, the long trajectory.
     """
     return replace(
-        dense,
+        dense.without_reuse(),
         num_inference_steps=steps,
         timesteps=tuple(timesteps),
         gates=np.ones((len(timesteps), len(dense.blocks)), dtype=np.bool_),
         scores=None,
         prior_noise=None,
-        reuse=None,
-        reuse_unconditional=None,
         provenance={"method": "fewer steps", "instead_of": dense.num_inference_steps},
     )
 
@@ -68,12 +66,7 @@ def steps_of(subnet: SubNet, macs: Mapping[str, float], count: int) -> SubNet:
     gates = np.zeros(subnet.gates.shape, dtype=np.bool_)
     gates[_busiest(subnet, macs, count)] = True
     # A step in which nothing runs repeats the prediction only if blocks repeat their outputs.
-    plain = replace(
-        subnet,
-        backup=("output",) * len(subnet.blocks),
-        reuse=None,
-        reuse_unconditional=None,
-    )
+    plain = replace(subnet.without_reuse(), backup=("output",) * len(subnet.blocks))
     origin = subnet.provenance.get("method", "a SubNet")
     return with_gates(plain, gates, "steps of a SubNet", count=count, of=origin)
 

@@ -18,7 +18,7 @@ Gates = NDArray[np.bool_]
 def with_gates(dense: SubNet, gates: Gates, method: str, **parameters: Any) -> SubNet:
     """The same model, scheduler, blocks and timesteps with these gates, and where they are from."""
     provenance = {"method": method, **parameters}
-    plain = replace(dense, scores=None, prior_noise=None, reuse=None, reuse_unconditional=None)
+    plain = replace(dense.without_reuse(), scores=None, prior_noise=None)
     return replace(plain, gates=gates, provenance=provenance)
 
 
