@@ -123,8 +123,18 @@ class SlotRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nbytes: Count
 
 
+class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input that is noise of unit variance: draw `index` of a seed, of which 0 is the first.
+
+    `init_noise_sigma` is for draw 0 alone, the input `latents`.
+    """
+
+    value: str
+    index: Annotated[int, Meta(ge=1)]
+
+
 class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The plan. Statements are executed in order."""
+    """The plan. Statements are executed in order. `draws` are noise as `state` is, drawn later."""
 
     name: str
     num_inference_steps: Annotated[int, Meta(ge=1)]
@@ -137,6 +147,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     result: str
     slots: list[SlotRecord]
     arena_nbytes: Count
+    draws: list[DrawRecord] = []
 
 
 class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,12 +161,14 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The scheduler whose arithmetic the plan's combinations are.
 
-    Noise of unit variance times `init_noise_sigma` is what goes in as `latents`.
+    Noise of unit variance times `init_noise_sigma` is what goes in as `latents`. `eta` is what the
+    scheduler's steps were given, where they take one.
     """
 
     scheduler_class: str = msgspec.field(name="class")
     config: dict[str, Any]
     init_noise_sigma: float
+    eta: float = 0.0
 
 
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

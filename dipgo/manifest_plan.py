@@ -6,6 +6,7 @@ from dipgo.graph import TensorType, Value
 from dipgo.manifest import (
     CallRecord,
     CombineRecord,
+    DrawRecord,
     Manifest,
     ProgramRecord,
     SegmentRecord,
@@ -18,6 +19,7 @@ from dipgo.plan import (
     Call,
     Callee,
     Combine,
+    Draw,
     Leaf,
     Operand,
     Plan,
@@ -68,6 +70,7 @@ def program_record(plan: Plan) -> ProgramRecord:
         result=plan.result,
         slots=[SlotRecord(slot.value, slot.offset, slot.nbytes) for slot in plan.slots],
         arena_nbytes=plan.arena_nbytes,
+        draws=[DrawRecord(draw.value, draw.index) for draw in plan.draws],
     )
 
 
@@ -96,6 +99,7 @@ def plan_of(manifest: Manifest) -> Plan:
         statements=tuple(map(_statement, program.statements)),
         result=program.result,
         slots=tuple(Slot(one.value, one.offset, one.nbytes) for one in program.slots),
+        draws=tuple(Draw(one.value, one.index) for one in program.draws),
     )
 
 

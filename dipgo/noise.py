@@ -1,6 +1,7 @@
-"""The initial noise that `torch.randn` draws on the CPU, made with numpy alone."""
+"""The noise that `torch.randn` draws on the CPU, made with numpy alone."""
 
 import math
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,34 +12,70 @@ BLOCK = 16  # torch fills normals in blocks of this many; below it, one pair at 
 MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
 
 
-def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Standard normal f32[shape], as torch draws it from a CPU generator seeded with `seed`.
+class NoiseStream:
+    """The normal numbers of a CPU generator of torch's seeded with `seed`, draw after draw.
 
-    Equal to `torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))` but for
-    the rounding of log, cos and sin: within 1e-6. Source: the algorithm of PyTorch's CPU
+    Equal to `torch.randn(shape, generator=generator)`, called as often with the same shapes, but
+    for the rounding of log, cos and sin: within 1e-6. Source: the algorithm of PyTorch's CPU
     generator (mt19937, Box-Muller), confirmed by experiment in tests/test_noise.py.
 
-    Raises DipgoError for a seed outside 0..2**64-1 and for a negative size.
+    Raises DipgoError for a seed outside 0..2**64-1.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise DipgoError(
-            "seed",
-            found=str(seed),
-            expected=f"a whole number from 0 to {MAX_SEED}",
-            remedy="choose a seed in that range",
-        )
-    if any(size < 0 for size in shape):
-        raise DipgoError(
-            "noise shape",
-            found=str(shape),
-            expected="no negative size",
-            remedy="give the shape of the latents",
-        )
-    count = math.prod(shape)
-    # torch seeds its mt19937 with the low 32 bits, and so does numpy's RandomState.
-    state = np.random.RandomState(seed & 0xFFFFFFFF)
-    flat = _long(state, count) if count >= BLOCK else _short(state, count)
-    return flat.astype(np.float32).reshape(shape)
+
+    def __init__(self, seed: int) -> None:
+        if not 0 <= seed <= MAX_SEED:
+            raise DipgoError(
+                "seed",
+                found=str(seed),
+                expected=f"a whole number from 0 to {MAX_SEED}",
+                remedy="choose a seed in that range",
+            )
+        # torch seeds its mt19937 with the low 32 bits, and so does numpy's RandomState.
+        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._spare: list[float] = []  # of a pair whose other half was the last of a short draw
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The next f32[shape]. Raises DipgoError for a negative size."""
+        if any(size < 0 for size in shape):
+            raise DipgoError(
+                "noise shape",
+                found=str(shape),
+                expected="no negative size",
+                remedy="give the shape of the latents",
+            )
+        count = math.prod(shape)
+        flat = _long(self._state, count) if count >= BLOCK else self._short(count)
+        return flat.astype(np.float32).reshape(shape)
+
+    def _short(self, count: int) -> NDArray[np.float64]:
+        """f64[count] for count < 16: what the last short draw left over, then pair after pair."""
+        numbers = self._spare + _pairs(self._state, (max(count - len(self._spare), 0) + 1) // 2)
+        self._spare = numbers[count:]
+        return np.array(numbers[:count])
+
+
+def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The first draw of a seed, f32[shape]. Raises DipgoError as `NoiseStream` does."""
+    return NoiseStream(seed).draw(shape)
+
+
+def draw_noise(
+    seed: int | Sequence[int], shape: tuple[int, ...], indices: Collection[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Those draws of a seed that `indices` name, f32[shape] each: 0 is the first.
+
+    Of several seeds, one a picture, each draws its picture: as diffusers has it for a generator,
+    and for a list of generators. Raises DipgoError as `NoiseStream` does.
+    """
+    many = not isinstance(seed, int)
+    streams = [NoiseStream(one) for one in ([seed] if isinstance(seed, int) else seed)]
+    part = (1, *shape[1:]) if many else shape
+    draws = {}
+    for index in range(max(indices, default=-1) + 1):
+        drawn = [stream.draw(part) for stream in streams]
+        if index in indices:
+            draws[index] = np.concatenate(drawn)
+    return draws
 
 
 def _draws(state: np.random.RandomState, count: int) -> NDArray[np.uint32]:
@@ -67,13 +104,14 @@ def _blocks(draws: NDArray[np.uint32]) -> NDArray[np.float64]:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
 
 
-def _short(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
-    """f64[count] for count < 16: 53-bit uniforms, two draws each; each pair gives two normals."""
-    pairs = (count + 1) // 2
-    high, low = _draws(state, 4 * pairs).astype(np.uint64).reshape(-1, 2).T
+def _pairs(state: np.random.RandomState, count: int) -> list[float]:
+    """Twice as many normals: 53-bit uniforms, two draws each; each two give two normals."""
+    high, low = _draws(state, 4 * count).astype(np.uint64).reshape(-1, 2).T
     bits = (high << np.uint64(32) | low) & np.uint64(2**53 - 1)
-    uniform = bits.astype(np.float64).reshape(pairs, 2) * 2.0**-53
+    uniform = bits.astype(np.float64).reshape(count, 2) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log1p(-uniform[:, 1]))
     angle = 2.0 * np.pi * uniform[:, 0]
-    normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return normals.reshape(-1)[:count]
+    normals: list[float] = (
+        np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel().tolist()
+    )
+    return normals

@@ -14,7 +14,7 @@ from dipgo.engines.load import load
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
-from dipgo.noise import initial_noise
+from dipgo.noise import draw_noise
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +68,7 @@ class Pipeline:
         *,
         negative_prompt: str | Sequence[str] = "",
         guidance_scale: float | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         latents: NDArray[np.float32] | None = None,
         output_type: OutputType = "pil",
         on_step: OnStep = lambda step: None,
@@ -76,16 +76,24 @@ class Pipeline:
         """Pictures of the prompts.
 
         `guidance_scale` is GUIDANCE_SCALE unless given; an export without guidance takes none.
-        `seed` gives the noise that `torch.Generator("cpu").manual_seed(seed)` gives diffusers;
-        `latents` f32[N, C, h, w], of unit variance, takes its place. Raises DipgoError.
+        `seed` gives the noise that `torch.Generator("cpu").manual_seed(seed)` gives diffusers, and
+        several seeds, one a picture, what a list of such generators does. `latents` f32[N, C, h,
+        w], of unit variance, take the place of the initial noise; what the scheduler draws on the
+        way then begins with the seed's first draw. Raises DipgoError.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        _check_seeds(seed, len(prompts))
         negatives = _as_many(negative_prompt, len(prompts))
         scale = self._scale(guidance_scale, negatives)
-        noise = self._noise(seed, len(prompts)) if latents is None else latents
-        noise = noise * np.float32(self.manifest.sampler.init_noise_sigma)
+        noise = self._noise(seed, len(prompts), latents)
         batches = [
-            self._run(prompts[part], negatives[part], noise[part], scale, on_step)
+            self._run(
+                prompts[part],
+                negatives[part],
+                {name: array[part] for name, array in noise.items()},
+                scale,
+                on_step,
+            )
             for part in self._batches(len(prompts))
         ]
         states = np.concatenate(batches)[: len(prompts)]
@@ -102,9 +110,20 @@ class Pipeline:
             )
         return GUIDANCE_SCALE if given is None else given
 
-    def _noise(self, seed: int, count: int) -> NDArray[np.float32]:
-        shape = self.runner.inputs["latents"].shape[1:]
-        return initial_noise(seed, (count, *shape))
+    def _noise(
+        self, seed: int | Sequence[int], count: int, latents: NDArray[np.float32] | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """The plan's inputs that are noise, for `count` pictures."""
+        shape = (count, *self.runner.inputs["latents"].shape[1:])
+        before = int(latents is not None)  # draws that the seed need not make
+        places = {draw.value: draw.index - before for draw in self.runner.export.plan.draws}
+        first = [] if latents is not None else [0]
+        draws = draw_noise(seed, shape, {*first, *places.values()})
+        initial = draws[0] if latents is None else latents
+        return {
+            "latents": initial * np.float32(self.manifest.sampler.init_noise_sigma),
+            **{name: draws[index] for name, index in places.items()},
+        }
 
     def _batches(self, count: int) -> Iterator[slice]:
         size = self.manifest.batch
@@ -114,15 +133,15 @@ class Pipeline:
         self,
         prompts: list[str],
         negatives: list[str],
-        noise: NDArray[np.float32],
+        noise: dict[str, NDArray[np.float32]],
         guidance_scale: float,
         on_step: OnStep,
     ) -> NDArray[np.float32]:
         missing = self.manifest.batch - len(prompts)
         prompts, negatives = prompts + [""] * missing, negatives + [""] * missing
-        noise = np.concatenate([noise, np.zeros((missing, *noise.shape[1:]), noise.dtype)])
+        padded = {name: _padded(array, missing) for name, array in noise.items()}
         texts = negatives + prompts if self.manifest.guidance else prompts
-        inputs: dict[str, Any] = {"latents": noise, **self._text.encode(texts)}
+        inputs: dict[str, Any] = {**padded, **self._text.encode(texts)}
         if self.manifest.guidance:
             inputs["guidance_scale"] = guidance_scale
         return self.runner.run(inputs, on_step=on_step)["latents"]
@@ -180,6 +199,21 @@ def _part(runner: Runner, name: str) -> Part:
             remedy="export a pipeline, or run the plan alone with dipgo.engines.load",
         )
     return Part(runner, name)
+
+
+def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:
+    """With as many pictures more, of zeros."""
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+
+
+def _check_seeds(seed: int | Sequence[int], count: int) -> None:
+    if not isinstance(seed, int) and len(seed) != count:
+        raise DipgoError(
+            "seed",
+            found=f"{len(seed)} seeds",
+            expected=f"one, or as many as prompts: {count}",
+            remedy="give one for each prompt",
+        )
 
 
 def _as_many(texts: str | Sequence[str], count: int) -> list[str]:

@@ -158,10 +158,22 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """An input that is noise of unit variance, drawn on the way: draw `index` of a seed.
+
+    Draw 0 is the initial noise. A scheduler may draw more than is used.
+    """
+
+    value: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A static execution of all steps. `slots` is empty until `allocate_slots` has run.
 
-    `state` names the input that is the initial noise; the other inputs belong to the prompt.
+    `state` names the input that is the initial noise, `draws` those that are later noise; the
+    other inputs belong to the prompt.
     """
 
     name: str
@@ -175,6 +187,7 @@ class Plan:
     statements: tuple[Statement, ...]
     result: str
     slots: tuple[Slot, ...] = ()
+    draws: tuple[Draw, ...] = ()
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -37,6 +37,7 @@ def verify(plan: Plan) -> Plan:
         _require(call.callee in callees, call, "an undeclared callee")
         _check_signature(call, callees[call.callee])
     types = value_types(plan)
+    _check_draws(plan, types)
     tables = {table.name: table for table in plan.tables}
     lanes = _lanes(plan)
     for statement in plan.statements:
@@ -79,6 +80,23 @@ def _check_definitions(plan: Plan) -> None:
             _require(name not in defined, statement, f"a second definition of %{name}")
             defined.add(name)
     _check_result(plan)
+
+
+def _check_draws(plan: Plan, types: dict[str, TensorType]) -> None:
+    """Each is an input like the state, and another draw."""
+    seen = {0: plan.state}
+    inputs = {value.name for value in plan.inputs}
+    for draw in plan.draws:
+        where = f"draw %{draw.value}"
+        if draw.value not in inputs - set(seen.values()):
+            raise InvalidPlanError(f"{where}: no input, or one that is noise already")
+        if draw.index < 0 or draw.index in seen:
+            raise InvalidPlanError(f"{where}: index {draw.index}, expected one of its own above 0")
+        if types[draw.value] != types[plan.state]:
+            raise InvalidPlanError(
+                f"{where}: it is {types[draw.value]}, the state {types[plan.state]}"
+            )
+        seen[draw.index] = draw.value
 
 
 def _check_result(plan: Plan) -> None:

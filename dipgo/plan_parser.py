@@ -11,6 +11,7 @@ from dipgo.plan import (
     Call,
     Callee,
     Combine,
+    Draw,
     Leaf,
     Operand,
     Plan,
@@ -54,6 +55,7 @@ class _Parser:
         self.blocks: tuple[str, ...] = ()
         self.steps: list[Step] = []
         self.inputs: list[Value] = []
+        self.draws: list[Draw] = []
         self.tables: list[Table] = []
         self.callees: list[Callee] = []
         self.statements: list[Statement] = []
@@ -73,6 +75,7 @@ class _Parser:
             statements=tuple(self.statements),
             result=self.result,
             slots=tuple(self.slots),
+            draws=tuple(self.draws),
         )
 
     def line(self, code: str) -> None:
@@ -103,6 +106,10 @@ class _Parser:
 
     def _state(self, rest: str) -> None:
         self.state = _after(rest, "%")
+
+    def _draw(self, rest: str) -> None:
+        name, index = rest.split(" ")
+        self.draws.append(Draw(_after(name, "%"), int(_after(index, "index="))))
 
     def _table(self, rest: str) -> None:
         name, type_text, rows = rest.split(" ")
@@ -166,6 +173,7 @@ _DECLARATIONS = (
     "blocks",
     "input",
     "state",
+    "draw",
     "table",
     "callee",
     "members",

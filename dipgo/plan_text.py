@@ -47,6 +47,8 @@ def _declarations(plan: Plan) -> Iterator[str]:
     for value in plan.inputs:
         yield f"input %{value.name} {value.type}"
     yield f"state %{plan.state}"
+    for draw in plan.draws:
+        yield f"draw %{draw.value} index={draw.index}"
     for table in plan.tables:
         yield f"table {table.name} {table.type} rows={','.join(map(str, table.rows))}"
     for callee in plan.callees:

@@ -16,6 +16,13 @@ def add_request_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--steps", type=int, metavar="N", help="with dense: how many steps to unroll")
     add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, unipc, … (the pipeline's)")
+    add(
+        "--eta",
+        type=float,
+        default=0.0,
+        metavar="E",
+        help="of ddim or tcd: noise drawn, 0 to 1 (0)",
+    )
     add("--blocks", nargs="+", default=[], metavar="PATTERN", help="with dense: what is gated")
     add("--batch", type=int, default=1, metavar="N", help="pictures a run (1)")
     add("--height", type=int, default=0, metavar="PX", help="pixels (the model's own)")
@@ -29,6 +36,7 @@ def request_options(options: Namespace) -> dict[str, Any]:
     return {
         "steps": options.steps,
         "scheduler": options.scheduler,
+        "eta": options.eta,
         "blocks": tuple(options.blocks),
         "batch": options.batch,
         "height": options.height,

@@ -8,10 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`coefficient` times the initial noise, the denoiser's input i, or its output i."""
+    """`coefficient` times the initial noise, the denoiser's input i, its output i, or draw i.
+
+    Draws count from 1: draw 0 of a seed is the initial noise.
+    """
 
     coefficient: float
-    kind: Literal["noise", "input", "output"]
+    kind: Literal["noise", "input", "output", "draw"]
     index: int = 0
 
 
@@ -32,7 +35,8 @@ class Sampler:
 
     `timesteps` are distinct, in the order of first evaluation; `rows[i]` is the index in
     `timesteps` of evaluation i (PNDM evaluates 51 times for 50 timesteps). `inputs[i]` are the
-    terms of the denoiser's input at evaluation i, `result` those of the final latents.
+    terms of the denoiser's input at evaluation i, `result` those of the final latents. `eta` is
+    what a scheduler that takes one was run with.
     """
 
     scheduler_class: str
@@ -41,3 +45,15 @@ class Sampler:
     rows: tuple[int, ...]
     inputs: tuple[tuple[Term, ...], ...]
     result: tuple[Term, ...]
+    eta: float = 0.0
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """The draws that are used, ascending: a scheduler may make some for nothing."""
+        terms = (term for update in (*self.inputs, self.result) for term in update)
+        return tuple(sorted({term.index for term in terms if term.kind == "draw"}))
+
+
+def draw_name(index: int) -> str:
+    """What draw `index` is called among the inputs of a trajectory."""
+    return f"noise.{index}"

@@ -1,13 +1,13 @@
 """Reads a diffusers scheduler's arithmetic off as a linear map, by running it on a basis."""
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from dipgo.recurrence import find_recurrence
 from dipgo.sampler import PriorNoise, Sampler
-from dipgo.sampler_check import check_linear
+from dipgo.sampler_check import check_eta, check_linear
 from dipgo.scheduler_names import make_scheduler
 from dipgo.scheduler_run import run_scheduler, start_scheduler
 
@@ -18,23 +18,29 @@ def probe(
     scheduler: Any,
     num_inference_steps: int,
     *,
+    eta: float = 0.0,
     prior_noise: PriorNoise | None = None,
     **options: Any,
 ) -> Sampler:
     """The recurrence that a diffusers scheduler performs in `num_inference_steps` steps.
 
-    `options` go to the scheduler's `set_timesteps` (`mu`, `sigmas`, …). The noise is what
-    diffusers calls the initial latents, the scheduler's `init_noise_sigma` already in it.
+    `options` go to the scheduler's `set_timesteps` (`mu`, `sigmas`, …), `eta` to its steps, as
+    Stable Diffusion's pipelines do it. The noise is what diffusers calls the initial latents, the
+    scheduler's `init_noise_sigma` already in it; what is drawn later has unit variance.
     Coefficients are float64: the scheduler's tables as they are, without the roundings of its
     casts of the latents to float32. docs/design.md, stage 4.
 
-    Raises DipgoError where the scheduler cannot be run so, draws noise, or is not linear.
+    Raises DipgoError where the scheduler cannot be run so, takes no eta, draws other noise than
+    the pipeline's, or is not linear.
     """
+    check_eta(scheduler, eta)
     started = start_scheduler(scheduler, num_inference_steps, options)
-    evaluated, table = read_coefficients(started, prior_noise)
-    check_linear(started, table, prior_noise)
+    evaluated, table, draws = read_coefficients(started, eta, prior_noise)
+    check_linear(started, table, eta, prior_noise)
     timesteps = tuple(dict.fromkeys(evaluated))
-    *inputs, result = find_recurrence(table.numpy(), with_noise=prior_noise is not None)
+    *inputs, result = find_recurrence(
+        table.numpy(), with_noise=prior_noise is not None, draws=draws
+    )
     return Sampler(
         scheduler_class=type(scheduler).__name__,
         num_inference_steps=num_inference_steps,
@@ -42,6 +48,7 @@ def probe(
         rows=tuple(timesteps.index(timestep) for timestep in evaluated),
         inputs=tuple(inputs),
         result=result,
+        eta=eta,
     )
 
 
@@ -55,17 +62,42 @@ def init_noise_sigma(scheduler: Any, num_inference_steps: int) -> float:
     return float(getattr(started, "init_noise_sigma", 1.0))
 
 
-def read_coefficients(
-    started: Any, prior_noise: PriorNoise | None = None
-) -> tuple[list[float], torch.Tensor]:
-    """The timestep of each of E evaluations, and the coefficients of all inputs: f64[E + 1, 1 + E].
+class Coefficients(NamedTuple):
+    """What E evaluations with D draws of noise come to, as `read_coefficients` finds it.
 
-    Row i has those of input i over the basis [initial noise, output 0, output 1, …]; the last
-    row has those of the final latents. `started` is a scheduler with its timesteps set.
+    `timesteps` has that of each evaluation, `draws` the evaluation after which each was made.
+    `table` is f64[E + 1, 1 + E + D]: row i has the coefficients of input i over the basis [initial
+    noise, output 0, output 1, …, draw 1, draw 2, …], the last row those of the final latents.
     """
-    size = 1 + len(started.timesteps)
+
+    timesteps: list[float]
+    table: torch.Tensor
+    draws: list[int]
+
+
+def read_coefficients(
+    started: Any, eta: float = 0.0, prior_noise: PriorNoise | None = None
+) -> Coefficients:
+    """Reads them off a scheduler with its timesteps set, by running it on the basis."""
+    evaluations = len(started.timesteps)
+    size = 1 + evaluations + _count_draws(started, eta)
     basis = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, 1, size)
     run = run_scheduler(
-        started, basis[0], lambda index, _: basis[1 + index].clone(), prior_noise=prior_noise
+        started,
+        basis[0],
+        lambda index, _: basis[1 + index].clone(),
+        draw=lambda index: basis[evaluations + index].clone(),
+        eta=eta,
+        prior_noise=prior_noise,
     )
-    return run.timesteps, torch.stack([*run.inputs, run.result]).reshape(size, size)
+    table = torch.stack([*run.inputs, run.result]).reshape(evaluations + 1, size)
+    return Coefficients(run.timesteps, table, run.draws)
+
+
+def _count_draws(started: Any, eta: float) -> int:
+    """How often a trajectory draws noise: timesteps alone decide that."""
+    ones = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    run = run_scheduler(
+        started, ones, lambda index, _: ones.clone(), draw=lambda index: ones.clone(), eta=eta
+    )
+    return len(run.draws)

@@ -12,6 +12,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "dpm++-multi": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "dpm++-single": ("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver++"}),
     "euler": ("EulerDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
@@ -22,8 +23,14 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
     "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "kdpm2-a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "sa": ("SASolverScheduler", {}),
     "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
 }
+
+DISTILLED = ("LCMScheduler", "TCDScheduler")
+"""Made from the config of any scheduler of Stable Diffusion's kind; diffusers lists them not."""
 
 
 def make_scheduler(base: Any, name: str | None) -> Any:
@@ -37,7 +44,7 @@ def make_scheduler(base: Any, name: str | None) -> Any:
         return base
     class_name, extra = SCHEDULERS.get(name, (name, {}))
     kind = _find_class(class_name, name)
-    if not isinstance(base, kind) and kind not in base.compatibles:
+    if not _fits(base, kind):
         raise DipgoError(
             f"scheduler {name}",
             found=f"{class_name} for a pipeline of {type(base).__name__}",
@@ -45,6 +52,15 @@ def make_scheduler(base: Any, name: str | None) -> Any:
             remedy=f"choose one of {_compatible_names(base)}",
         )
     return kind.from_config(base.config, **extra)
+
+
+def _fits(base: Any, kind: Any) -> bool:
+    """Whether one of both says that it can take the other's place, or a distilled model's can."""
+    if isinstance(base, kind) or kind in base.compatibles:
+        return True
+    if kind.__name__ in DISTILLED:
+        return "DDIMScheduler" in type(base)._compatibles
+    return type(base).__name__ in kind._compatibles
 
 
 def _find_class(class_name: str, name: str) -> Any:

@@ -1,6 +1,7 @@
 """Runs a diffusers scheduler as its pipelines do, in float64 throughout."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,16 +10,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipgo.errors import DipgoError
 from dipgo.sampler import PriorNoise
+from dipgo.scheduler_draws import Draw, HandOutDraws
 
 Model = Callable[[int, torch.Tensor], torch.Tensor]  # (evaluation, its input) -> its output
 
 
 class Trajectory(NamedTuple):
-    """One run of a scheduler: timestep and model input of each evaluation, final latents."""
+    """One run of a scheduler: timestep and model input of each evaluation, final latents.
+
+    `draws` has, for each draw of noise, the evaluation after which it was made.
+    """
 
     timesteps: list[float]
     inputs: list[torch.Tensor]
     result: torch.Tensor
+    draws: list[int]
 
 
 class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -57,20 +63,25 @@ def run_scheduler(
     noise: torch.Tensor,
     model: Model,
     *,
-    seed: int = 0,
+    draw: Draw,
+    eta: float = 0.0,
     prior_noise: PriorNoise | None = None,
 ) -> Trajectory:
     """The sampling loop of diffusers' pipelines, on a copy of a scheduler that was started.
 
-    `noise` is f64[B, C, H, W], with the scheduler's `init_noise_sigma` already in it; `seed`
-    is that of torch's generator, which is put back afterwards. Raises DipgoError where the
-    scheduler asks for more than the loop gives.
+    `noise` is f64[B, C, H, W], with the scheduler's `init_noise_sigma` already in it; what the
+    scheduler draws comes from `draw`, and `eta` is for one that takes it. Raises DipgoError where
+    the scheduler asks for more than the loop gives.
     """
-    scheduler = copy.deepcopy(started)
+    scheduler, generator = copy.deepcopy(started), torch.Generator("cpu")
+    draws = HandOutDraws(type(started).__name__, generator, noise.shape, draw)
+    named = {"generator": generator, "eta": eta}
+    options = {name: value for name, value in named.items() if takes(scheduler, name)}
     try:
-        with torch.random.fork_rng(devices=[]), KeepFloat64():  # type: ignore[no-untyped-call]
-            torch.manual_seed(seed)
-            return _loop(scheduler, noise, model, prior_noise)
+        with KeepFloat64(), draws:  # type: ignore[no-untyped-call]
+            return _loop(scheduler, noise, model, options, draws, prior_noise)
+    except DipgoError:
+        raise
     except Exception as error:  # a scheduler may ask for anything
         raise DipgoError(
             f"{type(started).__name__}.step",
@@ -80,10 +91,21 @@ def run_scheduler(
         ) from error
 
 
+def takes(scheduler: Any, option: str) -> bool:
+    """Whether the scheduler's step has an argument of that name: so diffusers' pipelines ask."""
+    return option in inspect.signature(scheduler.step).parameters
+
+
 def _loop(
-    scheduler: Any, noise: torch.Tensor, model: Model, prior_noise: PriorNoise | None
+    scheduler: Any,
+    noise: torch.Tensor,
+    model: Model,
+    options: dict[str, Any],
+    draws: HandOutDraws,
+    prior_noise: PriorNoise | None,
 ) -> Trajectory:
     timesteps, inputs, latents = [], [], noise
+    made: list[int] = []
     for index, timestep in enumerate(scheduler.timesteps):
         if prior_noise and timestep < prior_noise.below:
             latents = latents + prior_noise.scale * noise
@@ -93,5 +115,6 @@ def _loop(
         timesteps.append(float(timestep))
         inputs.append(scaled.clone())
         output = model(index, scaled)
-        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
-    return Trajectory(timesteps, inputs, latents)
+        latents = scheduler.step(output, timestep, latents, return_dict=False, **options)[0]
+        made += [index] * (draws.count - len(made))
+    return Trajectory(timesteps, inputs, latents, made)

@@ -12,9 +12,21 @@ from collections.abc import Mapping, Set
 from dipgo.errors import DipgoError
 from dipgo.gap_filters import GapFilters
 from dipgo.graph import BlockGraph, Dependence, Node, ReuseFilter, TensorType, Value
-from dipgo.plan import Call, Callee, Combine, Operand, Plan, Read, Statement, Step, Table, TableRow
+from dipgo.plan import (
+    Call,
+    Callee,
+    Combine,
+    Draw,
+    Operand,
+    Plan,
+    Read,
+    Statement,
+    Step,
+    Table,
+    TableRow,
+)
 from dipgo.plan_check import verify
-from dipgo.sampler import Sampler, Term
+from dipgo.sampler import Sampler, Term, draw_name
 from dipgo.subnet import SubNet
 
 
@@ -253,6 +265,8 @@ class _Unrolling:
                 return self.states[term.index]
             case "output":
                 return self.outputs[term.index]
+            case "draw":
+                return draw_name(term.index)
 
     def finish(self) -> Plan:
         steps = len(self.sampler.rows)
@@ -262,9 +276,7 @@ class _Unrolling:
             num_inference_steps=self.sampler.num_inference_steps,
             blocks=self.subnet.blocks,
             steps=tuple(map(self._step, self.sampler.rows)),
-            inputs=tuple(
-                entry.value for entry in self.graph.inputs if entry.role != Dependence.TIMESTEP
-            ),
+            inputs=self._inputs(),
             state=self.state,
             tables=(self._timestep_table(), *map(self._filter_table, self._reuse_filters())),
             callees=tuple(
@@ -276,6 +288,7 @@ class _Unrolling:
             ),
             statements=tuple(self.statements),
             result="result",
+            draws=tuple(Draw(draw_name(index), index) for index in self.sampler.draws),
         )
 
     def _reuse_filters(self) -> tuple[ReuseFilter, ...]:
@@ -286,6 +299,12 @@ class _Unrolling:
     def _filter_table(self, reuse: ReuseFilter) -> Table:
         rows = sorted({one.rows[0] for one in self.filters.values()})
         return Table(reuse.filters.name, reuse.filters.type, tuple(rows))
+
+    def _inputs(self) -> tuple[Value, ...]:
+        """The graph's but for the timestep, and the sampler's draws, which are like the state."""
+        given = (one.value for one in self.graph.inputs if one.role != Dependence.TIMESTEP)
+        kind = self.graph.types[self.state]
+        return (*given, *(Value(draw_name(index), kind) for index in self.sampler.draws))
 
     def _timestep_table(self) -> Table:
         rows = tuple(range(len(self.sampler.timesteps)))

@@ -3,15 +3,18 @@
 python scripts/sampler_table.py
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import diffusers
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipgo.errors import DipgoError
 from dipgo.sampler import Sampler, Term
 from dipgo.samplers import make_scheduler, probe
 from dipgo.scheduler_names import SCHEDULERS
+from dipgo.scheduler_run import takes
 
 STEPS = (20, 50)
 SD15 = {  # the scheduler's config in Stable Diffusion 1.5
@@ -45,8 +48,27 @@ def named_scheduler(name: str, prediction: str = "epsilon") -> Any:
     return make_scheduler(base_scheduler(prediction), name)
 
 
+class Recorder(TorchDispatchMode):
+    """While active, keeps the noise that is drawn; `draws` counts from 1."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.draws: dict[int, torch.Tensor] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.randn.generator:
+            self.draws[len(self.draws) + 1] = result
+        return result
+
+
 def measure(scheduler: Any, sampler: Sampler, **options: Any) -> Deviation:
-    """Run scheduler and recurrence with the same random linear model on f64[1, 4, 8, 8]."""
+    """Run scheduler and recurrence with the same random linear model on f64[1, 4, 8, 8].
+
+    What the scheduler draws, the recurrence is given.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
     noise, here, beside = torch.randn(3, 1, 4, 8, 8, generator=generator, dtype=torch.float64)
 
@@ -55,15 +77,18 @@ def measure(scheduler: Any, sampler: Sampler, **options: Any) -> Deviation:
         return mixed * (0.5 + timestep / 2000)
 
     scheduler.set_timesteps(sampler.num_inference_steps, **options)
-    wanted, latents = [], noise
+    offered = {"generator": generator, "eta": sampler.eta}
+    named = {name: value for name, value in offered.items() if takes(scheduler, name)}
+    wanted, latents, recorder = [], noise, Recorder()
     for timestep in scheduler.timesteps:
         scaled = latents
         if hasattr(scheduler, "scale_model_input"):
             scaled = scheduler.scale_model_input(latents, timestep)
         wanted.append(scaled)
         output = model(scaled, float(timestep))
-        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
-    inputs, result = execute(sampler, noise, model)
+        with recorder:
+            latents = scheduler.step(output, timestep, latents, return_dict=False, **named)[0]
+    inputs, result = execute(sampler, noise, model, recorder.draws)
     return Deviation(
         max(map(_relative, inputs, wanted)),
         _relative(result, latents),
@@ -71,10 +96,10 @@ def measure(scheduler: Any, sampler: Sampler, **options: Any) -> Deviation:
 
 
 def execute(
-    sampler: Sampler, noise: torch.Tensor, model: Any
+    sampler: Sampler, noise: torch.Tensor, model: Any, draws: Mapping[int, torch.Tensor]
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The recurrence, carried out: the model's inputs, and the final latents."""
-    values: dict[str, list[torch.Tensor]] = {"noise": [noise], "input": [], "output": []}
+    values: dict[str, Any] = {"noise": [noise], "input": [], "output": [], "draw": draws}
 
     def total(terms: tuple[Term, ...]) -> torch.Tensor:
         parts = [term.coefficient * values[term.kind][term.index] for term in terms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -70,9 +71,21 @@ def _is_like(leaf: torch.Tensor | None, entered: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
-    """The pipeline's own loop, with hooks; latents f32[B, C, H, W]."""
+def run_eagerly(
+    case: Case,
+    scheduler: Any,
+    subnet: SubNet,
+    generator: torch.Generator | None = None,
+    eta: float = 0.0,
+) -> torch.Tensor:
+    """The pipeline's own loop, with hooks; latents f32[B, C, H, W].
+
+    `generator` and `eta` are for schedulers that draw noise.
+    """
     scheduler = copy.deepcopy(scheduler)
+    offered = {"generator": generator, "eta": eta}
+    named = inspect.signature(scheduler.step).parameters
+    options = {name: value for name, value in offered.items() if name in named}
     scheduler.set_timesteps(subnet.num_inference_steps)
     noise = latents = case.inputs["latents"]
     prior = subnet.prior_noise
@@ -100,7 +113,7 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
                 prediction = _filtered(filters[gating.row], computed)
             elif subnet.reuse and subnet.reuse[gating.row]:
                 prediction = _weighted(subnet, gating.row, computed)
-            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False, **options)[0]
     return latents
 
 

@@ -70,7 +70,7 @@ Gates = list[list[bool]]
 
 def _compile(draw: Random, graph: BlockGraph, backup: tuple[str, ...], gates: Gates) -> Plan:
     """Unrolls the graph with random gates, backups and sampler."""
-    sampler = _sampler(len(gates), order=draw.choice((1, 1, 2, 4)))
+    sampler = _sampler(len(gates), order=draw.choice((1, 1, 2, 4)), ancestral=draw.random() < 0.3)
     blocks = tuple(node.name for node in graph.blocks)
     subnet = SubNet(len(gates), sampler.timesteps, blocks, np.array(gates), backup)
     return unroll(graph, subnet, sampler)
@@ -123,12 +123,13 @@ def _backup(draw: Random, graph: BlockGraph, *choices: tuple[str, ...]) -> tuple
     return tuple(draw.choice(words) if carrier(graph, node) else "output" for node in graph.blocks)
 
 
-def _sampler(steps: int, order: int) -> Sampler:
-    """A multistep method: each state takes in the last `order` predictions."""
+def _sampler(steps: int, order: int, ancestral: bool) -> Sampler:
+    """A multistep method: each state takes in the last `order` predictions, and perhaps noise."""
     updates = [
         (
             Term(0.9, "input", index),
             *(Term(0.1, "output", one) for one in range(max(0, index - order + 1), index + 1)),
+            *([Term(0.2, "draw", index + 1)] if ancestral else []),
         )
         for index in range(steps)
     ]

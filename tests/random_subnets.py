@@ -12,6 +12,7 @@ import numpy as np
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
@@ -32,6 +33,7 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
     "plms": lambda: PNDMScheduler(skip_prk_steps=True, steps_offset=1),
     "dpm++": DPMSolverMultistepScheduler,
     "euler": EulerDiscreteScheduler,
+    "euler-a": EulerAncestralDiscreteScheduler,
     "flow": FlowMatchEulerDiscreteScheduler,
     "heun": HeunDiscreteScheduler,
     "unipc": UniPCMultistepScheduler,
@@ -70,9 +72,8 @@ def _recurrence(draw: random.Random, evaluations: int) -> Sampler:
 def _terms(draw: random.Random, index: int) -> tuple[Term, ...]:
     """Of the input of evaluation `index`, or of the result after so many evaluations."""
     if draw.random() < 0.25:
-        return (
-            Term(1.0, draw.choice(["input", "output"]), draw.choice([0, index // 2, -1]) % index),
-        )
+        kind = draw.choice(["input", "output", "input", "output", "draw"])
+        return (Term(1.0, kind, draw.choice([0, index // 2, -1]) % index + (kind == "draw")),)
     terms = [Term(0.9, "input", index - 1), Term(0.3, "output", index - 1)]
     if draw.random() < 0.5:
         terms.append(Term(0.2, "output", draw.randrange(index)))
@@ -80,6 +81,8 @@ def _terms(draw: random.Random, index: int) -> tuple[Term, ...]:
         terms.append(Term(0.1, "input", draw.randrange(index)))
     if draw.random() < 0.2:
         terms.append(Term(0.05, "noise"))
+    if draw.random() < 0.2:
+        terms.append(Term(0.4, "draw", draw.randint(1, index)))
     return tuple(terms)
 
 

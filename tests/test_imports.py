@@ -26,7 +26,7 @@ LAYERS = {
         """,
     "models": """
         models torch_types costs partition precision arithmetic trace tables
-        lanes sizes samplers sampler_check scheduler_names scheduler_run
+        lanes sizes samplers sampler_check scheduler_draws scheduler_names scheduler_run
         """,
     "plans": "unroll granularity passes interpret",
     "search": "search schedules",

@@ -1,11 +1,14 @@
-"""`initial_noise` against the generator it stands in for."""
+"""`dipgo.noise` against the generator it stands in for."""
 
 import numpy as np
 import pytest
 import torch
+from diffusers.utils.torch_utils import randn_tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dipgo.errors import DipgoError
-from dipgo.noise import initial_noise
+from dipgo.noise import NoiseStream, draw_noise, initial_noise
 
 TOLERANCE = 1e-5
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**64 - 1]
@@ -52,3 +55,34 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 def test_a_negative_size_is_refused() -> None:
     with pytest.raises(DipgoError, match="no negative size"):
         initial_noise(0, (4, -1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**64 - 1), st.lists(st.integers(0, 50), min_size=1, max_size=12))
+def test_draw_after_draw(seed: int, sizes: list[int]) -> None:
+    """Of a short draw of odd size a number is left over, which the next short draw begins with."""
+    generator, stream = torch.Generator("cpu").manual_seed(seed), NoiseStream(seed)
+    for size in sizes:
+        wanted = torch.randn((size,), generator=generator, dtype=torch.float32).numpy()
+        np.testing.assert_allclose(stream.draw((size,)), wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 6), (3, 1, 3, 1), (1, 4, 2, 2), (3, 1, 5, 5)])
+@pytest.mark.parametrize("seed", [5, [5, 2**33, 9]])
+def test_draws_are_those_of_diffusers(shape: tuple[int, ...], seed: int | list[int]) -> None:
+    """A generator draws for all pictures at once, each of a list of generators for its own."""
+    seeds = seed if isinstance(seed, int) else seed[: shape[0]]
+    if isinstance(seeds, int):
+        generator = torch.Generator("cpu").manual_seed(seeds)
+    else:
+        generator = [torch.Generator("cpu").manual_seed(one) for one in seeds]
+    wanted = [randn_tensor(shape, generator=generator, dtype=torch.float32) for _ in range(5)]
+    found = draw_noise(seeds, shape, (0, 2, 4))
+    assert list(found) == [0, 2, 4]
+    for index, noise in found.items():
+        assert noise.dtype == np.float32
+        np.testing.assert_allclose(noise, wanted[index].numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_no_draws() -> None:
+    assert draw_noise(3, (1, 4, 8, 8), ()) == {}

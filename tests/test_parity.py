@@ -12,8 +12,10 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
@@ -22,9 +24,11 @@ from hypothesis import strategies as st
 
 from dipgo.interpret import interpret
 from dipgo.models.reuse_filter import FilterShape
+from dipgo.noise import draw_noise
 from dipgo.passes import run_passes
 from dipgo.plan import PROLOGUE
 from dipgo.plan_parser import parse_plan
+from dipgo.sampler import draw_name
 from dipgo.samplers import probe
 from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
@@ -47,6 +51,9 @@ SCHEDULERS = {
     "plms": PNDMScheduler(skip_prk_steps=True, steps_offset=1),
     "dpm++": DPMSolverMultistepScheduler(),
     "euler": EulerDiscreteScheduler(),
+    "euler-a": EulerAncestralDiscreteScheduler(),
+    "lcm": LCMScheduler(),
+    "dpm++-sde": DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"),
     "flow-euler": FlowMatchEulerDiscreteScheduler(shift=3.0),
     "unipc": UniPCMultistepScheduler(),
 }
@@ -111,14 +118,18 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 @given(drawn())
 def test_oracle_equals_module_hooks(errors: list[float], example: Drawn) -> None:
     chosen, subnet = example.case, example.subnet
-    expected = run_eagerly(chosen, example.scheduler, subnet)
+    expected = run_eagerly(chosen, example.scheduler, subnet, torch.Generator().manual_seed(1))
     sampler = probe(example.scheduler, subnet.num_inference_steps)
+    draws = draw_noise(1, tuple(chosen.inputs["latents"].shape), [i - 1 for i in sampler.draws])
+    noise = {draw_name(index + 1): torch.from_numpy(drawn) for index, drawn in draws.items()}
     plan = unroll(chosen.traced.graph, subnet, sampler)
     divisible = frozenset(block.name for block in chosen.traced.graph.blocks if block.parts)
     in_parts = unroll(chosen.traced.graph, subnet, sampler, divisible)
     for one in (plan, run_passes(plan), run_passes(in_parts)):
         assert parse_plan(str(one)) == one
-        errors.append(relative_error(interpret(one, chosen.traced, chosen.inputs), expected))
+        errors.append(
+            relative_error(interpret(one, chosen.traced, chosen.inputs | noise), expected)
+        )
         assert errors[-1] < TOLERANCE
 
 

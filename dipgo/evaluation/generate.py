@@ -21,7 +21,7 @@ from dipgo.evaluation.cache import (
     write_drawn,
     write_times,
 )
-from dipgo.evaluation.pairs import Pair, noise_of
+from dipgo.evaluation.pairs import Pair
 from dipgo.evaluation.variants import DENSE, Settings, Variant, digest, variant_key
 from dipgo.export import export
 from dipgo.export.prepare import silent
@@ -144,7 +144,7 @@ def _draw_batch(
     """Latents f32[n, C, h, w] and pictures u8[n, H, W, 3], rounded as in a PNG file."""
     latents: NDArray[np.float32] = pipeline(
         [pair.prompt for pair in pairs],
-        latents=noise_of(pairs, pipeline.runner.inputs["latents"].shape[1:]),
+        seed=[pair.seed for pair in pairs],
         guidance_scale=guidance,
         output_type="latent",
     ).images

@@ -36,6 +36,7 @@ def export(
     *,
     steps: int | None = None,
     scheduler: str | None = None,
+    eta: float = 0.0,
     blocks: tuple[str, ...] = (),
     batch: int = 1,
     height: int = 0,
@@ -55,6 +56,7 @@ def export(
 
     `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline; `subnet` a
     SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
+    `eta`, 0 to 1, is how much noise a scheduler draws that takes one, such as DDIM.
     The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
     width); calls are not batched then.
     `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32
@@ -70,7 +72,7 @@ def export(
     chosen = _passes_for(passes, also_sizes)
     _check_slots_are_allocated(chosen)
     check_destination(out, force)
-    request = Request(subnet, steps, scheduler, blocks, batch, height, width, guidance)
+    request = Request(subnet, steps, scheduler, blocks, batch, height, width, guidance, eta)
     prepared = prepare(model, request, progress)
     with progress("trace, unroll, optimise the plan"):
         compiled = compile_plan(

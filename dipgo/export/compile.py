@@ -31,12 +31,14 @@ class Schedule:
     """What to unroll: a SubNet, or with None every block that `blocks` match at every step.
 
     `scheduler` None stands for the SubNet's, else the model's own; no `blocks` for the family's.
+    `eta` is how much noise a scheduler draws that lets one choose (DDIM): a SubNet does not say.
     """
 
     subnet: SubNet | None
     steps: int
     scheduler: str | None
     blocks: tuple[str, ...]
+    eta: float = 0.0
 
 
 def read_schedule(
@@ -44,10 +46,11 @@ def read_schedule(
     steps: int | None,
     scheduler: str | None,
     blocks: tuple[str, ...],
+    eta: float = 0.0,
 ) -> Schedule:
     """`subnet` is a SubNet, its path or "dense". Raises DipgoError where options contradict it."""
     if subnet == DENSE:
-        return Schedule(None, _steps_of_dense(steps), scheduler, blocks)
+        return Schedule(None, _steps_of_dense(steps), scheduler, blocks, eta)
     given = subnet if isinstance(subnet, SubNet) else SubNet.load(subnet)
     if steps not in (None, given.num_inference_steps):
         raise DipgoError(
@@ -63,7 +66,7 @@ def read_schedule(
             expected="none: the SubNet names its blocks",
             remedy="leave --blocks out",
         )
-    return Schedule(given, given.num_inference_steps, scheduler, blocks)
+    return Schedule(given, given.num_inference_steps, scheduler, blocks, eta)
 
 
 def _steps_of_dense(steps: int | None) -> int:
@@ -79,12 +82,13 @@ def _steps_of_dense(steps: int | None) -> int:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan, what its callees are cut from, and the scheduler that it contains."""
+    """A plan, what its callees are cut from, and the scheduler that it contains, with its eta."""
 
     plan: Plan
     traced: Traced
     subnet: SubNet
     scheduler: Any
+    eta: float
 
 
 def compile_plan(
@@ -111,7 +115,7 @@ def compile_plan(
     split = choose_split_blocks(traced.graph, subnet, sampler)
     plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
-    return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler)
+    return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler, sampler.eta)
 
 
 def _trace(
@@ -160,7 +164,8 @@ def fit_schedule(source: Source, schedule: Schedule) -> tuple[Any, Sampler, tupl
         _check_model(given, source)
     scheduler = _scheduler(given, schedule, source)
     _check_steps(schedule.steps, scheduler)
-    sampler = probe(scheduler, schedule.steps, prior_noise=given.prior_noise if given else None)
+    prior_noise = given.prior_noise if given else None
+    sampler = probe(scheduler, schedule.steps, eta=schedule.eta, prior_noise=prior_noise)
     blocks = _blocks(schedule, source)
     if given is not None:
         check_timesteps(given, sampler)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dipgo.errors import DipgoError
 from dipgo.export.api import export
@@ -12,6 +14,7 @@ from dipgo.manifest import Manifest
 from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source, load_source
 from dipgo.precision import kept_modules
+from dipgo.samplers import make_scheduler
 
 
 def export_dense_twin(
@@ -35,13 +38,14 @@ def export_dense_twin(
     *_, height, width = TensorType.parse(latents.type).shape
     source = load_source(model)
     _check_same_model(manifest, source)
+    source = replace(source, scheduler=_scheduler_of(manifest, source))
     scale = source.pixels_per_latent
     return export(
         source,
         "dense",
         out,
         steps=manifest.program.num_inference_steps,
-        scheduler=manifest.sampler.scheduler_class,
+        eta=manifest.sampler.eta,
         batch=manifest.batch,
         height=height * scale,
         width=width * scale,
@@ -52,6 +56,13 @@ def export_dense_twin(
         check_numerics=False,
         progress=progress,
     )
+
+
+def _scheduler_of(manifest: Manifest, source: Source) -> Any:
+    """That of the export, in all that its configuration tells: null may stand for infinity."""
+    chosen = make_scheduler(source.scheduler, manifest.sampler.scheduler_class)
+    told = {name: value for name, value in manifest.sampler.config.items() if value is not None}
+    return type(chosen).from_config(chosen.config, **told)
 
 
 def _check_is_found(manifest: Manifest, model: str) -> None:

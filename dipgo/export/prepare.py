@@ -25,7 +25,10 @@ def silent(stage: str) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own."""
+    """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own.
+
+    `eta`, 0 to 1, is for schedulers that take one, such as DDIM.
+    """
 
     subnet: SubNet | str | Path = DENSE
     steps: int | None = None
@@ -35,6 +38,7 @@ class Request:
     height: int = 0
     width: int = 0
     guidance: bool = True
+    eta: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     """
     sizes = {name: getattr(request, name) for name in ("batch", "steps", "height", "width")}
     _check_sizes(**sizes)
-    schedule = read_schedule(request.subnet, request.steps, request.scheduler, request.blocks)
+    schedule = read_schedule(
+        request.subnet, request.steps, request.scheduler, request.blocks, request.eta
+    )
     with progress("load the model"):
         source = load_source(model)
     geometry = Geometry(

@@ -156,6 +156,7 @@ class Writer:
                 scheduler_class=type(scheduler).__name__,
                 config=_public(scheduler.config),
                 init_noise_sigma=init_noise_sigma(scheduler, plan.num_inference_steps),
+                eta=variant.compiled.eta,
             ),
             precision=precision.name,
             kept_fp32=[*kept_in_fp32(precision), *self._parts_in_fp32(precision)],

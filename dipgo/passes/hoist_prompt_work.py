@@ -14,7 +14,7 @@ from dipgo.plan import PROLOGUE, Combine, Plan, Statement, reads, writes
 
 def hoist_prompt_work(plan: Plan) -> Plan:
     """Moves each call that reads nothing made of the state to the prologue."""
-    from_state = {plan.state}
+    from_state = {plan.state, *(draw.value for draw in plan.draws)}
     prologue: list[Statement] = []
     loop: list[Statement] = []
     for statement in plan.statements:

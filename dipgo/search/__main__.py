@@ -139,6 +139,7 @@ def _request(options: Namespace) -> SearchRequest:
         ratio=options.ratio,
         steps=options.steps,
         scheduler=options.scheduler,
+        eta=options.eta,
         blocks=tuple(options.blocks),
         backup=options.backup,
         batch=options.batch,
@@ -189,6 +190,7 @@ def _parser() -> Parser:
     add("--prompts", type=Path, metavar="FILE", help="prompts to search with, one a line")
     add("--method", choices=METHODS, default=DIPGO, help="DiP-GO's search, or a rival (dipgo)")
     add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, … (the pipeline's)")
+    add("--eta", type=float, default=0.0, metavar="E", help="of ddim: noise drawn, 0 to 1 (0)")
     add("--blocks", nargs="+", default=[], metavar="PATTERN", help="what is gated (the family's)")
     add("--backup", choices=("output", "delta", "identity"), default="output", help="(output)")
     add("--cost", default="macs", metavar="COST", help="macs, parameters or latency:OUT (macs)")

@@ -30,7 +30,8 @@ Stage = Callable[[str], AbstractContextManager[object]]
 class SearchRequest:
     """What to search. `ratio` is the share of the cost to take out; sizes in pixels, 0 for own.
 
-    `weigh` gives the cost of one call of each node: MACs unless said.
+    `eta` is for schedulers that take one. `weigh` gives the cost of one call of each node: MACs
+    unless said.
     """
 
     ratio: float
@@ -43,6 +44,7 @@ class SearchRequest:
     width: int = 0
     guidance: bool = True
     weigh: Weigh = macs_weights
+    eta: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -68,6 +70,7 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
         Geometry(request.batch, request.height, request.width, request.guidance, source.tokens),
         steps=request.steps,
         scheduler=request.scheduler,
+        eta=request.eta,
         patterns=request.blocks,
         backup=request.backup,
         weigh=request.weigh,

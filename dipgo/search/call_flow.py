@@ -1,9 +1,10 @@
 """Which calls a SubNet leaves: the plan's value numbering and liveness, without the plan.
 
-Statements are integers: the noise is 0, row r of the tables 1 + r, then come calls and linear
-combinations in order of execution. A node's value is known by the statement that made it: with
-the backup `output` the statement stays, with `identity` it is that of the block's input. That
-is enough to tell values apart, since a node always reads the same outputs of the same nodes.
+Statements are integers: the noise is 0, row r of the tables 1 + r, then come the draws of noise,
+then calls and linear combinations in order of execution. A node's value is known by the statement
+that made it: with the backup `output` the statement stays, with `identity` it is that of the
+block's input. That is enough to tell values apart, since a node always reads the same outputs of
+the same nodes.
 """
 
 from __future__ import annotations
@@ -109,12 +110,13 @@ class CallFlow:
     def _number(self, gates: Bools) -> tuple[_Numbering, list[list[int]], int]:
         """The statements, what is bound at the end of each evaluation, and the result."""
         rows = len(self.sampler.timesteps)
-        numbering = _Numbering([()] * (1 + rows), [_NOT_A_CALL] * (1 + rows), {})
+        draws = range(1 + rows, 1 + rows + len(self.sampler.draws))
+        numbering = _Numbering([()] * draws.stop, [_NOT_A_CALL] * draws.stop, {})
         reads, places, combine = numbering.reads, numbering.places, numbering.combine
         nodes = len(self.graph.nodes)
         bound, known = [0] * (_NODES + nodes), [dict[tuple[int, ...], int]() for _ in range(nodes)]
         deltas: dict[int, int] = {}
-        trajectory, history = [0], []
+        trajectory, history = [0, *draws], []
         table, output = gates.tolist(), self._output
         for evaluation, row in enumerate(self.sampler.rows):
             bound[_STATE] = numbering.update(self._updates[evaluation], trajectory)
@@ -170,12 +172,20 @@ class CallFlow:
 
     @cached_property
     def _updates(self) -> tuple[tuple[tuple[float, int], ...], ...]:
-        """The sampler's terms, with places in [noise, input 0, output 0, input 1, …]."""
+        """The sampler's terms, with places in [noise, draws, input 0, output 0, input 1, …]."""
+        draws = self.sampler.draws
+        first = 1 + len(draws)
 
         def place(term: Term) -> int:
-            return {"noise": 0, "input": 1 + 2 * term.index, "output": 2 + 2 * term.index}[
-                term.kind
-            ]
+            match term.kind:
+                case "noise":
+                    return 0
+                case "draw":
+                    return 1 + draws.index(term.index)
+                case "input":
+                    return first + 2 * term.index
+                case "output":
+                    return first + 1 + 2 * term.index
 
         updates = (*self.sampler.inputs, self.sampler.result)
         return tuple(tuple((term.coefficient, place(term)) for term in terms) for terms in updates)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dipgo.models.prompts import encode_prompts
-from dipgo.noise import initial_noise
+from dipgo.noise import draw_noise
+from dipgo.sampler import draw_name
 from dipgo.samplers import init_noise_sigma
 from dipgo.search.problem import Problem
 from dipgo.search.supernet import SuperNet
@@ -83,12 +84,16 @@ class Examples:
         rows = range(index * geometry.batch, (index + 1) * geometry.batch)
         prompts = [self.prompts[row % len(self.prompts)] for row in rows]
         inputs = encode_prompts(self.problem.source, prompts, geometry)
-        shape = (1, *graph.types[self.net.state].shape[1:])
+        shape = graph.types[self.net.state].shape
         first = FIRST_NOISE + self.seed
         seeds = [first if self.same_noise else first + row for row in rows]
-        noise = np.concatenate([initial_noise(seed, shape) for seed in seeds])
-        sigma = init_noise_sigma(self.problem.scheduler, self.net.sampler.num_inference_steps)
-        inputs[self.net.state] = torch.from_numpy(noise * np.float32(sigma)).to(self._device)
+        sampler = self.net.sampler
+        draws = draw_noise(seeds, shape, (0, *sampler.draws))
+        sigma = init_noise_sigma(self.problem.scheduler, sampler.num_inference_steps)
+        draws[0] *= np.float32(sigma)
+        names = {0: self.net.state} | {index: draw_name(index) for index in sampler.draws}
+        for index, noise in draws.items():
+            inputs[names[index]] = torch.from_numpy(noise).to(self._device)
         if geometry.guidance:
             inputs["guidance_scale"] = torch.tensor(self.guidance_scale, device=self._device)
         return inputs

@@ -112,6 +112,7 @@ def make_problem(
     *,
     steps: int,
     scheduler: str | None = None,
+    eta: float = 0.0,
     patterns: Sequence[str] = (),
     backup: str = "output",
     weigh: Weigh = macs_weights,
@@ -121,7 +122,7 @@ def make_problem(
     A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
     """
     chosen = make_scheduler(source.scheduler, scheduler)
-    sampler = probe(chosen, steps)
+    sampler = probe(chosen, steps, eta=eta)
     if len(sampler.timesteps) < 2:
         raise DipgoError(
             "--steps", found=str(steps), expected="at least 2", remedy="the first computes all"

@@ -114,7 +114,8 @@ def _influence(sampler: Sampler, gap: Gap) -> float:
     """What a prediction of 1 all over the gap adds to the state at its end."""
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     past = [zero] * gap.first
-    return float(_cross(Walk(sampler, {}, zero, list(past), list(past)), gap, one))
+    draws = dict.fromkeys(sampler.draws, zero)
+    return float(_cross(Walk(sampler, {}, zero, draws, list(past), list(past)), gap, one))
 
 
 def _cross(walk: Walk, gap: Gap, prediction: Tensor) -> Tensor:

@@ -85,6 +85,7 @@ class Search:
             "weights": problem.weights_sha256,
             "scheduler": type(problem.scheduler).__name__,
             "steps": problem.sampler.num_inference_steps,
+            "eta": problem.sampler.eta,
             "blocks": list(problem.blocks),
             "backup": list(problem.backup),
             "cost": [problem.cost.share(block) for block in problem.blocks],
@@ -106,6 +107,7 @@ class Search:
             "method": "dipgo",
             "kept": round(self.problem.cost.kept(gates), 6),
             "guidance": self.problem.geometry.guidance,
+            "eta": self.problem.sampler.eta,
             "batch": self.problem.geometry.batch,
             **asdict(self.settings),
         }

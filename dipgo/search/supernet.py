@@ -21,7 +21,7 @@ from dipgo.errors import DipgoError
 from dipgo.gap_filters import GapFilters
 from dipgo.graph import BlockGraph, Dependence, Node
 from dipgo.models.reuse_filter import FilterShape
-from dipgo.sampler import Sampler
+from dipgo.sampler import Sampler, draw_name
 from dipgo.search.walk import Caches, Walk
 from dipgo.subnet import SubNet
 from dipgo.trace import Traced
@@ -164,8 +164,9 @@ class SuperNet(nn.Module):
         """Before the first evaluation."""
         given = dict(inputs)
         noise = given.pop(self.state)
+        draws = {index: given.pop(draw_name(index)) for index in self.sampler.draws}
         self._compute(given, Dependence.PROMPT)
-        return Walk(self.sampler, given, noise)
+        return Walk(self.sampler, given, noise, draws)
 
     def advance(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -17,7 +18,8 @@ Caches: TypeAlias = dict[str, tuple[Tensor, ...]]
 class Walk:
     """What the next evaluation starts from. Tensors are never written to, so copies are cheap.
 
-    `given` are the inputs but for the noise, and what depends on the prompt alone. `inputs` and
+    `given` are the inputs but for the noise, and what depends on the prompt alone. `draws` has the
+    noise that is drawn on the way, by the draw's index. `inputs` and
     `outputs` are the denoiser's, one an evaluation; `latest` the predictions that were computed,
     the newest first, each followed by its unconditional half where these are weighted too.
     `earlier` is what `latest` was before the present row: one that is evaluated twice counts once.
@@ -26,6 +28,7 @@ class Walk:
     sampler: Sampler
     given: dict[str, Tensor]
     noise: Tensor
+    draws: Mapping[int, Tensor] = field(default_factory=dict)
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     caches: Caches = field(default_factory=dict)
@@ -74,3 +77,5 @@ class Walk:
                 return self.inputs[term.index]
             case "output":
                 return self.outputs[term.index]
+            case "draw":
+                return self.draws[term.index]
