@@ -105,6 +105,16 @@ def test_the_recurrence_does_as_the_scheduler(name: str, prediction: str, steps:
     assert all(np.diff(sampler.timesteps) < 0)
 
 
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm++-multi"])
+def test_v_prediction_from_pure_noise(name: str) -> None:
+    """Zero terminal SNR, where only a predicted velocity says anything at the first step."""
+    options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    scheduler = make_scheduler(sd15("v_prediction", **options), name)
+    assert scheduler.config.rescale_betas_zero_snr
+    wanted = run_diffusers(scheduler, 20)
+    assert deviation(run_recurrence(probe(scheduler, 20)), wanted) <= TOLERANCE
+
+
 RUNGE_KUTTA_STEPS = 4
 """What the start of PNDM takes at least."""
 FEW_STEPS = [

@@ -50,7 +50,7 @@ STABLE_DIFFUSION_SCHEDULE = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
-"""What the schedulers of Stable Diffusion 1 and XL share, whichever of it their own class reads."""
+"""What the schedulers of Stable Diffusion 1, 2 and XL share, whichever of it their own class reads."""
 
 ARCHITECTURES = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
@@ -59,6 +59,19 @@ ARCHITECTURES = {
         {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
         "PNDMScheduler",
         STABLE_DIFFUSION_SCHEDULE,
+    ),
+    # stabilityai/stable-diffusion-2-1: unet/config.json, scheduler/scheduler_config.json
+    "sd21": Architecture(
+        "UNet2DConditionModel",
+        {
+            "sample_size": 96,
+            "attention_head_dim": (5, 10, 20, 20),
+            "cross_attention_dim": 1024,
+            "use_linear_projection": True,
+            "upcast_attention": True,
+        },
+        "DDIMScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "prediction_type": "v_prediction"},
     ),
     # stabilityai/stable-diffusion-xl-base-1.0: unet/config.json, scheduler/scheduler_config.json
     "sdxl": Architecture(
