@@ -131,6 +131,14 @@ class SubNet:
         """The share of gates that are on, 0 to 1 (not weighted by MACs)."""
         return float(self.gates.mean())
 
+    @property
+    def uses_halves(self) -> bool:
+        """Whether unconditional halves of predictions are weighed or filtered on their own."""
+        filters = self.reuse_filters or ()
+        return bool(self.reuse_unconditional) or any(
+            one.unconditional is not None for one in filters
+        )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SubNet):
             return NotImplemented
