@@ -54,8 +54,7 @@ class Search:
         self.settings, self.kept = settings, kept
         guided = settings.reuse_halves and problem.geometry.guidance
         if settings.reuse_terms and settings.reuse_filter:
-            filters = settings.reuse_terms * (2 if guided else 1)
-            problem = problem.with_filters(filters, settings.reuse_filter)
+            problem = problem.with_filters(settings.reuse_terms, guided, settings.reuse_filter)
         self.problem = problem
         self.accelerator, self.on_progress = accelerator, on_progress
         self.folder = checkpoint
@@ -162,7 +161,8 @@ class Search:
         that SubNets have for them.
         """
         terms = self._terms
-        fitted = self._on(self.settings.pool, self.settings.reuse_filter).run(gates)
+        everything = self._on(self.settings.pool, self.settings.reuse_filter)
+        fitted = everything.run(gates, remember=False)
         weights = as_table(fitted.fits, len(gates), terms)
         kinds = len(self.net.predicted)
         if self.settings.reuse_filter:
