@@ -30,7 +30,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")
-"""Made from the config of any scheduler of Stable Diffusion's kind; diffusers lists them not."""
+"""Made from the config of any scheduler of Stable Diffusion's kind, though not listed so."""
 
 
 def make_scheduler(base: Any, name: str | None) -> Any:

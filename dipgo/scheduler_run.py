@@ -93,7 +93,8 @@ def run_scheduler(
 
 def takes(scheduler: Any, option: str) -> bool:
     """Whether the scheduler's step has an argument of that name: so diffusers' pipelines ask."""
-    return option in inspect.signature(scheduler.step).parameters
+    step = getattr(scheduler, "step", None)
+    return step is not None and option in inspect.signature(step).parameters
 
 
 def _loop(

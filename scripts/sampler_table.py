@@ -3,7 +3,9 @@
 python scripts/sampler_table.py
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import diffusers
@@ -17,6 +19,7 @@ from dipgo.scheduler_names import SCHEDULERS
 from dipgo.scheduler_run import takes
 
 STEPS = (20, 50)
+MOST_WORDS = 120  # characters of a reason
 SD15 = {  # the scheduler's config in Stable Diffusion 1.5
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -43,9 +46,52 @@ def named_scheduler(name: str, prediction: str = "epsilon") -> Any:
     """A scheduler by short name; flow matching has configs of its own."""
     if name == "flow-euler":
         return diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    if name == "lcm":
-        return diffusers.LCMScheduler()
     return make_scheduler(base_scheduler(prediction), name)
+
+
+class Entry(NamedTuple):
+    """A line of the table: a scheduler is made when its turn comes."""
+
+    name: str
+    make: partial[Any]
+    eta: float = 0.0
+
+
+def entries() -> Iterator[Entry]:
+    """Every short name, then every class of diffusers, then options that make them draw noise."""
+    yield from (Entry(name, partial(named_scheduler, name)) for name in SCHEDULERS)
+    yield from (Entry(kind.__name__, partial(_of_class, kind)) for kind in _classes())
+    yield Entry("ddim, eta 1", partial(named_scheduler, "ddim"), 1.0)
+    yield Entry("tcd, eta 0.3", partial(named_scheduler, "tcd"), 0.3)
+    for name, config in OPTIONS.items():
+        kind = getattr(diffusers, name)
+        label = f"{name}, {', '.join(f'{key} {value}' for key, value in config.items())}"
+        yield Entry(label, partial(_of_class, kind, **config))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "CMStochasticIterativeScheduler": {"clip_denoised": False},
+    "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+    "DPMSolverSinglestepScheduler": {
+        "algorithm_type": "sde-dpmsolver++",
+        "final_sigmas_type": "sigma_min",
+    },
+    "EDMDPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++"},
+    "FlowMatchEulerDiscreteScheduler": {"stochastic_sampling": True},
+}
+
+
+def _classes() -> Iterator[Any]:
+    """All that diffusers offers for PyTorch; a stand-in says what package is missing."""
+    for name in sorted(dir(diffusers)):
+        kind = getattr(diffusers, name) if name.endswith("Scheduler") else None
+        if isinstance(kind, type) and not name.startswith("Flax"):
+            yield kind
+
+
+def _of_class(kind: Any, **config: Any) -> Any:
+    """With as much of Stable Diffusion's config as the class takes."""
+    return kind.from_config(base_scheduler().config, **config)
 
 
 class Recorder(TorchDispatchMode):
@@ -115,26 +161,41 @@ def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
-def _row(name: str) -> str:
+def _row(entry: Entry) -> str:
     """One line of the table."""
     try:
-        samplers = [probe(named_scheduler(name), steps) for steps in STEPS]
-    except DipgoError as error:
-        return f"| {name} | no: {error.found} | | | | |"
-    deviation = max(max(measure(named_scheduler(name), sampler)) for sampler in samplers)
-    counts = [f"{len(s.rows)} / {len(s.timesteps)}" for s in samplers]
+        scheduler = entry.make()
+    except ImportError:
+        (kind,) = entry.make.args
+        return f"| {entry.name} | not tried: needs {' and '.join(kind._backends)} | | | | | |"
+    except TypeError as error:  # not a scheduler of images
+        return f"| {entry.name} | no: {str(error)[:MOST_WORDS]} | | | | | |"
+    samplers, refused = [], []
+    for steps in STEPS:
+        try:
+            samplers.append(probe(scheduler, steps, eta=entry.eta))
+        except DipgoError as error:
+            refused.append(f"{error.found.splitlines()[0][:MOST_WORDS]}")
+    if not samplers:
+        return f"| {entry.name} | no: {refused[0]} | | | | | |"
+    deviation = max(max(measure(entry.make(), sampler)) for sampler in samplers)
+    counts = [f"{len(s.rows)} / {len(s.timesteps)}" for s in samplers] + ["-"] * len(refused)
+    draws = [str(len(sampler.draws)) for sampler in samplers] + ["-"] * len(refused)
     terms = max(len(terms) for s in samplers for terms in (*s.inputs, s.result))
-    return f"| {name} | yes | {counts[0]} | {counts[1]} | {deviation:.1e} | {terms} |"
+    found = f"{' / '.join(draws)} | {' | '.join(counts)} | {deviation:.1e} | {terms}"
+    return f"| {entry.name} | yes | {found} |"
 
 
 def main() -> None:
-    """Print the table, one line a short name."""
+    """Print the table, one line a scheduler."""
     diffusers.utils.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
     steps = " | ".join(f"evaluations / timesteps at {n} steps" for n in STEPS)
-    print(f"| scheduler | linear | {steps} | largest relative deviation | most terms |")
-    print("|---|---|---|---|---|---|")
-    for name in SCHEDULERS:
-        print(_row(name))
+    draws = f"draws at {' / '.join(map(str, STEPS))} steps"
+    print(f"| scheduler | linear | {draws} | {steps} | largest relative deviation | most terms |")
+    print("|---|---|---|---|---|---|---|")
+    for entry in entries():
+        print(_row(entry), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def noise(seed: int, count: int) -> NDArray[np.float32]:
-    """Normal numbers f32[count]; `count` is 16 or more."""
-    twister = np.random.RandomState(seed & 0xFFFFFFFF)  # MT19937, seeded as `init_genrand` does
+def twister_of(seed: int) -> np.random.RandomState:
+    """MT19937, seeded as `init_genrand` does."""
+    return np.random.RandomState(seed & 0xFFFFFFFF)
+
+
+def noise(twister: np.random.RandomState, count: int) -> NDArray[np.float32]:
+    """The next draw, normal numbers f32[count]; `count` is 16 or more."""
 
     def words(number: int) -> list[float]:
         drawn = twister.randint(0, 2**32, size=number, dtype=np.uint32)

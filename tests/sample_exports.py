@@ -20,13 +20,16 @@ NAMES = ("dense", "pruned", "batched")
 
 def write_sample_exports(pipeline: Path, folder: Path) -> dict[str, Path]:
     """By their names. `dense` is of a whole pipeline, the others are of denoisers alone."""
-    dense = export(pipeline, "dense", folder / "dense", steps=4, batch=2)
+    dense = export(pipeline, "dense", folder / "dense", steps=4, batch=2, scheduler="euler-a")
     return {"dense": dense, "pruned": _pruned(folder), "batched": _batched(folder)}
 
 
 def _pruned(folder: Path) -> Path:
-    """A DiT, whose conditioning is of whole numbers, with all three backups, without guidance."""
-    scheduler = DPMSolverMultistepScheduler()
+    """A DiT, whose conditioning is of whole numbers, with all three backups, without guidance.
+
+    Its sampler draws noise.
+    """
+    scheduler = DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
     blocks = [f"transformer_blocks.{index}" for index in range(4)]
     backup = ("output", "delta", "identity", "output")
     gates = ("1111", "1001", "0110", "0000", "1110")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 import dipgo.engines
-from dipgo.noise import initial_noise
+from dipgo.noise import NoiseStream
 from dipgo.pipeline import Pipeline
-from tests.independent_noise import noise
+from tests.independent_noise import noise, twister_of
 from tests.independent_runner import Names, Runner
 from tests.sample_exports import NAMES
 
@@ -102,9 +102,13 @@ def test_prompt_and_picture_as_the_page_has_them(sample_exports: dict[str, Path]
     tokenizer.enable_truncation(length)
     rows = [one.ids for one in tokenizer.encode_batch(["", "", *texts])]
     ids = np.array([row + [pad_id] * (length - len(row)) for row in rows], np.int64)
+    names = {one["index"]: one["value"] for one in manifest["program"]["draws"]}
+    assert len(names) == 3
+    twister = twister_of(3)
+    drawn = [noise(twister, 2 * 4 * 16 * 16).reshape(2, 4, 16, 16) for _ in range(max(names) + 1)]
     inputs = {
-        "latents": noise(3, 2 * 4 * 16 * 16).reshape(2, 4, 16, 16)
-        * np.float32(manifest["sampler"]["init_noise_sigma"]),
+        "latents": drawn[0] * np.float32(manifest["sampler"]["init_noise_sigma"]),
+        **{name: drawn[index] for index, name in names.items()},
         "encoder_hidden_states": _part(export, manifest, "text_encoder", ids),
         "guidance_scale": np.asarray(4.0, np.float32),
     }
@@ -125,7 +129,9 @@ def _part(export: Path, manifest: Any, name: str, array: NDArray[Any]) -> NDArra
 
 @pytest.mark.parametrize("count", [16, 64, 83])
 def test_noise_as_the_page_has_it(count: int) -> None:
-    assert np.abs(noise(2**33 + 5, count) - initial_noise(2**33 + 5, (count,))).max() < 2e-6
+    twister, ours = twister_of(2**33 + 5), NoiseStream(2**33 + 5)
+    for _ in range(3):
+        assert np.abs(noise(twister, count) - ours.draw((count,))).max() < 2e-6
 
 
 def test_a_run_can_be_stopped_and_the_runner_used_again(sample_exports: dict[str, Path]) -> None:

@@ -112,7 +112,13 @@ class Case:
         assert error <= TOLERANCE
 
     def _interpret(self) -> torch.Tensor:
-        return interpret(self.plan, self.graph.traced, self.graph.inputs)
+        return interpret(self.plan, self.graph.traced, self.graph.inputs | self._draws())
+
+    def _draws(self) -> dict[str, torch.Tensor]:
+        """The noise that the sampler draws on its way."""
+        shape = self.graph.inputs["latents"].shape
+        generator = {one.value: torch.Generator().manual_seed(one.index) for one in self.plan.draws}
+        return {name: torch.randn(shape, generator=one) for name, one in generator.items()}
 
     def count_features(self) -> None:
         """Notes what the plan came to have."""
