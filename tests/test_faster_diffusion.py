@@ -13,7 +13,6 @@ from dipgo.errors import DipgoError
 from dipgo.export import export
 from dipgo.interpret import interpret
 from dipgo.models.source import Source
-from dipgo.models.unet import UNetFamily
 from dipgo.passes import OPTIMISE, run_passes
 from dipgo.plan import PROLOGUE, Combine, Plan
 from dipgo.samplers import probe
@@ -31,13 +30,13 @@ TOLERANCE = 1e-5
 OUTPUT = "glue.conv_norm_out"
 """What the glue after the last block is called, in which the prediction is made."""
 EXAMPLE = Path(__file__).parents[1] / "examples" / "subnets" / "sd15-faster-diffusion.json"
-MODELS = ("one_level", "three_levels")
+MODELS = ("one_level", "three_levels", "controlnet")
 DDIM = DDIMScheduler(clip_sample=False, steps_offset=1)
 SEQUENTIAL = tuple(one for one in OPTIMISE if one.name != "batch_calls")
 
 
 def _case(name: str) -> Case:
-    return traced_case(name, ("conv_in", *UNetFamily.default_blocks))
+    return traced_case(name, ("conv_in", *ZOO[name].family.default_blocks))
 
 
 def _subnet(case: Case, scheduler: object = DDIM) -> SubNet:

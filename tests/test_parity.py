@@ -41,7 +41,10 @@ TOLERANCE = 1e-5
 
 BACKUPS = ("output", "delta", "identity")
 
-PROLOGUES = {"no_cross_attention": 0, "one_level": 1, "asymmetric": 1, "three_levels": 1}
+PROLOGUES = {
+    **dict.fromkeys(("no_cross_attention",), 0),
+    **dict.fromkeys(("one_level", "asymmetric", "three_levels", "inpainting", "controlnet"), 1),
+}
 """What runs once a prompt: of the others it depends on the prompt alone, and with the timestep."""
 
 SCHEDULERS = {

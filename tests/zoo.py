@@ -8,9 +8,15 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    ControlNetModel,
+    DiTTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 
 from dipgo.graph import Dependence
+from dipgo.models.controlnet import ControlledFamily, attach_controlnet
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
 from dipgo.models.reuse_filter import FILTERS, FilterShape, filter_inputs
@@ -68,6 +74,17 @@ SD3 = {
     ),
 }
 
+
+def _controlled(**config: Any) -> Callable[[], torch.nn.Module]:
+    def build() -> torch.nn.Module:
+        unet = _unet(**config)()
+        assert isinstance(unet, UNet2DConditionModel)
+        small = {"conditioning_embedding_out_channels": (4, 8)}
+        return attach_controlnet(unet, ControlNetModel.from_unet(unet, **small))
+
+    return build
+
+
 ZOO = {
     "one_level": Entry(
         _unet(
@@ -109,6 +126,27 @@ ZOO = {
         ),
         UNetFamily(),
         UNET,
+    ),
+    "inpainting": Entry(
+        _unet(
+            in_channels=9,
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        ),
+        UNetFamily(),
+        {"block": UNetFamily.default_blocks},
+    ),
+    "controlnet": Entry(
+        _controlled(
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        ),
+        ControlledFamily(UNetFamily()),
+        {"block": (*UNetFamily.default_blocks, "controlnet")},
     ),
     "dit": Entry(
         lambda: DiTTransformer2DModel(

@@ -14,6 +14,7 @@ from dipgo.graph import Dependence, Value
 from dipgo.manifest import TokenizerRecord
 from dipgo.models.family import Geometry
 from dipgo.models.pipeline_parts import TextEncoder, VaeDecoder
+from dipgo.models.unet_inputs import EXTRAS
 from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
 from dipgo.trace import trace
@@ -45,13 +46,14 @@ def parts_of(
 ) -> Iterator[Part]:
     """What stands around the denoiser; `latents` is an example of the state.
 
-    A text encoder only where its hidden states are all of the denoiser's `conditioning`: those of
-    Stable Diffusion XL and 3 are several encoders' together, and pooled ones beside them.
+    A text encoder only where its hidden states are all of the denoiser's `conditioning` that is
+    of a text: those of Stable Diffusion XL and 3 are several encoders' together, and pooled ones
+    beside them.
     What goes in and comes out is of the same types whatever the precision.
     """
     encoder = getattr(pipeline, "text_encoder", None)
     has_tokenizer = getattr(pipeline, "tokenizer", None) is not None
-    if encoder is not None and has_tokenizer and set(conditioning) == {HIDDEN_STATES}:
+    if encoder is not None and has_tokenizer and set(conditioning) - EXTRAS == {HIDDEN_STATES}:
         yield _part(
             "text_encoder",
             TextEncoder(encoder),

@@ -50,7 +50,7 @@ STABLE_DIFFUSION_SCHEDULE = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
-"""What the schedulers of Stable Diffusion 1, 2 and XL share, whichever of it their own class reads."""
+"""Of the schedulers of Stable Diffusion 1, 2 and XL, whichever of it their own class reads."""
 
 ARCHITECTURES = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json

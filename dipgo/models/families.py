@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from dipgo.errors import DipgoError
+from dipgo.models.controlnet import ControlledFamily
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import CLASS, UNetFamily, more_inputs
 
-FAMILIES: tuple[Family, ...] = (UNetFamily(), SDXLFamily(), DiTFamily(), SD3Family())
+FAMILIES: tuple[Family, ...] = (
+    UNetFamily(),
+    SDXLFamily(),
+    ControlledFamily(UNetFamily()),
+    ControlledFamily(SDXLFamily()),
+    DiTFamily(),
+    SD3Family(),
+)
 
 
 def find_family(denoiser: Any) -> Family:

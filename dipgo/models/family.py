@@ -25,6 +25,7 @@ class Geometry:
     width: int = 0
     guidance: bool = True
     tokens: int = 77
+    pixels_per_latent: int = 8
 
     @property
     def rows(self) -> int:

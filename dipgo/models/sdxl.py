@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from dipgo.models.family import Geometry
-from dipgo.models.unet import CLASS, UNetFamily, more_inputs
+from dipgo.models.unet import CLASS, UNetFamily
 
 TIME_IDS = 6
 """Original height and width, top and left of the crop, target height and width, in pixels
 (Podell et al. 2023, section 2.2)."""
-ADDED = ("text_embeds", "time_ids")
-"""What the U-Net takes as `added_cond_kwargs`."""
 
 
 class SDXLFamily(UNetFamily):
@@ -25,11 +22,8 @@ class SDXLFamily(UNetFamily):
     """
 
     denoisers = f"{CLASS} of Stable Diffusion XL (addition_embed_type text_time)"
-
-    def fits(self, denoiser: Any) -> bool:
-        """A U-Net whose time embedding is added to by a pooled text and by sizes."""
-        only = {"addition_embed_type": "text_time"}
-        return type(denoiser).__name__ == CLASS and more_inputs(denoiser) == only
+    takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
+    """Its time embedding is added to by a pooled text and by sizes."""
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Hidden states, the pooled text, and the sizes."""
@@ -41,20 +35,3 @@ class SDXLFamily(UNetFamily):
             "text_embeds": torch.zeros(geometry.rows, pooled_width),
             "time_ids": torch.zeros(geometry.rows, TIME_IDS),
         }
-
-    def predict(
-        self,
-        denoiser: Any,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        conditioning: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
-        """The U-Net's sample f32[rows, C, H, W]."""
-        prediction: torch.Tensor = denoiser(
-            latents,
-            timestep,
-            encoder_hidden_states=conditioning["encoder_hidden_states"],
-            added_cond_kwargs={name: conditioning[name] for name in ADDED},
-            return_dict=False,
-        )[0]
-        return prediction

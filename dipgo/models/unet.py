@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from dipgo.models.family import Geometry
+from dipgo.models.unet_inputs import (
+    IMAGE_PROMPT,
+    extra_inputs,
+    takes_image_prompt,
+    takes_mask,
+    unet_arguments,
+    with_mask,
+)
 
 CLASS = "UNet2DConditionModel"
 MORE_INPUTS = (
@@ -20,21 +28,44 @@ MORE_INPUTS = (
 """Options that make the U-Net take, or diffusers' pipelines give it, more than a text."""
 
 
+CONTROLNET = "controlnet"
+"""The name of the ControlNet within a U-Net that one is attached to."""
+
+
 def more_inputs(denoiser: Any) -> dict[str, Any]:
-    """Those of MORE_INPUTS that are set, with their values."""
-    found = {option: denoiser.config.get(option) for option in MORE_INPUTS}
+    """Those of MORE_INPUTS that are set, channels that are no state's, and a ControlNet's class."""
+    found = {option: getattr(denoiser.config, option, None) for option in MORE_INPUTS}
+    channels = denoiser.config.in_channels
+    found["in_channels"] = channels if channels != denoiser.config.out_channels else None
+    controlnet = getattr(denoiser, CONTROLNET, None)
+    found[CONTROLNET] = None if controlnet is None else type(controlnet).__name__
     return {option: value for option, value in found.items() if value is not None}
 
 
+def family_inputs(denoiser: Any) -> dict[str, Any]:
+    """Those of `more_inputs` that a family must be for: without what any U-Net may take."""
+    found = more_inputs(denoiser)
+    if takes_mask(denoiser):
+        found.pop("in_channels")
+    if takes_image_prompt(denoiser):
+        found.pop(IMAGE_PROMPT[0])
+    return found
+
+
 class UNetFamily:
-    """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width]."""
+    """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width].
+
+    Beside it what `dipgo.models.unet_inputs` finds: a mask, a picture as prompt.
+    """
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
-    default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+    default_blocks: tuple[str, ...] = ("down_blocks.*", "mid_block", "up_blocks.*")
+    takes: ClassVar[dict[str, Any]] = {}
+    """The `family_inputs` that it is for."""
 
     def fits(self, denoiser: Any) -> bool:
-        """A U-Net that is conditioned on a text alone."""
-        return type(denoiser).__name__ == CLASS and not more_inputs(denoiser)
+        """By its class and what it takes."""
+        return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == self.takes
 
     def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
         """The model's `sample_size` unless pixels are asked for."""
@@ -42,13 +73,17 @@ class UNetFamily:
         height, width = (size, size) if isinstance(size, int) else size
         height = geometry.height // scale or height
         width = geometry.width // scale or width
-        return (geometry.batch, denoiser.config.in_channels, height, width)
+        return (geometry.batch, denoiser.config.out_channels, height, width)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """The text encoder's hidden states."""
+        """The text encoder's hidden states, and what else the U-Net takes."""
         width = denoiser.config.cross_attention_dim
         width = width if isinstance(width, int) else width[0]
-        return {"encoder_hidden_states": torch.zeros(geometry.rows, geometry.tokens, width)}
+        *_, high, wide = self.latent_shape(denoiser, geometry, geometry.pixels_per_latent)
+        return {
+            "encoder_hidden_states": torch.zeros(geometry.rows, geometry.tokens, width),
+            **extra_inputs(denoiser, geometry.rows, (high, wide)),
+        }
 
     def predict(
         self,
@@ -58,5 +93,22 @@ class UNetFamily:
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
         """The U-Net's sample f32[rows, C, H, W]."""
-        prediction: torch.Tensor = denoiser(latents, timestep, **conditioning, return_dict=False)[0]
-        return prediction
+        return call_unet(denoiser, latents, timestep, conditioning)
+
+
+def call_unet(
+    denoiser: Any,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    conditioning: Mapping[str, torch.Tensor],
+    **more: Any,
+) -> torch.Tensor:
+    """The U-Net's sample f32[rows, C, H, W]; `more` are further arguments of its own."""
+    prediction: torch.Tensor = denoiser(
+        with_mask(latents, conditioning),
+        timestep,
+        **unet_arguments(conditioning),
+        **more,
+        return_dict=False,
+    )[0]
+    return prediction

@@ -1,5 +1,6 @@
 """Faster Diffusion (arXiv 2312.09608): the encoder runs at key steps only, the decoder at all.
 
+A ControlNet is of the encoder: with one in the `blocks`, it too runs at key steps only.
 Its parallel decoding needs nothing here: non-key steps read the last key step's encoder and no
 newer state, so `batch_calls` finds that their decoders can run together.
 """
