@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
 from dipgo.errors import DipgoError
@@ -72,13 +73,17 @@ class _Interpreter(fx.Interpreter):
             return args[0][args[1]]
         rule = RULES.get(target)
         if rule is None:
-            raise DipgoError(
-                "pass batch_calls",
-                found=f"the operator {target}, which has no rule for lanes",
-                expected="operators with a rule in dipgo/lanes.py",
-                remedy="leave batch_calls out of --passes",
-            )
+            raise _without_rule(str(target))
         return tree_map(Laned, rule(self.lanes, target, args, dict(kwargs)))
+
+
+def _without_rule(operation: str) -> DipgoError:
+    return DipgoError(
+        "pass batch_calls",
+        found=f"the operator {operation}, which has no rule for lanes",
+        expected="operators with a rule in dipgo/lanes.py",
+        remedy="leave batch_calls out of --passes",
+    )
 
 
 Rule = Callable[[int, Any, Any, dict[str, Any]], Any]
@@ -133,6 +138,27 @@ def _folded(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Operators whose first axis is a batch: lanes are folded into it, and unfolded after."""
     value, *rest = args
     return target(value.tensor.flatten(0, 1), *rest, **kwargs).unflatten(0, (lanes, -1))
+
+
+def _convolved(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """As `_folded`; lanes with filters of their own are one product over neighbourhoods.
+
+    A convolution has one set of filters for all of its batch, and groups cannot stay symbolic.
+    """
+    arguments = _by_name(target, args, kwargs)
+    if not isinstance(arguments["weight"], Laned):
+        return _folded(lanes, target, args, kwargs)
+    plain = arguments["stride"] == arguments["dilation"] == [1, 1] and arguments["groups"] == 1
+    if target is not aten.conv2d.default or not plain or arguments["bias"] is not None:
+        raise _without_rule(f"{target} with other filters in each lane")
+    filters, (down, right) = arguments["weight"].tensor, arguments["padding"]
+    value = functional.pad(_with_lanes(arguments["input"], lanes), (right, right, down, down))
+    rows, columns = filters.shape[-2:]
+    height, width = value.shape[-2] - rows + 1, value.shape[-1] - columns + 1
+    shifts = [(y, x) for y in range(rows) for x in range(columns)]
+    seen = torch.stack([value[..., y : y + height, x : x + width] for y, x in shifts], dim=3)
+    product = filters.flatten(2).unsqueeze(1) @ seen.flatten(2, 3).flatten(-2)
+    return product.reshape(*product.shape[:-1], height, width)
 
 
 def _attention(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -268,10 +294,8 @@ RULES: dict[Any, Rule] = {
     ),
     **dict.fromkeys(_overloads("cat stack"), _joined),
     **dict.fromkeys(_overloads("view reshape expand repeat"), _sized),
-    **dict.fromkeys(
-        _overloads("conv1d conv2d conv3d group_norm upsample_nearest2d.vec avg_pool2d"),
-        _folded,
-    ),
+    **dict.fromkeys(_overloads("group_norm upsample_nearest2d.vec avg_pool2d"), _folded),
+    **dict.fromkeys(_overloads("conv1d conv2d conv3d"), _convolved),
     aten.matmul.default: _matmul,
     aten.permute.default: _permuted,
     aten.scaled_dot_product_attention.default: _attention,

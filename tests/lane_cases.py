@@ -212,6 +212,8 @@ CASES: list[LaneCase] = [
         (2, 3, 6, 6),
         shared=((4, 3, 3, 3),),
     ),
+    _case("conv2d", lambda x, w: functional.conv2d(x, w, padding=1), (2, 3, 6, 5), (4, 3, 3, 3)),
+    _case("conv2d", lambda x, w: functional.conv2d(x, w, None), (2, 3, 6, 5), (4, 3, 3, 1)),
     _case("conv3d", functional.conv3d, (1, 2, 3, 4, 4), shared=((2, 2, 3, 3, 3),)),
     _case(
         "group_norm",

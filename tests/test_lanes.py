@@ -155,6 +155,16 @@ def test_an_operator_without_a_rule_is_named_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_other_filters_in_each_lane_are_for_plain_convolutions() -> None:
+    shapes = [(1, 2, 6, 6), (2, 2, 3, 3)]
+    strided = as_graph(
+        lambda x, w: torch.nn.functional.conv2d(x, w, stride=2), [torch.ones(one) for one in shapes]
+    )
+    message = "found the operator aten.conv2d.default with other filters in each lane, which has no"
+    with pytest.raises(DipgoError, match=message):
+        LanedModule(strided, [False, True])(torch.ones(shapes[0]), torch.ones(3, *shapes[1]))
+
+
 def test_without_a_rule_what_all_lanes_share_is_computed_all_the_same() -> None:
     inputs = [torch.randn(2, 3), torch.randn(3)]
     module = as_graph(lambda x, y: x + torch.special.erfcx(y), [inputs[0][0], inputs[1]])
