@@ -135,6 +135,14 @@ class SubNet:
         """The same, but rows that are wholly off yield what the backups make of them."""
         return replace(self, reuse=None, reuse_unconditional=None, reuse_filters=None)
 
+    @property
+    def uses_halves(self) -> bool:
+        """Whether unconditional halves of predictions are weighed or filtered on their own."""
+        filters = self.reuse_filters or ()
+        return bool(self.reuse_unconditional) or any(
+            one.unconditional is not None for one in filters
+        )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SubNet):
             return NotImplemented

@@ -23,7 +23,13 @@ from dipgo.plan import Plan
 from dipgo.plan_cost import PlanCost, plan_cost
 from dipgo.sampler import Sampler
 from dipgo.search.cascade import cascade_shares, dying_with
-from dipgo.search.cost import CostModel, latency_weights, macs_weights, parameter_weights
+from dipgo.search.cost import (
+    CostModel,
+    FilterCost,
+    latency_weights,
+    macs_weights,
+    parameter_weights,
+)
 from dipgo.search.gaps import find_gaps
 from dipgo.search.problem import Problem
 from dipgo.subnet import SubNet
@@ -31,7 +37,7 @@ from dipgo.unroll import carrier, unroll
 from tests.handmade import UNET, euler, subnet
 from tests.random_block_graphs import random_chain, random_unet
 from tests.random_graphs import random_graph
-from tests.random_subnets import SCHEDULERS, TERMS, _probed, random_sampler, random_subnet
+from tests.random_subnets import SCHEDULERS, _probed, random_sampler, random_subnet
 from tests.test_trace import trace_architecture
 from tests.zoo import CASES, case
 
@@ -114,33 +120,58 @@ def test_executed_calls_are_those_of_the_plan(name: str, grain: str, backup: str
         assert found == {(call.step, call.callee) for call in plan.calls}
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "plms", "dpm++"])
-def test_filters_cost_what_they_cost_in_the_plan(problem: Problem, scheduler: str) -> None:
-    """Where every gap has filters, which dense has none of."""
-    tiny = case("one_level", "block", True, FilterShape(TERMS, True, 3))
-    graph, sampler = tiny.traced.graph, _probed(scheduler, 7)
-    for seed in range(10):
-        draw = random.Random(seed)
-        made = random_subnet(draw, graph, sampler)
-        gates = made.gates.copy()
-        gates[draw.randint(1, 6)] = False
-        filters = tuple(
-            GapFilters(tuple(dict.fromkeys(gap.rows)), np.ones((1, 4, 4, 3, 3)))
-            for gap in find_gaps(sampler.rows, gates)
-        )
-        outputs = ("output",) * len(made.blocks)  # else a row that is off computes glue, as a rule
-        made = replace(made, gates=gates, backup=outputs, reuse_filters=filters)
-        plan = run_passes(unroll(graph, made, sampler), PASSES)
-        whole = cost_model(graph, made, sampler)
-        weights = 2 * TERMS * 4**2 * 3**2
-        model = replace(whole, per_gap=float(weights * 8 * 8))
-        assert model.kept(gates) == pytest.approx(plan_cost(plan).kept, rel=1e-12)
-        assert model.kept(gates) > whole.kept(gates)
-    assert problem.with_filters(8, 3).cost.per_gap == 8 * 4**2 * 3**2 * 16 * 16
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    scheduler=st.sampled_from(["ddim", "plms", "dpm++", "heun", "unipc"]),
+    halves=st.booleans(),
+)
+@pytest.mark.parametrize(("name", "grain"), [("one_level", "block"), ("dit", "layer")])
+def test_filters_cost_what_they_cost_in_the_plan(
+    name: str, grain: str, seed: int, scheduler: str, halves: bool
+) -> None:
+    """Exactly, whatever the backups: all gaps have some, of as many predictions as there are."""
+    draw, traced = random.Random(seed), case(name, grain, True, FilterShape(4, True, 3))
+    sampler, terms = _probed(scheduler, draw.randint(3, 7)), draw.randint(1, 4)
+    made = random_subnet(draw, traced.traced.graph, sampler)
+    computed = np.cumsum(made.gates.any(axis=1))
+    gaps = [tuple(dict.fromkeys(gap.rows)) for gap in find_gaps(sampler.rows, made.gates)]
+    ones = [np.ones((min(terms, int(computed[rows[0]])), 4, 4, 3, 3)) for rows in gaps]
+    made = replace(
+        made,
+        reuse_filters=tuple(
+            GapFilters(rows, one, one if halves else None)
+            for rows, one in zip(gaps, ones, strict=True)
+        ),
+    )
+    graph, each = _with_filters_of(traced.traced.graph, max(map(len, ones), default=1), halves)
+    model = replace(cost_model(graph, made, sampler), filters=FilterCost(terms, each))
+    assert model.kept(made.gates) == cost_of_plan(graph, made, sampler).kept
+    dense = np.ones_like(made.gates)
+    assert model.kept(dense) == cost_model(graph, made, sampler).kept(dense)
 
 
-def test_filters_touch_no_parameters(problem: Problem) -> None:
-    assert replace(problem, weigh=parameter_weights).with_filters(8, 3).cost.per_gap == 0
+def _with_filters_of(graph: BlockGraph, terms: int, halves: bool) -> tuple[BlockGraph, float]:
+    """As if it had been traced for that many predictions; and the cost of one."""
+    reuse = graph.reuse_filter
+    assert reuse is not None
+    past = reuse.past[: 2 * terms] if halves else reuse.past[: 2 * terms : 2]
+    each = reuse.node.macs / len(reuse.past)
+    node = replace(
+        reuse.node,
+        inputs=(*(value.name for value in past), reuse.filters.name),
+        macs=int(each * len(past)),
+    )
+    fewer = replace(graph, reuse_filter=replace(reuse, node=node, past=past))
+    return fewer, each * len(past) / terms
+
+
+def test_filters_cost_macs_alone(problem: Problem) -> None:
+    """They touch no parameters, and nobody has timed them."""
+    posed = problem.with_filters(4, True, 3)
+    assert posed.cost.filters == FilterCost(4, 2 * 4**2 * 3**2 * 16 * 16)
+    touched = replace(problem, weigh=parameter_weights).with_filters(4, True, 3)
+    assert touched.cost.filters == FilterCost(4, 0.0)
 
 
 def test_splitting_blocks_can_only_cost_less(monkeypatch: pytest.MonkeyPatch) -> None:

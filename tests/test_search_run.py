@@ -38,7 +38,6 @@ from tests.tiny_search import (
     tiny_net,
     tiny_problem,
     tiny_request,
-    uses_halves,
 )
 
 # Two of six rows keep 0.334 of the cost: where whole rows are chosen, that is asked for.
@@ -62,7 +61,7 @@ def test_what_is_searched_is_what_is_deployed(
     assert SubNet.load(tmp_path / "subnet.json") == found
     problem = tiny_problem(tiny_pipeline)
     if found.reuse_filters:
-        problem = problem.with_filters(2 * chosen.reuse_terms, chosen.reuse_filter)
+        problem = problem.with_filters(chosen.reuse_terms, True, chosen.reuse_filter)
     kept = problem.cost.kept(found.gates)
     assert kept <= 1 - ratio + 1e-9
     assert found.provenance["kept"] == pytest.approx(kept, abs=1e-6)
@@ -73,8 +72,8 @@ def test_what_is_searched_is_what_is_deployed(
         filtered,
         bool(chosen.reuse_terms) and not filtered,
     )
-    assert uses_halves(found) == bool(chosen.reuse_terms)
-    net = tiny_net(problem, halves=uses_halves(found))
+    assert found.uses_halves == bool(chosen.reuse_terms)
+    net = tiny_net(problem, halves=found.uses_halves)
     inputs = tiny_examples(problem, net)[0].inputs
     expected = run_hard(net, found, inputs)
     _check_deployed(tiny_pipeline, tmp_path / "subnet.json", inputs, expected)

@@ -4,12 +4,14 @@ Statements are integers: the noise is 0, row r of the tables 1 + r, then come ca
 combinations in order of execution. A node's value is known by the statement that made it: with
 the backup `output` the statement stays, with `identity` it is that of the block's input. That
 is enough to tell values apart, since a node always reads the same outputs of the same nodes.
+
+Where rows that are wholly off filter the latest predictions, a gap of them is one more call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 from typing import TypeAlias
@@ -34,11 +36,13 @@ class Calls:
 
     `executed` is bool[evaluations, nodes]: the calls that are really made, each at the first
     evaluation that makes it. `used` likewise, bool[evaluations, nodes], is whether anything
-    that the result depends on reads what a node yields there, be it made earlier.
+    that the result depends on reads what a node yields there, be it made earlier. `filtered` is
+    how many predictions all filters that are applied read, each gap's as many as the longest's.
     """
 
     executed: Bools
     used: Bools
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,12 @@ class _Numbering:
             return next(iter(merged))
         return self.combine(tuple((number, source) for source, number in merged.items()))
 
+    def filter(self, past: Sequence[int]) -> int:
+        """The statement of a gap's filters over earlier predictions; no two gaps have the same."""
+        self.reads.append(tuple(past))
+        self.places.append(_NOT_A_CALL)
+        return len(self.reads) - 1
+
     def live(self, result: int) -> Bools:
         """bool[statements]: what the result depends on."""
         reads = self.reads
@@ -81,21 +91,51 @@ class _Numbering:
         return np.frombuffer(live, dtype=np.bool_)
 
 
+@dataclass(slots=True)
+class _Predictions:
+    """What was predicted so far, as `dipgo.unroll` has it.
+
+    `computed` are statements of rows that compute, the newest first: of two evaluations in a row
+    at one timestep the second. `filters` are those of gaps, `longest` the most that one reads.
+    """
+
+    terms: int
+    computed: list[int] = field(default_factory=list)
+    filters: list[int] = field(default_factory=list)
+    longest: int = 0
+    row: int = -1
+    in_gap: bool = False
+
+    def add(self, numbering: _Numbering, row: int, computes: bool, output: int) -> int:
+        """The statement of an evaluation's prediction; `output` is what the denoiser yields."""
+        again, self.row = row == self.row, row
+        if computes:
+            self.computed[:again] = [output]
+        elif self.terms and not self.in_gap:
+            past = self.computed[: self.terms]
+            self.filters.append(numbering.filter(past))
+            self.longest = max(self.longest, len(past))
+        self.in_gap = not computes
+        return self.filters[-1] if self.in_gap and self.terms else output
+
+
 @dataclass(frozen=True)
 class CallFlow:
     """A graph, a sampler and backups, prepared for many tables of gates.
 
-    `blocks` and `backup` are in the SubNet's order; every block depends on the state.
+    `blocks` and `backup` are in the SubNet's order; every block depends on the state. With
+    `filtered` above 0, rows that are wholly off filter so many of the latest predictions.
     """
 
     graph: BlockGraph
     sampler: Sampler
     blocks: tuple[str, ...]
     backup: tuple[str, ...]
+    filtered: int = 0
 
     def calls(self, gates: Bools) -> Calls:
         """The calls of a plan for `gates`, bool[steps, blocks], whose row 0 is all on."""
-        numbering, history, result = self._number(gates)
+        numbering, history, predictions, result = self._number(gates)
         live = numbering.live(result)
         shape = len(self.sampler.rows), len(self.graph.nodes)
         places = np.array(numbering.places)
@@ -104,17 +144,18 @@ class CallFlow:
         readers, reads, first = self._outside_loop
         evaluations, columns = np.nonzero(executed[:, self._loop] @ readers)
         executed[first[evaluations, columns], reads[columns]] = True
-        return Calls(executed, live[np.array(history)[:, _NODES:]])
+        filtered = int(live[predictions.filters].sum()) * predictions.longest
+        return Calls(executed, live[np.array(history)[:, _NODES:]], filtered)
 
-    def _number(self, gates: Bools) -> tuple[_Numbering, list[list[int]], int]:
-        """The statements, what is bound at the end of each evaluation, and the result."""
+    def _number(self, gates: Bools) -> tuple[_Numbering, list[list[int]], _Predictions, int]:
+        """The statements, what is bound at the end of each evaluation, predictions, the result."""
         rows = len(self.sampler.timesteps)
         numbering = _Numbering([()] * (1 + rows), [_NOT_A_CALL] * (1 + rows), {})
         reads, places, combine = numbering.reads, numbering.places, numbering.combine
         nodes = len(self.graph.nodes)
         bound, known = [0] * (_NODES + nodes), [dict[tuple[int, ...], int]() for _ in range(nodes)]
         deltas: dict[int, int] = {}
-        trajectory, history = [0], []
+        trajectory, history, predictions = [0], [], _Predictions(self.filtered)
         table, output = gates.tolist(), self._output
         for evaluation, row in enumerate(self.sampler.rows):
             bound[_STATE] = numbering.update(self._updates[evaluation], trajectory)
@@ -136,9 +177,10 @@ class CallFlow:
                     bound[_NODES + node] = combine(((1.0, bound[carried]), (1.0, deltas[node])))
                 elif word == "identity":
                     bound[_NODES + node] = bound[carried]
-            trajectory += (bound[_STATE], bound[output])
+            prediction = predictions.add(numbering, row, any(on), bound[output])
+            trajectory += (bound[_STATE], prediction)
             history.append(bound.copy())
-        return numbering, history, numbering.update(self._updates[-1], trajectory)
+        return numbering, history, predictions, numbering.update(self._updates[-1], trajectory)
 
     @cached_property
     def folded(self) -> frozenset[str]:

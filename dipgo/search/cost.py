@@ -10,12 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
-from dipgo.graph import PART, BlockGraph, Dependence, Node
+from dipgo.graph import PART, REUSE_FILTER, BlockGraph, Dependence, Node
 from dipgo.plan import Plan
 from dipgo.sampler import Sampler
 from dipgo.search.call_flow import Bools, CallFlow
-from dipgo.search.gaps import find_gaps
 from dipgo.unroll import carrier
+
+
+@dataclass(frozen=True, slots=True)
+class FilterCost:
+    """What it costs that rows which are wholly off filter the latest `terms` predictions.
+
+    Fewer where fewer were computed. `each` is the cost of one, its half included, in a gap.
+    """
+
+    terms: int
+    each: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +37,7 @@ class CostModel:
     tables), those that depend on the prompt alone count once, in the dense plan too: as in
     `dipgo.plan_cost`, which gives the same share of MACs. Blocks are whole here: where a plan
     calls some part by part (`dipgo.granularity`), `kept` is an upper bound of its share.
-    `per_gap` is what a run of evaluations that are wholly off costs, which dense does not have.
+    With `filters`, rows that are wholly off apply such, which dense does not have.
 
     Raises DipgoError where the parts do not fit together.
     """
@@ -37,7 +47,7 @@ class CostModel:
     blocks: tuple[str, ...]
     backup: tuple[str, ...]
     weights: Mapping[str, float]
-    per_gap: float = 0.0
+    filters: FilterCost | None = None
 
     def __post_init__(self) -> None:
         _check_blocks(self.graph, self.blocks, self.backup)
@@ -73,9 +83,11 @@ class CostModel:
 
     def kept(self, gates: Bools) -> float:
         """Cost of the calls that are really made, as a share of the dense plan's."""
-        calls = self.executed(gates).sum(axis=0, dtype=np.float64)
-        gaps = len(find_gaps(self.sampler.rows, gates)) if self.per_gap else 0
-        return (float(calls @ self._weights) + gaps * self.per_gap) / self._dense
+        self._check_gates(gates)
+        calls = self._flow.calls(gates)
+        filters = calls.filtered * self.filters.each if self.filters else 0.0
+        executed = calls.executed.sum(axis=0, dtype=np.float64)
+        return (float(executed @ self._weights) + filters) / self._dense
 
     def used(self, gates: Bools) -> Bools:
         """bool[steps, blocks]: gates that are on, and on whose call the result depends."""
@@ -99,7 +111,8 @@ class CostModel:
 
     @cached_property
     def _flow(self) -> CallFlow:
-        return CallFlow(self.graph, self.sampler, self.blocks, self.backup)
+        filtered = self.filters.terms if self.filters else 0
+        return CallFlow(self.graph, self.sampler, self.blocks, self.backup, filtered)
 
     @cached_property
     def _weights(self) -> NDArray[np.float64]:
@@ -164,6 +177,8 @@ def latency_weights(
         if lanes == 0:
             continue
         members = callee.members or (callee.name,)
+        if members == (REUSE_FILTER,):  # no part of an evaluation
+            continue
         if callee.name not in seconds_by_callee or not macs.keys() >= set(members):
             raise _not_of_this_export(f"{callee.name} ({' '.join(members)})")
         total = sum(macs[member] for member in members)

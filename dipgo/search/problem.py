@@ -20,7 +20,7 @@ from dipgo.models.tracing import trace_source
 from dipgo.patterns import match_blocks
 from dipgo.sampler import Sampler
 from dipgo.samplers import make_scheduler, probe
-from dipgo.search.cost import CostModel, macs_weights
+from dipgo.search.cost import CostModel, FilterCost, macs_weights
 from dipgo.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
 from dipgo.trace import Traced
 from dipgo.unroll import carrier
@@ -44,10 +44,11 @@ class Problem:
     cost: CostModel
     weigh: Weigh = macs_weights
 
-    def with_filters(self, filters: int, size: int) -> Problem:
-        """The same where a gap applies `filters` filters of `size` × `size` latent pixels.
+    def with_filters(self, terms: int, halves: bool, size: int) -> Problem:
+        """The same where rows that are off filter `terms` predictions, `size` × `size` pixels each.
 
-        Their MACs count where the cost is MACs; they touch no weights, and nobody has timed them.
+        With `halves` each has a filter for its unconditional half too. Their MACs count where the
+        cost is MACs; they touch no weights, and nobody has timed them.
         Raises DipgoError for latents that are no pictures.
         """
         state = self.traced.graph.input_of(Dependence.STATE)
@@ -59,9 +60,9 @@ class Problem:
                 remedy="use --reuse-filter 0",
             )
         batch, channels, height, width = state.type.shape
-        macs = filters * batch * channels**2 * size**2 * height * width
-        counted = macs if self.weigh is macs_weights else 0
-        return replace(self, cost=replace(self.cost, per_gap=float(counted)))
+        each = (1 + halves) * batch * channels**2 * size**2 * height * width
+        filters = FilterCost(terms, float(each) if self.weigh is macs_weights else 0.0)
+        return replace(self, cost=replace(self.cost, filters=filters))
 
     @property
     def blocks(self) -> tuple[str, ...]:

@@ -54,8 +54,7 @@ class Search:
         self.settings, self.kept = settings, kept
         guided = settings.reuse_halves and problem.geometry.guidance
         if settings.reuse_terms and settings.reuse_filter:
-            filters = settings.reuse_terms * (2 if guided else 1)
-            problem = problem.with_filters(filters, settings.reuse_filter)
+            problem = problem.with_filters(settings.reuse_terms, guided, settings.reuse_filter)
         self.problem = problem
         self.accelerator, self.on_progress = accelerator, on_progress
         self.folder = checkpoint
