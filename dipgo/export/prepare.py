@@ -25,7 +25,10 @@ def silent(stage: str) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own."""
+    """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own.
+
+    `guidance` None stands for classifier-free guidance where the model's pipeline has it.
+    """
 
     subnet: SubNet | str | Path = DENSE
     steps: int | None = None
@@ -34,7 +37,7 @@ class Request:
     batch: int = 1
     height: int = 0
     width: int = 0
-    guidance: bool = True
+    guidance: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,7 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     schedule = read_schedule(request.subnet, request.steps, request.scheduler, request.blocks)
     with progress("load the model"):
         source = load_source(model)
-    geometry = Geometry(
-        request.batch, request.height, request.width, request.guidance, source.tokens
-    )
+    geometry = source.geometry(request.batch, request.height, request.width, request.guidance)
     check_pixels(geometry, source)
     return Prepared(source, schedule, geometry)
 

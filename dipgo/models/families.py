@@ -7,11 +7,12 @@ from typing import Any
 from dipgo.errors import DipgoError
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family
+from dipgo.models.flux import FluxFamily
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import CLASS, UNetFamily, more_inputs
 
-FAMILIES: tuple[Family, ...] = (UNetFamily(), SDXLFamily(), DiTFamily(), SD3Family())
+FAMILIES: tuple[Family, ...] = (UNetFamily(), SDXLFamily(), DiTFamily(), SD3Family(), FluxFamily())
 
 
 def find_family(denoiser: Any) -> Family:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.family import Geometry, example_inputs, guided_denoiser
 from dipgo.models.source import Source
 from dipgo.patterns import check_patterns
 from dipgo.precision import FP32, Precision
@@ -23,8 +23,7 @@ def trace_source(
     example, roles = example_inputs(
         source.family, source.denoiser, geometry, source.pixels_per_latent
     )
-    conditioning = tuple(source.family.conditioning(source.denoiser, geometry))
-    guided = GuidedDenoiser(source.denoiser, source.family, conditioning, geometry.guidance)
+    guided = guided_denoiser(source.family, source.denoiser, geometry, source.pixels_per_latent)
     return trace(
         guided.eval(),
         example,

@@ -98,7 +98,7 @@ def make_problem(
     A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
     """
     chosen = make_scheduler(source.scheduler, scheduler)
-    sampler = probe(chosen, steps)
+    sampler = probe(chosen, steps, **source.timestep_options(chosen, geometry, steps))
     if len(sampler.timesteps) < 2:
         raise DipgoError(
             "--steps", found=str(steps), expected="at least 2", remedy="the first computes all"
