@@ -11,7 +11,7 @@ them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import prod
@@ -81,7 +81,7 @@ def partition(
         _name_value(result, UNCONDITIONAL, node)
     _connect(result, result.members, owner, output)
     _split_blocks(result, owner, output)
-    _count_parameters(result)
+    _count_parameters(result, set(program.graph_signature.inputs_to_lifted_tensor_constants))
     return result
 
 
@@ -294,8 +294,10 @@ def _name_value(result: Partition, name: str, node: fx.Node) -> None:
     result.values[name], result.names[node] = node, name
 
 
-def _count_parameters(result: Partition) -> None:
+def _count_parameters(result: Partition, no_parameters: Set[str]) -> None:
+    """Of what each piece reads; tensors that are known without weights are none."""
     for name, nodes in result.members.items():
         read = {source for node in nodes for source in node.all_input_nodes}
-        weights = (one for one in read if one.op == "placeholder" and one in result.constants)
+        constants = (one for one in read if one.op == "placeholder" and one in result.constants)
+        weights = (one for one in constants if one.name not in no_parameters)
         result.parameters[name] = sum(prod(one.meta["val"].shape) for one in weights)

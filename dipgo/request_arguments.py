@@ -41,7 +41,7 @@ def request_options(options: Namespace) -> dict[str, Any]:
         "batch": options.batch,
         "height": options.height,
         "width": options.width,
-        "guidance": not options.no_guidance,
+        "guidance": False if options.no_guidance else None,
     }
 
 

@@ -57,9 +57,11 @@ def init_noise_sigma(scheduler: Any, num_inference_steps: int) -> float:
 
     Some schedulers know it only with their timesteps set.
     """
+    if not hasattr(scheduler, "init_noise_sigma"):
+        return 1.0
     started = copy.deepcopy(scheduler)
     started.set_timesteps(num_inference_steps)
-    return float(getattr(started, "init_noise_sigma", 1.0))
+    return float(started.init_noise_sigma)
 
 
 class Coefficients(NamedTuple):

@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import fx, nn
 
+from dipgo.constants import fold_wide_constants
 from dipgo.costs import node_macs
 from dipgo.graph import (
     PART,
@@ -143,6 +144,7 @@ def trace(
     with torch.no_grad():
         program = torch.export.export(module, tuple(example.values()), strict=False)
     _drop_assertions(program.graph)
+    fold_wide_constants(program)
     inputs = dict(zip(program.graph_signature.user_inputs, example, strict=True))
     dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
     apply_precision(program, dependences, precision, prefix)

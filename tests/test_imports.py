@@ -25,7 +25,7 @@ LAYERS = {
         subnet subnet_check subnet_file safe_pickle gate_pickle
         """,
     "models": """
-        models torch_types costs partition precision arithmetic trace tables
+        models torch_types costs constants partition precision arithmetic trace tables
         lanes sizes samplers sampler_check scheduler_draws scheduler_names scheduler_run
         """,
     "plans": "unroll granularity passes interpret",

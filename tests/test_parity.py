@@ -77,7 +77,11 @@ def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
     name, grain = draw(st.sampled_from(CASES))
     guidance = draw(st.booleans())
-    chosen = case(name, grain, guidance, FilterShape(TERMS, guidance, 3))
+    chosen = case(name, grain, guidance=guidance)
+    kinds = ["", "weigh"]
+    if chosen.inputs["latents"].ndim == 4:  # latents that are pictures
+        kinds.append("filter")
+        chosen = case(name, grain, guidance, FilterShape(TERMS, guidance, 3))
     scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
     steps = draw(st.integers(4, 7))
     sampler = probe(scheduler, steps)
@@ -93,7 +97,7 @@ def drawn(draw: st.DrawFn) -> Drawn:
     )
     subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, backup)
     weights = random.Random(draw(st.integers(0, 2**32 - 1)))
-    halves, kind = guidance and draw(st.booleans()), draw(st.sampled_from(["", "weigh", "filter"]))
+    halves, kind = guidance and draw(st.booleans()), draw(st.sampled_from(kinds))
     if kind == "weigh":
         subnet = weigh_rows(weights, subnet, halves)
     elif kind == "filter":

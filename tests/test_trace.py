@@ -12,7 +12,7 @@ from dipgo.errors import DipgoError
 from dipgo.graph import BlockGraph, Dependence
 from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.dit import DiTFamily
-from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.family import Family, Geometry, example_inputs, guided_denoiser
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import UNetFamily
@@ -55,7 +55,7 @@ def trace_architecture(architecture: str, family: Family, more: tuple[str, ...] 
         denoiser = getattr(diffusers, chosen.denoiser_class)(**chosen.denoiser_config).eval()
     geometry = Geometry(guidance=False, tokens=chosen.tokens)
     example, roles = example_inputs(family, denoiser, geometry, 8)
-    guided = GuidedDenoiser(denoiser, family, tuple(family.conditioning(denoiser, geometry)), False)
+    guided = guided_denoiser(family, denoiser, geometry, 8)
     blocks = match_blocks(denoiser, (*more, *family.default_blocks))
     return trace(
         guided, example, roles, blocks, model_class=chosen.denoiser_class, config_sha256=""

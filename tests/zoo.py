@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     ControlNetModel,
     DiTTransformer2DModel,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
@@ -18,7 +19,8 @@ from diffusers import (
 from dipgo.graph import Dependence
 from dipgo.models.controlnet import ControlledFamily, attach_controlnet
 from dipgo.models.dit import DiTFamily
-from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs, guided_denoiser
+from dipgo.models.flux import FluxFamily
 from dipgo.models.reuse_filter import FILTERS, FilterShape, filter_inputs
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
@@ -71,6 +73,15 @@ SD3 = {
         "transformer_blocks.*.attn",
         "transformer_blocks.*.ff",
         "transformer_blocks.*.ff_context",
+    ),
+}
+FLUX = {
+    "block": FluxFamily.default_blocks,
+    "layer": (
+        "transformer_blocks.*.attn",
+        "transformer_blocks.*.ff",
+        "transformer_blocks.*.ff_context",
+        "single_transformer_blocks.*.attn",
     ),
 }
 
@@ -196,6 +207,21 @@ ZOO = {
         SD3Family(),
         SD3,
     ),
+    "flux": Entry(
+        lambda: FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            pooled_projection_dim=10,
+            guidance_embeds=True,
+            axes_dims_rope=(2, 2, 4),
+        ),
+        FluxFamily((8, 12)),
+        FLUX,
+    ),
 }
 CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]
 
@@ -229,14 +255,12 @@ def traced_case(
     torch.manual_seed(0)
     denoiser = entry.build().eval().requires_grad_(False)
     _scale_up(denoiser)
-    example, roles = example_inputs(
-        entry.family, denoiser, Geometry(guidance=guidance, tokens=7), 8
-    )
-    conditioning = tuple(entry.family.conditioning(denoiser, Geometry(guidance=guidance, tokens=7)))
-    guided = GuidedDenoiser(denoiser, entry.family, conditioning, guidance)
+    geometry = Geometry(guidance=guidance, tokens=7)
+    example, roles = example_inputs(entry.family, denoiser, geometry, 8)
+    guided = guided_denoiser(entry.family, denoiser, geometry, 8)
     past = filter_inputs(example["latents"], filters) if filters else {}
     traced = trace(
-        GuidedDenoiser(denoiser, entry.family, conditioning, guidance, filters),
+        guided_denoiser(entry.family, denoiser, geometry, 8, filters),
         {**example, **past},
         {**roles, **dict.fromkeys(past, Dependence.STATE)},
         match_blocks(denoiser, patterns),

@@ -63,7 +63,7 @@ def check_variant(variant: Variant, source: Source) -> None:
     """Raises DipgoError, naming the SubNet, where it does not fit the model."""
     try:
         schedule = read_schedule(variant.subnet or DENSE, variant.steps, variant.scheduler, ())
-        fit_schedule(source, schedule)
+        fit_schedule(source, schedule, source.geometry())
     except DipgoError as error:
         raise DipgoError(
             f"{variant.name}: {error.where}",

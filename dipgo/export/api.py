@@ -41,7 +41,7 @@ def export(
     batch: int = 1,
     height: int = 0,
     width: int = 0,
-    guidance: bool = True,
+    guidance: bool | None = None,
     also_sizes: Sequence[Size] = (),
     target: str = "onnxruntime",
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
@@ -57,6 +57,7 @@ def export(
     `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline; `subnet` a
     SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
     `eta`, 0 to 1, is how much noise a scheduler draws that takes one, such as DDIM.
+    `guidance` is classifier-free guidance, by two predictions: None where the pipeline has it.
     The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
     width); calls are not batched then.
     `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32

@@ -103,7 +103,7 @@ def compile_plan(
 
     `on_pass` is called with "unroll" and the plan before the passes, then after each.
     """
-    scheduler, sampler, blocks = fit_schedule(source, schedule)
+    scheduler, sampler, blocks = fit_schedule(source, schedule, geometry)
     traced = _trace(source, schedule.subnet, geometry, blocks, precision)
     subnet = schedule.subnet or SubNet.dense(
         sampler.timesteps,
@@ -153,7 +153,9 @@ def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Ge
         )
 
 
-def fit_schedule(source: Source, schedule: Schedule) -> tuple[Any, Sampler, tuple[str, ...]]:
+def fit_schedule(
+    source: Source, schedule: Schedule, geometry: Geometry
+) -> tuple[Any, Sampler, tuple[str, ...]]:
     """The scheduler, its arithmetic, and the paths of the gated modules.
 
     Raises DipgoError where SubNet, scheduler and model do not fit together, as far as that can be
@@ -164,8 +166,9 @@ def fit_schedule(source: Source, schedule: Schedule) -> tuple[Any, Sampler, tupl
         _check_model(given, source)
     scheduler = _scheduler(given, schedule, source)
     _check_steps(schedule.steps, scheduler)
+    options = source.timestep_options(scheduler, geometry, schedule.steps)
     prior_noise = given.prior_noise if given else None
-    sampler = probe(scheduler, schedule.steps, eta=schedule.eta, prior_noise=prior_noise)
+    sampler = probe(scheduler, schedule.steps, eta=schedule.eta, prior_noise=prior_noise, **options)
     blocks = _blocks(schedule, source)
     if given is not None:
         check_timesteps(given, sampler)

@@ -27,7 +27,8 @@ def silent(stage: str) -> AbstractContextManager[object]:
 class Request:
     """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own.
 
-    `eta`, 0 to 1, is for schedulers that take one, such as DDIM.
+    `eta`, 0 to 1, is for schedulers that take one, such as DDIM. `guidance` None stands for
+    classifier-free guidance where the model's pipeline has it.
     """
 
     subnet: SubNet | str | Path = DENSE
@@ -37,7 +38,7 @@ class Request:
     batch: int = 1
     height: int = 0
     width: int = 0
-    guidance: bool = True
+    guidance: bool | None = None
     eta: float = 0.0
 
 
@@ -62,9 +63,7 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     )
     with progress("load the model"):
         source = load_source(model)
-    geometry = Geometry(
-        request.batch, request.height, request.width, request.guidance, source.tokens
-    )
+    geometry = source.geometry(request.batch, request.height, request.width, request.guidance)
     check_pixels(geometry, source)
     return Prepared(source, schedule, geometry)
 

@@ -52,6 +52,18 @@ STABLE_DIFFUSION_SCHEDULE = {
 }
 """Of the schedulers of Stable Diffusion 1, 2 and XL, whichever of it their own class reads."""
 
+FLUX = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+}
+"""What the transformers of FLUX.1 share."""
+
 ARCHITECTURES = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
     "sd15": Architecture(
@@ -112,6 +124,30 @@ ARCHITECTURES = {
         "FlowMatchEulerDiscreteScheduler",
         {"num_train_timesteps": 1000, "shift": 3.0},
         tokens=77 + 256,
+    ),
+    # black-forest-labs/FLUX.1-dev: transformer/config.json, scheduler/scheduler_config.json
+    "flux-dev": Architecture(
+        "FluxTransformer2DModel",
+        {**FLUX, "guidance_embeds": True},
+        "FlowMatchEulerDiscreteScheduler",
+        {
+            "num_train_timesteps": 1000,
+            "shift": 3.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+        },
+        tokens=512,
+    ),
+    # black-forest-labs/FLUX.1-schnell: the same files; tokens as its model card has them
+    "flux-schnell": Architecture(
+        "FluxTransformer2DModel",
+        {**FLUX, "guidance_embeds": False},
+        "FlowMatchEulerDiscreteScheduler",
+        {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False},
+        tokens=256,
     ),
     # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
     "dit-xl-2-256": Architecture(

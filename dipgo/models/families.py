@@ -8,6 +8,7 @@ from dipgo.errors import DipgoError
 from dipgo.models.controlnet import ControlledFamily
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family
+from dipgo.models.flux import FluxFamily
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.unet import CLASS, UNetFamily, more_inputs
@@ -19,6 +20,7 @@ FAMILIES: tuple[Family, ...] = (
     ControlledFamily(SDXLFamily()),
     DiTFamily(),
     SD3Family(),
+    FluxFamily(),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -63,6 +63,47 @@ class Family(Protocol):
         """The denoiser's prediction, of the shape of `latents`."""
 
 
+@runtime_checkable
+class ForOneSize(Protocol):
+    """What an adapter may say besides: that its shapes do not tell the picture's size."""
+
+    def at_size(self, denoiser: Any, geometry: Geometry, scale: int) -> Family:
+        """The adapter for one size, whose `predict` knows it."""
+
+
+@runtime_checkable
+class ChoosesTimesteps(Protocol):
+    """What an adapter may say besides: that its pipeline gives the scheduler more than steps."""
+
+    def timestep_options(
+        self, denoiser: Any, scheduler: Any, geometry: Geometry, scale: int, steps: int
+    ) -> dict[str, Any]:
+        """Arguments of the scheduler's `set_timesteps` besides the number of steps."""
+
+
+@runtime_checkable
+class Unguided(Protocol):
+    """What an adapter may say besides: whether its pipeline guides by two predictions."""
+
+    @property
+    def guided(self) -> bool:
+        """False where the scale is an input of the denoiser, or there is none."""
+
+
+def is_guided(family: Family) -> bool:
+    """Whether the family's pipeline has classifier-free guidance unless told otherwise."""
+    return family.guided if isinstance(family, Unguided) else True
+
+
+def timestep_options(
+    family: Family, denoiser: Any, scheduler: Any, geometry: Geometry, scale: int, steps: int
+) -> dict[str, Any]:
+    """What the family's pipeline gives `scheduler.set_timesteps` besides the number of steps."""
+    if not isinstance(family, ChoosesTimesteps):
+        return {}
+    return family.timestep_options(denoiser, scheduler, geometry, scale, steps)
+
+
 class GuidedDenoiser(nn.Module):
     """The denoiser as the sampler sees it: latents in, guided prediction out.
 
@@ -108,6 +149,23 @@ class GuidedDenoiser(nn.Module):
             return (prediction,)
         unconditional, conditional = prediction.chunk(2)
         return unconditional + rest[-1] * (conditional - unconditional), unconditional
+
+
+def guided_denoiser(
+    family: Family,
+    denoiser: nn.Module,
+    geometry: Geometry,
+    scale: int,
+    reuse: FilterShape | None = None,
+) -> GuidedDenoiser:
+    """The denoiser as it is traced for `geometry`; `scale` is pixels a latent pixel.
+
+    With `reuse`, also with what makes a prediction of earlier ones.
+    """
+    names = tuple(family.conditioning(denoiser, geometry))
+    if isinstance(family, ForOneSize):
+        family = family.at_size(denoiser, geometry, scale)
+    return GuidedDenoiser(denoiser, family, names, geometry.guidance, reuse)
 
 
 def example_inputs(

@@ -14,7 +14,7 @@ from torch import nn
 from dipgo.errors import DipgoError
 from dipgo.models.arch import ARCHITECTURES, Architecture
 from dipgo.models.families import find_family, supported_denoisers
-from dipgo.models.family import Family
+from dipgo.models.family import Family, Geometry, is_guided, timestep_options
 
 CLIP_TOKENS = 77
 T5_TOKENS = 256
@@ -45,6 +45,19 @@ class Source:
         config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
         public = {key: value for key, value in config.items() if not key.startswith("_")}
         return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
+
+    def geometry(
+        self, batch: int = 1, height: int = 0, width: int = 0, guidance: bool | None = None
+    ) -> Geometry:
+        """What to trace for. `guidance` None stands for what the family's pipeline does."""
+        guided = is_guided(self.family) if guidance is None else guidance
+        return Geometry(batch, height, width, guided, self.tokens)
+
+    def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
+        """What the pipeline gives `scheduler.set_timesteps` besides the number of steps."""
+        return timestep_options(
+            self.family, self.denoiser, scheduler, geometry, self.pixels_per_latent, steps
+        )
 
 
 def load_source(model: Any) -> Source:

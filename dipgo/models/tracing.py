@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dipgo.graph import Dependence
-from dipgo.models.family import Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.family import Geometry, example_inputs, guided_denoiser
 from dipgo.models.reuse_filter import FilterShape, filter_inputs
 from dipgo.models.source import Source
 from dipgo.patterns import check_patterns
@@ -28,8 +28,9 @@ def trace_source(
     example, roles = example_inputs(
         source.family, source.denoiser, geometry, source.pixels_per_latent
     )
-    conditioning = tuple(source.family.conditioning(source.denoiser, geometry))
-    guided = GuidedDenoiser(source.denoiser, source.family, conditioning, geometry.guidance, reuse)
+    guided = guided_denoiser(
+        source.family, source.denoiser, geometry, source.pixels_per_latent, reuse
+    )
     extra = filter_inputs(example["latents"], reuse) if reuse else {}
     return trace(
         guided.eval(),

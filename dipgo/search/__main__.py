@@ -145,7 +145,7 @@ def _request(options: Namespace) -> SearchRequest:
         batch=options.batch,
         height=options.height,
         width=options.width,
-        guidance=not options.no_guidance,
+        guidance=False if options.no_guidance else None,
         weigh=_weigh(options.cost),
     )
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from dipgo.errors import DipgoError
-from dipgo.models.family import Geometry
 from dipgo.models.source import Source, load_source
 from dipgo.search.budget import check_target
 from dipgo.search.cost import macs_weights
@@ -30,8 +29,8 @@ Stage = Callable[[str], AbstractContextManager[object]]
 class SearchRequest:
     """What to search. `ratio` is the share of the cost to take out; sizes in pixels, 0 for own.
 
-    `eta` is for schedulers that take one. `weigh` gives the cost of one call of each node: MACs
-    unless said.
+    `eta` is for schedulers that take one. `guidance` None stands for guidance where the model's
+    pipeline has it. `weigh` gives the cost of one call of each node: MACs unless said.
     """
 
     ratio: float
@@ -42,7 +41,7 @@ class SearchRequest:
     batch: int = 4
     height: int = 0
     width: int = 0
-    guidance: bool = True
+    guidance: bool | None = None
     weigh: Weigh = macs_weights
     eta: float = 0.0
 
@@ -67,7 +66,7 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
     _move(source, device)
     problem = make_problem(
         source,
-        Geometry(request.batch, request.height, request.width, request.guidance, source.tokens),
+        source.geometry(request.batch, request.height, request.width, request.guidance),
         steps=request.steps,
         scheduler=request.scheduler,
         eta=request.eta,

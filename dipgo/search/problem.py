@@ -123,7 +123,8 @@ def make_problem(
     A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
     """
     chosen = make_scheduler(source.scheduler, scheduler)
-    sampler = probe(chosen, steps, eta=eta)
+    options = source.timestep_options(chosen, geometry, steps)
+    sampler = probe(chosen, steps, eta=eta, **options)
     if len(sampler.timesteps) < 2:
         raise DipgoError(
             "--steps", found=str(steps), expected="at least 2", remedy="the first computes all"

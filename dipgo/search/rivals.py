@@ -127,7 +127,9 @@ class Rivals:
         steps = self.problem.sampler.num_inference_steps
         extra = len(self.problem.sampler.rows) - steps  # PNDM evaluates its second step twice
         count = count_steps(kept, steps, lambda count: count + extra)
-        shorter = probe(self.problem.scheduler, count)
+        source, scheduler = self.problem.source, self.problem.scheduler
+        options = source.timestep_options(scheduler, self.problem.geometry, count)
+        shorter = probe(scheduler, count, **options)
         return fewer_steps(self.dense, count, shorter.timesteps)
 
     def _steps_of(self, kept: float) -> SubNet:

@@ -1,0 +1,82 @@
+"""Folds what a graph computes in float64 from numbers alone: no engine but a CPU's has float64.
+
+Positions for rotary embeddings are such: known when tracing, and the same in every block. What is
+read of them becomes one tensor beside the weights, of the type in which it is read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+
+
+def fold_wide_constants(program: torch.export.ExportedProgram) -> None:
+    """Replaces them in place; the new tensors are constants of the program, `folded.0` on."""
+    wide = _computed_from_numbers(program.graph)
+    read = [node for node in wide if wide[node] and any(user not in wide for user in node.users)]
+    if not read:
+        return
+    values = _run(wide)
+    for index, node in enumerate(dict.fromkeys(_viewed(node, values) for node in read)):
+        _replace(program, node, values[node], index)
+    for node in reversed(list(wide)):
+        if not node.users and not _is_mutating(node):
+            program.graph.erase_node(node)
+
+
+def _computed_from_numbers(graph: fx.Graph) -> dict[fx.Node, bool]:
+    """Nodes that read no input and no weight, in order; True where float64 went into them."""
+    found: dict[fx.Node, bool] = {}
+    for node in graph.nodes:
+        sources = node.all_input_nodes
+        if node.op == "call_function" and all(source in found for source in sources):
+            value = node.meta.get("val")
+            is_wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
+            found[node] = is_wide or any(found[source] for source in sources)
+    return found
+
+
+def _run(nodes: dict[fx.Node, bool]) -> dict[fx.Node, Any]:
+    """All of them, in order, since some may write into what others made."""
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in nodes:
+            assert callable(node.target)
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: values[source])
+            values[node] = node.target(*args, **kwargs)
+    return values
+
+
+def _viewed(node: fx.Node, values: dict[fx.Node, Any]) -> fx.Node:
+    """What `node` is a view of, if of all of it: each block may have a view of its own."""
+    for source in node.all_input_nodes:
+        whole = values[source].numel() == values[node].numel()
+        if whole and _storage(values[source]) == _storage(values[node]):
+            return _viewed(source, values)
+    return node
+
+
+def _storage(value: torch.Tensor) -> int:
+    """What tells storages apart that are there at the same time, also of the meta device."""
+    return int(value.untyped_storage()._cdata)
+
+
+def _replace(
+    program: torch.export.ExportedProgram, node: fx.Node, value: torch.Tensor, index: int
+) -> None:
+    graph, name = program.graph, f"folded.{index}"
+    with graph.inserting_before(next(iter(graph.nodes))):
+        placeholder = graph.placeholder(f"c_folded_{index}")
+    placeholder.meta["val"] = node.meta["val"]
+    argument = TensorArgument(placeholder.name)
+    spec = InputSpec(InputKind.CONSTANT_TENSOR, argument, name)
+    program.graph_signature.input_specs.insert(0, spec)
+    program.constants[name] = value.contiguous()
+    node.replace_all_uses_with(placeholder)
+
+
+def _is_mutating(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
