@@ -67,8 +67,8 @@ def draw_noise(
     Of several seeds, one a picture, each draws its picture: as diffusers has it for a generator,
     and for a list of generators. Raises DipgoError as `NoiseStream` does.
     """
-    many = not isinstance(seed, int)
-    streams = [NoiseStream(one) for one in ([seed] if isinstance(seed, int) else seed)]
+    many = isinstance(seed, Sequence)
+    streams = [NoiseStream(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
     part = (1, *shape[1:]) if many else shape
     draws = {}
     for index in range(max(indices, default=-1) + 1):

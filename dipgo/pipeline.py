@@ -207,7 +207,7 @@ def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:
 
 
 def _check_seeds(seed: int | Sequence[int], count: int) -> None:
-    if not isinstance(seed, int) and len(seed) != count:
+    if isinstance(seed, Sequence) and len(seed) != count:
         raise DipgoError(
             "seed",
             found=f"{len(seed)} seeds",

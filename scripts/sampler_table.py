@@ -91,6 +91,8 @@ def _classes() -> Iterator[Any]:
 
 def _of_class(kind: Any, **config: Any) -> Any:
     """With as much of Stable Diffusion's config as the class takes."""
+    if kind.__name__ == "UnCLIPScheduler":  # which takes no other
+        config = {"beta_schedule": "squaredcos_cap_v2", **config}
     return kind.from_config(base_scheduler().config, **config)
 
 
@@ -168,7 +170,7 @@ def _row(entry: Entry) -> str:
     except ImportError:
         (kind,) = entry.make.args
         return f"| {entry.name} | not tried: needs {' and '.join(kind._backends)} | | | | | |"
-    except TypeError as error:  # not a scheduler of images
+    except (TypeError, ValueError) as error:  # not a scheduler of images
         return f"| {entry.name} | no: {str(error)[:MOST_WORDS]} | | | | | |"
     samplers, refused = [], []
     for steps in STEPS:

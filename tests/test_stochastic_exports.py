@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,22 @@ from dipgo.errors import DipgoError
 from dipgo.export import export
 from dipgo.export.dense_twin import export_dense_twin
 from dipgo.export.prepare import silent
+from dipgo.interpret import interpret
 from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source
 from dipgo.noise import draw_noise
+from dipgo.passes import run_passes
 from dipgo.pipeline import Pipeline
 from dipgo.samplers import make_scheduler, probe
+from dipgo.search.api import SearchRequest, pose
+from dipgo.search.examples import FIRST_NOISE
 from dipgo.subnet import SubNet
 from dipgo.timing import random_inputs
+from dipgo.unroll import unroll
 from tests.eager import run_eagerly
 from tests.random_subnets import random_subnet
 from tests.stochastic import NAMED
+from tests.tiny_search import rows_on, run_hard, tiny_examples, tiny_net
 from tests.zoo import ZOO, case
 
 TOLERANCE = 1e-5  # relative to the largest value
@@ -91,11 +99,12 @@ def test_pictures_are_those_of_diffusers(
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SubNet]:
     """A U-Net with random gates and Euler-ancestral."""
-    import random
-
     scheduler, chosen = EulerAncestralDiscreteScheduler(), case("asymmetric", "block")
     graph = chosen.traced.graph
     subnet = random_subnet(random.Random(2), graph, probe(scheduler, 6))
+    gates = np.random.default_rng(2).random(subnet.gates.shape) < 0.5
+    gates[0] = True
+    subnet = replace(subnet, gates=gates)
     source = Source("zoo", chosen.denoiser, ZOO["asymmetric"].family, scheduler, 8, tokens=7)
     return export(source, subnet, tmp_path_factory.mktemp("pruned") / "out"), subnet
 
@@ -170,3 +179,31 @@ def test_a_subnet_is_exported_with_any_eta(tiny_pipeline: Path, tmp_path: Path) 
     manifest = read_manifest(tmp_path / "out")
     assert manifest.sampler.eta == 1.0
     assert [one.index for one in manifest.program.draws] == [1, 2, 3]
+
+
+def test_the_search_walks_the_trajectory_that_is_exported(tiny_pipeline: Path) -> None:
+    """Dense and pruned, with noise for every picture from a seed of its own."""
+    request = SearchRequest(0.5, 4, "ddim", batch=2, eta=1.0)
+    problem = pose(tiny_pipeline, request)
+    net = tiny_net(problem)
+    example = tiny_examples(problem, net, count=1)[0]
+    for index in problem.sampler.draws:
+        drawn = example.inputs[f"noise.{index}"]
+        for picture in range(2):
+            shape = (1, *drawn.shape[1:])
+            wanted = draw_noise(FIRST_NOISE + picture, shape, [index])[index]
+            assert torch.equal(drawn[picture : picture + 1], torch.from_numpy(wanted))
+    gates = rows_on(problem, 0, 2)
+    subnet = problem.subnet(gates, {})
+    cases = (
+        (SubNet.dense(subnet.timesteps, subnet.blocks, num_inference_steps=4), example.dense),
+        (
+            subnet,
+            run_hard(net, subnet, example.inputs),
+        ),
+    )
+    for one, found in cases:
+        plan = run_passes(unroll(problem.traced.graph, one, problem.sampler))
+        wanted = interpret(plan, problem.traced, example.inputs)
+        assert relative(found.numpy(), wanted.numpy()) <= TOLERANCE
+    assert 0.4 < problem.cost.kept(gates) < 0.6
