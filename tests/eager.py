@@ -76,6 +76,11 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
     noise = latents = case.inputs["latents"]
     prior = subnet.prior_noise
     rest = [tensor for name, tensor in case.inputs.items() if name != "latents"]
+    unguided = [
+        torch.tensor(0.0) if name.endswith("guidance_scale") else tensor
+        for name, tensor in case.inputs.items()
+        if name != "latents"
+    ]
     computed: list[tuple[torch.Tensor, torch.Tensor]] = []
     with Gating(case.denoiser, subnet) as gating:
         for timestep in scheduler.timesteps:
@@ -89,8 +94,8 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
             prediction, *_ = case.guided(state, timestep.float(), *rest)
             if subnet.gates[gating.row].any():
                 half = prediction
-                if subnet.reuse_unconditional:  # at a scale of 0 nothing else is left
-                    half, *_ = case.guided(state, timestep.float(), *rest[:-1], torch.tensor(0.0))
+                if subnet.reuse_unconditional:  # at scales of 0 nothing else is left
+                    half, *_ = case.guided(state, timestep.float(), *unguided)
                 if again:  # of two evaluations in a row at one timestep the second counts
                     computed.pop(0)
                 computed.insert(0, (prediction, half))

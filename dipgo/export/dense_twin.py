@@ -13,6 +13,9 @@ from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source, load_source
 from dipgo.precision import kept_modules
 
+PACKED_AXES = 3
+"""Latents f32[B, L, C] are packed."""
+
 
 def export_dense_twin(
     export_dir: Path,
@@ -31,11 +34,9 @@ def export_dense_twin(
     manifest = read_manifest(export_dir, size)
     model = model or manifest.model.source
     _check_is_found(manifest, model)
-    latents = next(one for one in manifest.inputs if one.name == "latents")
-    *_, height, width = TensorType.parse(latents.type).shape
     source = load_source(model)
     _check_same_model(manifest, source)
-    scale = source.pixels_per_latent
+    height, width = _size(manifest, source)
     return export(
         source,
         "dense",
@@ -43,8 +44,8 @@ def export_dense_twin(
         steps=manifest.program.num_inference_steps,
         scheduler=manifest.sampler.scheduler_class,
         batch=manifest.batch,
-        height=height * scale,
-        width=width * scale,
+        height=height,
+        width=width,
         guidance=manifest.guidance,
         target=target,
         precision=manifest.precision,
@@ -52,6 +53,23 @@ def export_dense_twin(
         check_numerics=False,
         progress=progress,
     )
+
+
+def _size(manifest: Manifest, source: Source) -> tuple[int, int]:
+    """Height and width in pixels; 0 and 0, the model's own, where the state does not tell them."""
+    latents = next(one for one in manifest.inputs if one.name == "latents")
+    shape = TensorType.parse(latents.type).shape
+    if len(shape) > PACKED_AXES:
+        return shape[-2] * source.pixels_per_latent, shape[-1] * source.pixels_per_latent
+    geometry = source.geometry(manifest.batch)
+    if source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent) != shape:
+        raise DipgoError(
+            "--against dense",
+            found=f"packed latents {latents.type}, which do not tell height and width",
+            expected="those of the model's own size",
+            remedy="export with --subnet dense and the sizes, and name that export",
+        )
+    return 0, 0
 
 
 def _check_is_found(manifest: Manifest, model: str) -> None:
