@@ -61,7 +61,8 @@ def _viewed(node: fx.Node, values: dict[fx.Node, Any]) -> fx.Node:
 
 def _storage(value: torch.Tensor) -> int:
     """What tells storages apart that are there at the same time, also of the meta device."""
-    return int(value.untyped_storage()._cdata)
+    pointer: int = value.untyped_storage()._cdata
+    return pointer
 
 
 def _replace(

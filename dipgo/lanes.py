@@ -288,7 +288,7 @@ RULES: dict[Any, Rule] = {
         _overloads(
             "unsqueeze squeeze.dim squeeze.dims transpose.int flatten.using_ints "
             "unflatten.int chunk split.Tensor split_with_sizes slice.Tensor select.int mean.dim "
-            "sum.dim_IntList softmax.int cumsum amax unbind.int flip"
+            "sum.dim_IntList softmax.int cumsum amax unbind.int flip repeat_interleave.self_int"
         ),
         _axes,
     ),

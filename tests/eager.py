@@ -90,6 +90,11 @@ def run_eagerly(
     noise = latents = case.inputs["latents"]
     prior = subnet.prior_noise
     rest = [tensor for name, tensor in case.inputs.items() if name != "latents"]
+    unguided = [
+        torch.tensor(0.0) if name.endswith("guidance_scale") else tensor
+        for name, tensor in case.inputs.items()
+        if name != "latents"
+    ]
     computed: list[tuple[torch.Tensor, torch.Tensor]] = []
     filters = {row: one for one in subnet.reuse_filters or () for row in one.rows}
     with Gating(case.denoiser, subnet) as gating:
@@ -104,8 +109,8 @@ def run_eagerly(
             prediction, *_ = case.guided(state, timestep.float(), *rest)
             if subnet.gates[gating.row].any():
                 half = prediction
-                if len(rest) > 1 and subnet.uses_halves:  # at a scale of 0 nothing else is left
-                    half, *_ = case.guided(state, timestep.float(), *rest[:-1], torch.tensor(0.0))
+                if len(rest) > 1 and subnet.uses_halves:  # at scales of 0 nothing else is left
+                    half, *_ = case.guided(state, timestep.float(), *unguided)
                 if again:  # of two evaluations in a row at one timestep the second counts
                     computed.pop(0)
                 computed.insert(0, (prediction, half))

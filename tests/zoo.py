@@ -14,6 +14,7 @@ from diffusers import (
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
+    UNetSpatioTemporalConditionModel,
 )
 
 from dipgo.graph import Dependence
@@ -24,6 +25,7 @@ from dipgo.models.flux import FluxFamily
 from dipgo.models.reuse_filter import FILTERS, FilterShape, filter_inputs
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
+from dipgo.models.svd import SVDFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.patterns import match_blocks
 from dipgo.subnet import SubNet
@@ -82,6 +84,17 @@ FLUX = {
         "transformer_blocks.*.ff",
         "transformer_blocks.*.ff_context",
         "single_transformer_blocks.*.attn",
+    ),
+}
+SVD = {
+    "block": SVDFamily.default_blocks,
+    "layer": (
+        "down_blocks.*.resnets.*",
+        "down_blocks.*.attentions.*",
+        "mid_block.resnets.*",
+        "mid_block.attentions.*",
+        "up_blocks.*.resnets.*",
+        "up_blocks.*.attentions.*",
     ),
 }
 
@@ -221,6 +234,24 @@ ZOO = {
         ),
         FluxFamily((8, 12)),
         FLUX,
+    ),
+    "svd": Entry(
+        lambda: UNetSpatioTemporalConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=2,
+            block_out_channels=(32, 64),
+            down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+            up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+            layers_per_block=1,
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=3 * 4,
+            cross_attention_dim=12,
+            num_attention_heads=(2, 4),
+            num_frames=3,
+        ),
+        SVDFamily(),
+        SVD,
     ),
 }
 CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]

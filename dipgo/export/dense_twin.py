@@ -16,6 +16,9 @@ from dipgo.models.source import Source, load_source
 from dipgo.precision import kept_modules
 from dipgo.samplers import make_scheduler
 
+PACKED_AXES = 3
+"""Latents f32[B, L, C] are packed."""
+
 
 def export_dense_twin(
     export_dir: Path,
@@ -34,12 +37,10 @@ def export_dense_twin(
     manifest = read_manifest(export_dir, size)
     model = model or manifest.model.source
     _check_is_found(manifest, model)
-    latents = next(one for one in manifest.inputs if one.name == "latents")
-    *_, height, width = TensorType.parse(latents.type).shape
     source = load_source(model)
     _check_same_model(manifest, source)
     source = replace(source, scheduler=_scheduler_of(manifest, source))
-    scale = source.pixels_per_latent
+    height, width = _size(manifest, source)
     return export(
         source,
         "dense",
@@ -47,8 +48,8 @@ def export_dense_twin(
         steps=manifest.program.num_inference_steps,
         eta=manifest.sampler.eta,
         batch=manifest.batch,
-        height=height * scale,
-        width=width * scale,
+        height=height,
+        width=width,
         guidance=manifest.guidance,
         target=target,
         precision=manifest.precision,
@@ -63,6 +64,23 @@ def _scheduler_of(manifest: Manifest, source: Source) -> Any:
     chosen = make_scheduler(source.scheduler, manifest.sampler.scheduler_class)
     told = {name: value for name, value in manifest.sampler.config.items() if value is not None}
     return type(chosen).from_config(chosen.config, **told)
+
+
+def _size(manifest: Manifest, source: Source) -> tuple[int, int]:
+    """Height and width in pixels; 0 and 0, the model's own, where the state does not tell them."""
+    latents = next(one for one in manifest.inputs if one.name == "latents")
+    shape = TensorType.parse(latents.type).shape
+    if len(shape) > PACKED_AXES:
+        return shape[-2] * source.pixels_per_latent, shape[-1] * source.pixels_per_latent
+    geometry = source.geometry(manifest.batch)
+    if source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent) != shape:
+        raise DipgoError(
+            "--against dense",
+            found=f"packed latents {latents.type}, which do not tell height and width",
+            expected="those of the model's own size",
+            remedy="export with --subnet dense and the sizes, and name that export",
+        )
+    return 0, 0
 
 
 def _check_is_found(manifest: Manifest, model: str) -> None:

@@ -13,7 +13,7 @@ from torch import fx, nn
 from dipgo.graph import Dependence, Value
 from dipgo.manifest import TokenizerRecord
 from dipgo.models.family import Geometry
-from dipgo.models.pipeline_parts import TextEncoder, VaeDecoder
+from dipgo.models.pipeline_parts import TextEncoder, VaeDecoder, VideoVaeDecoder
 from dipgo.models.unet_inputs import EXTRAS
 from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
@@ -21,6 +21,8 @@ from dipgo.trace import trace
 
 TOKENIZER_FILE = "tokenizer.json"
 HIDDEN_STATES = "encoder_hidden_states"
+VIDEO_AXES = 5
+"""Latents f32[B, F, C, h, w] are those of a film."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def parts_of(
         )
     vae = getattr(pipeline, "vae", None)
     if vae is not None:
-        yield _part("vae_decoder", VaeDecoder(vae), ("latents", latents), "image", precision)
+        decoder = VideoVaeDecoder(vae) if latents.ndim == VIDEO_AXES else VaeDecoder(vae)
+        yield _part("vae_decoder", decoder, ("latents", latents), "image", precision)
 
 
 def _part(

@@ -149,6 +149,31 @@ ARCHITECTURES = {
         {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False},
         tokens=256,
     ),
+    # stabilityai/stable-video-diffusion-img2vid: unet/config.json, scheduler/scheduler_config.json
+    "svd": Architecture(
+        "UNetSpatioTemporalConditionModel",
+        {
+            "sample_size": 96,
+            "in_channels": 8,
+            "out_channels": 4,
+            "num_frames": 14,
+            "block_out_channels": (320, 640, 1280, 1280),
+            "num_attention_heads": (5, 10, 20, 20),
+            "cross_attention_dim": 1024,
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 768,
+        },
+        "EulerDiscreteScheduler",
+        {
+            **STABLE_DIFFUSION_SCHEDULE,
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "leading",
+            "timestep_type": "continuous",
+            "use_karras_sigmas": True,
+            "sigma_min": 0.002,
+            "sigma_max": 700.0,
+        },
+    ),
     # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
     "dit-xl-2-256": Architecture(
         "DiTTransformer2DModel",

@@ -11,8 +11,10 @@ from dipgo.models.family import Family
 from dipgo.models.flux import FluxFamily
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
+from dipgo.models.svd import SVDFamily
 from dipgo.models.unet import CLASS, UNetFamily, more_inputs
 
+_MEMBERS = ("denoisers", "default_blocks", "fits", "latent_shape", "conditioning", "predict")
 FAMILIES: tuple[Family, ...] = (
     UNetFamily(),
     SDXLFamily(),
@@ -21,19 +23,46 @@ FAMILIES: tuple[Family, ...] = (
     DiTFamily(),
     SD3Family(),
     FluxFamily(),
+    SVDFamily(),
 )
+REGISTERED: list[Family] = []
+"""Those that a program has brought, the last first: they come before FAMILIES."""
+
+
+def register_family(family: Family) -> None:
+    """Makes a family known to all that loads models, before those that there are.
+
+    What it must have is in `dipgo.models.family.Family`; docs/families.md has an example. Raises
+    DipgoError where something of it is missing.
+    """
+    if isinstance(family, type):
+        raise _no_family(family, "a class")
+    missing = [name for name in _MEMBERS if not hasattr(family, name)]
+    if missing:
+        raise _no_family(type(family), f"an object without {', '.join(missing)}")
+    if family not in REGISTERED:
+        REGISTERED.insert(0, family)
+
+
+def _no_family(kind: type, found: str) -> DipgoError:
+    return DipgoError(
+        f"family {kind.__name__}",
+        found=found,
+        expected=f"an object with {', '.join(_MEMBERS)}",
+        remedy="see docs/families.md",
+    )
 
 
 def find_family(denoiser: Any) -> Family:
     """The adapter for a denoiser. Raises DipgoError where there is none."""
-    for family in FAMILIES:
+    for family in (*REGISTERED, *FAMILIES):
         if family.fits(denoiser):
             return family
     raise DipgoError(
         f"denoiser {type(denoiser).__name__}",
         found=_problem(denoiser),
         expected=supported_denoisers(),
-        remedy="use one of these, or add an adapter",
+        remedy="use one of these, or bring an adapter of your own: docs/families.md",
     )
 
 
@@ -46,4 +75,4 @@ def _problem(denoiser: Any) -> str:
 
 def supported_denoisers() -> str:
     """What there is an adapter for, as errors list it."""
-    return ", ".join(family.denoisers for family in FAMILIES)
+    return ", ".join(family.denoisers for family in (*REGISTERED, *FAMILIES))

@@ -65,10 +65,10 @@ class Family(Protocol):
 
 @runtime_checkable
 class ForOneSize(Protocol):
-    """What an adapter may say besides: that its shapes do not tell the picture's size."""
+    """What an adapter may say besides: that it must know the picture's size."""
 
     def at_size(self, denoiser: Any, geometry: Geometry, scale: int) -> Family:
-        """The adapter for one size, whose `predict` knows it."""
+        """The adapter for one size, which its `predict` and `conditioning` know."""
 
 
 @runtime_checkable
@@ -79,6 +79,16 @@ class ChoosesTimesteps(Protocol):
         self, denoiser: Any, scheduler: Any, geometry: Geometry, scale: int, steps: int
     ) -> dict[str, Any]:
         """Arguments of the scheduler's `set_timesteps` besides the number of steps."""
+
+
+@runtime_checkable
+class SpreadsScale(Protocol):
+    """What an adapter may say besides: that guidance is not equally strong everywhere."""
+
+    def spread_scale(
+        self, denoiser: Any, scale: torch.Tensor, conditioning: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """The scale f32[] as what the prediction is to be multiplied by."""
 
 
 @runtime_checkable
@@ -148,7 +158,10 @@ class GuidedDenoiser(nn.Module):
         if not self.guidance:
             return (prediction,)
         unconditional, conditional = prediction.chunk(2)
-        return unconditional + rest[-1] * (conditional - unconditional), unconditional
+        scale = rest[-1]
+        if isinstance(self.family, SpreadsScale):
+            scale = self.family.spread_scale(self.denoiser, scale, conditioning)
+        return unconditional + scale * (conditional - unconditional), unconditional
 
 
 def guided_denoiser(
@@ -163,9 +176,14 @@ def guided_denoiser(
     With `reuse`, also with what makes a prediction of earlier ones.
     """
     names = tuple(family.conditioning(denoiser, geometry))
-    if isinstance(family, ForOneSize):
-        family = family.at_size(denoiser, geometry, scale)
-    return GuidedDenoiser(denoiser, family, names, geometry.guidance, reuse)
+    sized = _at_size(family, denoiser, geometry, scale)
+    return GuidedDenoiser(denoiser, sized, names, geometry.guidance, reuse)
+
+
+def _at_size(family: Family, denoiser: Any, geometry: Geometry, scale: int) -> Family:
+    if not isinstance(family, ForOneSize):
+        return family
+    return family.at_size(denoiser, geometry, scale)
 
 
 def example_inputs(
@@ -173,6 +191,7 @@ def example_inputs(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Dependence]]:
     """Example tensors by name, in the order of `GuidedDenoiser.forward`, and their roles."""
     device = next(denoiser.parameters()).device
+    family = _at_size(family, denoiser, geometry, scale)
     conditioning = family.conditioning(denoiser, geometry)
     example = {
         "latents": torch.zeros(family.latent_shape(denoiser, geometry, scale)),

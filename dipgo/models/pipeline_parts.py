@@ -40,3 +40,18 @@ class VaeDecoder(nn.Module):
             latents / self.scale + self.shift, return_dict=False
         )[0]
         return picture
+
+
+class VideoVaeDecoder(VaeDecoder):
+    """Latents f32[B, F, C, h, w] to pictures f32[B, F, 3, H, W] in [-1, 1], all frames at once.
+
+    Source: `StableVideoDiffusionPipeline.decode_latents`, whose decoder sees F frames together.
+    """
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Undoes the latents' scaling and decodes."""
+        batch, frames = latents.shape[:2]
+        pictures: torch.Tensor = self.vae.decode(
+            latents.flatten(0, 1) / self.scale, num_frames=frames, return_dict=False
+        )[0]
+        return pictures.unflatten(0, (batch, frames))

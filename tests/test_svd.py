@@ -1,0 +1,120 @@
+"""Stable Video Diffusion: an export against diffusers' own pipeline, and the published weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from dipgo.engines import load
+from dipgo.engines.parts import Part
+from dipgo.export import export
+from dipgo.models.arch import ARCHITECTURES
+from dipgo.models.family import Geometry
+from dipgo.models.svd import SVDFamily
+from tests.test_parity import relative_error
+from tests.zoo import ZOO, case
+
+TOLERANCE = 1e-4
+"""Relative L2, float32 kernels of another library, after four steps."""
+STEPS, HEIGHT, WIDTH, SIDE = 4, 16, 24, 16
+FPS, BUCKET = 7, 127
+
+
+def _pipeline() -> StableVideoDiffusionPipeline:
+    """Two pixels a latent pixel, two channels; the published sampler."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        latent_channels=2,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=12,
+        image_size=SIDE,
+        patch_size=8,
+    )
+    return StableVideoDiffusionPipeline(
+        vae=vae,
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        unet=case("svd", "block").denoiser,
+        scheduler=ARCHITECTURES["svd"].build_scheduler(),
+        feature_extractor=CLIPImageProcessor(),
+    )
+
+
+def _conditioning(pipeline: Any, image: torch.Tensor) -> dict[str, np.ndarray]:
+    """By the pipeline's own functions, without noise on the picture."""
+    sized = pipeline.video_processor.preprocess(image, height=HEIGHT, width=WIDTH)
+    latents = pipeline._encode_vae_image(sized, "cpu", 1, True)
+    frames = pipeline.unet.config.num_frames
+    given = {
+        "encoder_hidden_states": pipeline._encode_image(image, "cpu", 1, True),
+        "added_time_ids": torch.tensor([[FPS - 1.0, BUCKET, 0.0]] * 2),
+        "image_latents": latents.unsqueeze(1).repeat(1, frames, 1, 1, 1),
+    }
+    return {name: one.numpy() for name, one in given.items()}
+
+
+@torch.no_grad()
+def test_an_export_of_a_pipeline_gives_its_latents_and_pictures(tmp_path: Path) -> None:
+    """Karras' sigmas, v-prediction, continuous timesteps, a scale from 1.5 to 3 over the frames."""
+    pipeline = _pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    out = export(pipeline, "dense", tmp_path / "out", steps=STEPS, height=HEIGHT, width=WIDTH)
+    runner = load(out)
+    image = torch.rand(1, 3, SIDE, SIDE)
+    noise = torch.randn(runner.inputs["latents"].shape)
+    sigma = np.float32(runner.export.manifest.sampler.init_noise_sigma)
+    scales = {"min_guidance_scale": 1.5, "guidance_scale": 3.0}
+    given = {**scales, **_conditioning(pipeline, image)}
+    found = runner.run({"latents": noise.numpy() * sigma, **given})["latents"]
+    expected = pipeline(
+        image,
+        height=HEIGHT,
+        width=WIDTH,
+        num_inference_steps=STEPS,
+        min_guidance_scale=1.5,
+        max_guidance_scale=3.0,
+        fps=FPS,
+        motion_bucket_id=BUCKET,
+        noise_aug_strength=0.0,
+        latents=noise,
+        output_type="latent",
+    ).frames
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative L2 {error:.1e}")
+    assert error < TOLERANCE
+    pictures = Part(runner, "vae_decoder")(found)
+    decoded = pipeline.decode_latents(expected, expected.shape[1]).transpose(1, 2)
+    assert relative_error(torch.from_numpy(pictures), decoded) < TOLERANCE
+
+
+def test_the_scale_goes_evenly_from_frame_to_frame() -> None:
+    denoiser = ZOO["svd"].build()
+    least = {"min_guidance_scale": torch.tensor(1.0)}
+    found = SVDFamily().spread_scale(denoiser, torch.tensor(3.0), least)
+    assert torch.equal(found.flatten(), torch.linspace(1.0, 3.0, 3))
+    assert found.shape == (3, 1, 1, 1)
+
+
+def test_without_guidance_there_is_no_least_scale() -> None:
+    inputs = SVDFamily().conditioning(ZOO["svd"].build(), Geometry(guidance=False))
+    assert set(inputs) == {"encoder_hidden_states", "added_time_ids", "image_latents"}
+
+
+def test_it_has_the_published_parameters() -> None:
+    chosen = ARCHITECTURES["svd"]
+    with torch.device("meta"):
+        denoiser = getattr(diffusers, chosen.denoiser_class)(**chosen.denoiser_config)
+    assert sum(one.numel() for one in denoiser.parameters()) == 1_524_623_082
