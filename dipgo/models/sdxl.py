@@ -13,8 +13,14 @@ from dipgo.models.unet import CLASS, UNetFamily, more_inputs
 TIME_IDS = 6
 """Original height and width, top and left of the crop, target height and width, in pixels
 (Podell et al. 2023, section 2.2)."""
-ADDED = ("text_embeds", "time_ids")
+TIME_IDS_NAME = "time_ids"
+ADDED = ("text_embeds", TIME_IDS_NAME)
 """What the U-Net takes as `added_cond_kwargs`."""
+
+
+def time_ids(height: int, width: int) -> list[float]:
+    """A row for pictures that are neither scaled nor cropped, as the pipeline's defaults are."""
+    return [float(number) for number in (height, width, 0, 0, height, width)]
 
 
 class SDXLFamily(UNetFamily):
