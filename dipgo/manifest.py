@@ -24,7 +24,7 @@ COMBINE_FILES = {
 }
 """The graphs of linear combinations, by element type; an export has those that its plan needs."""
 FORMAT: Literal["dipgo.export"] = "dipgo.export"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 REMEDY = "the export is damaged: export again"
 
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -175,16 +175,48 @@ class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A graph that runs before or after the plan: `text_encoder` or `vae_decoder`."""
 
     file: FileName
-    inputs: One
-    outputs: One
+    inputs: Annotated[list[TensorRecord], Meta(min_length=1)]
+    outputs: Annotated[list[TensorRecord], Meta(min_length=1)]
 
 
 class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`file` is read by the `tokenizers` library; every prompt is padded to `length`."""
+    """`file` is read by the `tokenizers` library; every prompt is padded to `length`.
+
+    `ids` and `mask` name the inputs of the text encoder, or of the plan, that it fills; without a
+    mask that is "". `lower` says that texts are lower-cased, and stripped of white space, before.
+    """
 
     file: FileName
-    length: Count
+    ids: str
+    mask: str
+    length: Annotated[int, Meta(ge=1)]
     pad_id: Count
+    padding_side: Literal["left", "right"]
+    lower: bool
+
+
+class ClassesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The labels of a class-conditional model, 0 to `count` - 1; `count` itself is no class."""
+
+    count: Annotated[int, Meta(ge=1)]
+    names: dict[str, Count]
+
+
+class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What diffusers' pipeline of that class does besides running its models.
+
+    `guidance_scale` is its default. With `zeros_without_negative` all that the text encoder
+    yields is zeros in the unconditional rows, where no negative prompt is given. `fixed` is
+    conditioning that no prompt decides: by name a row, alike for all rows. `packed` is rows and
+    columns of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent pixels; else it is null.
+    """
+
+    class_name: str = msgspec.field(name="class")
+    guidance_scale: float
+    zeros_without_negative: bool
+    fixed: dict[str, list[float]]
+    classes: ClassesRecord | None
+    packed: tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1)]] | None
 
 
 class NumericsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,7 +245,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     format: Literal["dipgo.export"]
-    version: Literal[1]
+    version: Literal[2]
     dipgo: str
     model: ModelRecord
     sampler: SamplerRecord
@@ -229,5 +261,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segments: list[SegmentRecord]
     program: ProgramRecord
     parts: dict[str, PartRecord]
-    tokenizer: TokenizerRecord | None
+    tokenizers: list[TokenizerRecord]
+    pipeline: PipelineRecord | None
     files: dict[FileName, FileRecord]

@@ -66,8 +66,11 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
     arena_nbytes = manifest.program.arena_nbytes
     if arena_nbytes != plan.arena_nbytes:
         yield f"an arena of {arena_nbytes} bytes for slots that end at {plan.arena_nbytes}"
-    if "text_encoder" in manifest.parts and manifest.tokenizer is None:
-        yield "a text encoder without a tokenizer"
+    given = {name for one in manifest.tokenizers for name in (one.ids, one.mask)}
+    encoder = manifest.parts.get("text_encoder")
+    for record in encoder.inputs if encoder else ():
+        if record.name not in given:
+            yield f"a text encoder whose input {record.name} no tokenizer gives"
 
 
 def _damaged(path: Path, problem: str) -> DipgoError:

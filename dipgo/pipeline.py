@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.conditioning import Prompt, conditioning_of
 from dipgo.engines.load import load
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
+from dipgo.hub import find_export, push_export
 from dipgo.noise import draw_noise
+from dipgo.pipeline_arguments import (
+    OutputType,
+    StepEnd,
+    StepEnds,
+    both,
+    check_latents,
+    check_output_type,
+    check_scale,
+    negatives_of,
+    noise_of,
+    repeated,
+    seeds_of,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-GUIDANCE_SCALE = 7.5
-"""As diffusers' Stable Diffusion pipelines have it."""
-OutputType = Literal["pil", "np", "latent"]
+EMBEDDED_SCALE = "guidance"
+"""The input of a model that takes the guidance scale as a number, f32[B]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +45,26 @@ class PipelineOutput:
     images: Any
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One batch after another of these makes all pictures. `negatives` is None if none is given."""
+
+    prompts: list[Prompt]
+    negatives: list[str] | None
+    noise: dict[str, NDArray[np.float32]]
+    scale: float
+
+
 class Pipeline:
-    """A text-to-image export. Prompts beyond the export's batch are run one batch after another."""
+    """An export of a pipeline. Prompts beyond its batch are run one batch after another."""
 
     def __init__(self, runner: Runner) -> None:
+        """Raises DipgoError for an export of less than a pipeline."""
         self.runner = runner
         self.manifest = runner.export.manifest
-        self._text = TextInput(runner)
-        self._decoder = _part(runner, "vae_decoder")
+        self._condition, self._pipeline = conditioning_of(runner)
+        has_vae = "vae_decoder" in self.manifest.parts
+        self._decoder = Part(runner, "vae_decoder") if has_vae else None
 
     @classmethod
     def from_export(
@@ -62,64 +88,113 @@ class Pipeline:
         )
         return cls(runner)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        **options: Any,
+    ) -> Pipeline:
+        """An export by its path, or its id on the Hub; `options` as of `from_export`.
+
+        Raises DipgoError.
+        """
+        return cls.from_export(find_export(model, revision, token), **options)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool | None = None, token: str | None = None
+    ) -> str:
+        """Uploads the export directory to the Hub and returns its address. Raises DipgoError."""
+        path = self.runner.export.path
+        return push_export(path, repository, private=private, token=token)
+
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompt | Sequence[Prompt] = None,
         *,
-        negative_prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
         guidance_scale: float | None = None,
-        seed: int | Sequence[int] = 0,
+        generator: Any = None,
+        seed: int | Sequence[int] | None = None,
         latents: NDArray[np.float32] | None = None,
         output_type: OutputType = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepEnd | None = None,
         on_step: OnStep = lambda step: None,
-    ) -> PipelineOutput:
-        """Pictures of the prompts.
+    ) -> Any:
+        """A PipelineOutput: pictures of the prompts, class labels or names of classes.
 
-        `guidance_scale` is GUIDANCE_SCALE unless given; an export without guidance takes none.
-        `seed` gives the noise that `torch.Generator("cpu").manual_seed(seed)` gives diffusers, and
-        several seeds, one a picture, what a list of such generators does. `latents` f32[N, C, h,
-        w], of unit variance, take the place of the initial noise; what the scheduler draws on the
-        way then begins with the seed's first draw. Raises DipgoError.
+        `guidance_scale` is that of diffusers' pipeline unless given; an export that has none
+        takes none. `seed`, 0 unless given, gives the noise that
+        `torch.Generator("cpu").manual_seed(seed)` gives diffusers, and a list of seeds that of a
+        list of such generators, one a picture; a `generator` is such a seed, or torch's.
+        `latents` f32[N, C, h, w], of unit variance, take the place of the initial noise; what the
+        scheduler draws on the way then begins with the seed's first draw.
+        `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
+        Without `return_dict` the tuple (images,). Raises DipgoError.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        _check_seeds(seed, len(prompts))
-        negatives = _as_many(negative_prompt, len(prompts))
-        scale = self._scale(guidance_scale, negatives)
-        noise = self._noise(seed, len(prompts), latents)
+        check_output_type(output_type)
+        given: list[Prompt] = (
+            [prompt] if prompt is None or isinstance(prompt, str | int) else list(prompt)
+        )
+        negatives = negatives_of(negative_prompt, len(given))
+        self._check(given, negatives, guidance_scale)
+        prompts = repeated(given, num_images_per_prompt)
+        request = _Request(
+            prompts,
+            None if negatives is None else repeated(negatives, num_images_per_prompt),
+            self._noise(latents, seeds_of(generator, seed), len(prompts)),
+            check_scale(
+                self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
+            ),
+        )
         batches = [
-            self._run(
-                prompts[part],
-                negatives[part],
-                {name: array[part] for name, array in noise.items()},
-                scale,
-                on_step,
-            )
+            self._run(request, part, callback_on_step_end, on_step)
             for part in self._batches(len(prompts))
         ]
-        states = np.concatenate(batches)[: len(prompts)]
-        return PipelineOutput(self._output(states, output_type))
+        images = self._output(np.concatenate(batches)[: len(prompts)], output_type)
+        return PipelineOutput(images) if return_dict else (images,)
 
-    def _scale(self, given: float | None, negatives: list[str]) -> float:
-        """The guidance scale; refuses what an export without guidance would have to ignore."""
-        if not self.manifest.guidance and (given is not None or any(negatives)):
+    def _check(
+        self, prompts: list[Prompt], negatives: list[str] | None, scale: float | None
+    ) -> None:
+        """Refuses what a run would have to ignore."""
+        if not prompts:
+            raise DipgoError("prompt", found="none", expected="at least one", remedy="give one")
+        self._condition.check(prompts)
+        guided = self.manifest.guidance
+        if any(negatives or ()) and guided and not self._condition.takes_negatives:
+            raise DipgoError(
+                "negative_prompt",
+                found="one for a model whose prompts are no texts",
+                expected="none",
+                remedy="leave it out",
+            )
+        takes_scale = guided or EMBEDDED_SCALE in self.runner.inputs
+        if (scale is not None and not takes_scale) or (any(negatives or ()) and not guided):
             raise DipgoError(
                 str(self.runner.export.path),
                 found="a guidance scale or a negative prompt for an export without guidance",
                 expected="neither",
                 remedy="leave them out, or export without --no-guidance",
             )
-        return GUIDANCE_SCALE if given is None else given
 
     def _noise(
-        self, seed: int | Sequence[int], count: int, latents: NDArray[np.float32] | None
+        self, latents: NDArray[np.float32] | None, seeds: int | list[int], count: int
     ) -> dict[str, NDArray[np.float32]]:
         """The plan's inputs that are noise, for `count` pictures."""
-        shape = (count, *self.runner.inputs["latents"].shape[1:])
+        shape = self.runner.inputs["latents"].shape[1:]
+        initial = (
+            noise_of(seeds, count, shape, self._pipeline.packed)
+            if latents is None
+            else check_latents(latents, count, shape)
+        )
         before = int(latents is not None)  # draws that the seed need not make
         places = {draw.value: draw.index - before for draw in self.runner.export.plan.draws}
-        first = [] if latents is not None else [0]
-        draws = draw_noise(seed, shape, {*first, *places.values()})
-        initial = draws[0] if latents is None else latents
+        draws = draw_noise(seeds, (count, *shape), set(places.values()))
         return {
             "latents": initial * np.float32(self.manifest.sampler.init_noise_sigma),
             **{name: draws[index] for name, index in places.items()},
@@ -130,21 +205,28 @@ class Pipeline:
         return (slice(start, start + size) for start in range(0, count, size))
 
     def _run(
-        self,
-        prompts: list[str],
-        negatives: list[str],
-        noise: dict[str, NDArray[np.float32]],
-        guidance_scale: float,
-        on_step: OnStep,
+        self, request: _Request, part: slice, callback: StepEnd | None, on_step: OnStep
     ) -> NDArray[np.float32]:
-        missing = self.manifest.batch - len(prompts)
-        prompts, negatives = prompts + [""] * missing, negatives + [""] * missing
-        padded = {name: _padded(array, missing) for name, array in noise.items()}
-        texts = negatives + prompts if self.manifest.guidance else prompts
-        inputs: dict[str, Any] = {**padded, **self._text.encode(texts)}
+        """Latents f32[B, C, h, w] of one batch, filled up with its last prompt and with zeros."""
+        prompts = self._filled(request.prompts[part])
+        negatives = None if request.negatives is None else self._filled(request.negatives[part])
+        missing = self.manifest.batch - len(request.prompts[part])
+        noise = {name: _padded(array[part], missing) for name, array in request.noise.items()}
+        inputs: dict[str, Any] = {**noise, **self._condition(prompts, negatives)}
         if self.manifest.guidance:
-            inputs["guidance_scale"] = guidance_scale
-        return self.runner.run(inputs, on_step=on_step)["latents"]
+            inputs["guidance_scale"] = max(request.scale, 1.0)  # below, diffusers does not guide
+        if EMBEDDED_SCALE in self.runner.inputs:
+            shape = self.runner.inputs[EMBEDDED_SCALE].shape
+            inputs[EMBEDDED_SCALE] = np.full(shape, request.scale, np.float32)
+        if callback is None:
+            return self.runner.run(inputs, on_step=on_step)["latents"]
+        ends = StepEnds(self, callback, [one.timestep for one in self.runner.export.plan.steps])
+        found = self.runner.run(inputs, on_step=both(on_step, ends.on_step))["latents"]
+        ends.finish()
+        return found
+
+    def _filled(self, items: list[Any]) -> list[Any]:
+        return items + items[-1:] * (self.manifest.batch - len(items))
 
     def _output(self, latents: NDArray[np.float32], output_type: OutputType) -> Any:
         if output_type == "latent":
@@ -153,77 +235,28 @@ class Pipeline:
         return pictures if output_type == "np" else [to_image(one) for one in pictures]
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1]."""
+        """Latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
+
+        Without a VAE the latents are the picture, in [-1, 1].
+        """
         size = self.manifest.batch
         padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
-        decoded = [self._decoder(padded[part]) for part in self._batches(len(padded))]
+        decoded = [self._decode_batch(padded[part]) for part in self._batches(len(padded))]
         pictures = np.concatenate(decoded)[: len(latents)].transpose(0, 2, 3, 1)
         return np.clip(pictures / 2 + 0.5, 0.0, 1.0)
 
-
-class TextInput:
-    """Prompts to the denoiser's conditioning."""
-
-    def __init__(self, runner: Runner) -> None:
-        from tokenizers import Tokenizer
-
-        export = runner.export
-        self._encoder = _part(runner, "text_encoder")
-        record = export.manifest.tokenizer
-        assert record is not None, "a text encoder without a tokenizer"
-        self._tokenizer = Tokenizer.from_file(str(export.path / record.file))
-        self._tokenizer.enable_truncation(record.length)
-        self._tokenizer.enable_padding(length=record.length, pad_id=record.pad_id)
-        self._output_name = export.manifest.parts["text_encoder"].outputs[0].name
-
-    def encode(self, texts: list[str]) -> dict[str, NDArray[np.float32]]:
-        """`encoder_hidden_states` f32[rows, tokens, width] of as many texts as rows."""
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
-        return {self._output_name: self._encoder(np.asarray(ids, np.int64))}
+    def _decode_batch(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        return latents if self._decoder is None else self._decoder({"latents": latents})["image"]
 
 
 def to_image(picture: NDArray[np.float32]) -> Image:
-    """f32[H, W, 3] in [0, 1] to a PIL picture, rounded as diffusers rounds."""
+    """f32[H, W, 3], or of one channel, in [0, 1] to a PIL picture, rounded as diffusers rounds."""
     from PIL import Image
 
-    return Image.fromarray((picture * 255).round().astype(np.uint8))
-
-
-def _part(runner: Runner, name: str) -> Part:
-    export = runner.export
-    if name not in export.manifest.parts:
-        raise DipgoError(
-            str(export.path),
-            found=f"an export of {export.manifest.model.source} without {name.replace('_', ' ')}",
-            expected="an export of a text-to-image pipeline",
-            remedy="export a pipeline, or run the plan alone with dipgo.engines.load",
-        )
-    return Part(runner, name)
+    pixels = (picture * 255).round().astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:
     """With as many pictures more, of zeros."""
     return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-
-
-def _check_seeds(seed: int | Sequence[int], count: int) -> None:
-    if isinstance(seed, Sequence) and len(seed) != count:
-        raise DipgoError(
-            "seed",
-            found=f"{len(seed)} seeds",
-            expected=f"one, or as many as prompts: {count}",
-            remedy="give one for each prompt",
-        )
-
-
-def _as_many(texts: str | Sequence[str], count: int) -> list[str]:
-    if isinstance(texts, str):
-        return [texts] * count
-    if len(texts) != count:
-        raise DipgoError(
-            "negative_prompt",
-            found=f"{len(texts)} texts",
-            expected=f"one, or as many as prompts: {count}",
-            remedy="give one for each prompt",
-        )
-    return list(texts)

@@ -57,15 +57,20 @@ def _parser() -> Parser:
     parser = Parser("dipgo.run", description="Makes a picture with an export directory.")
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, help="export directory")
-    add("--prompt", required=True, help="what the picture shows")
-    add("--negative-prompt", default="", help="what it should not show")
+    add("--prompt", help="what the picture shows; a class's number or name for a DiT")
+    add("--negative-prompt", help="what it should not show")
     add(
         "--seed",
         type=whole_number(0),
         default=0,
         help="of the initial noise, as with diffusers (0)",
     )
-    add("--guidance", type=float, metavar="SCALE", help="guidance scale (7.5)")
+    add(
+        "--guidance",
+        type=float,
+        metavar="SCALE",
+        help="guidance scale (that of diffusers' pipeline)",
+    )
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add_target_arguments(parser)

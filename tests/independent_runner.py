@@ -59,7 +59,7 @@ class Runner:
 
     def __init__(self, path, store):
         manifest = json.loads((path / "plan.json").read_bytes())
-        assert (manifest["format"], manifest["version"]) == ("dipgo.export", 1)
+        assert (manifest["format"], manifest["version"]) == ("dipgo.export", 2)
         for name, record in manifest["files"].items():
             assert hashlib.sha256((path / name).read_bytes()).hexdigest() == record["sha256"], name
         self.program, self.store = manifest["program"], store(manifest["program"])

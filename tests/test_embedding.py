@@ -97,8 +97,10 @@ def test_slots_begin_where_the_page_says(sample_exports: dict[str, Path], name: 
 def test_prompt_and_picture_as_the_page_has_them(sample_exports: dict[str, Path]) -> None:
     export, texts = sample_exports["dense"], ["a red circle", "green " * 20]
     manifest = json.loads((export / "plan.json").read_bytes())
-    tokenizer = Tokenizer.from_file(str(export / manifest["tokenizer"]["file"]))
-    length, pad_id = manifest["tokenizer"]["length"], manifest["tokenizer"]["pad_id"]
+    (record,) = manifest["tokenizers"]
+    tokenizer = Tokenizer.from_file(str(export / record["file"]))
+    length, pad_id = record["length"], record["pad_id"]
+    assert (record["padding_side"], record["mask"], record["lower"]) == ("right", "", False)
     tokenizer.enable_truncation(length)
     rows = [one.ids for one in tokenizer.encode_batch(["", "", *texts])]
     ids = np.array([row + [pad_id] * (length - len(row)) for row in rows], np.int64)

@@ -32,7 +32,7 @@ LAYERS = {
     "search": "search schedules",
     "engines": "engines",
     "export": "export",
-    "running": "pipeline timing machine",
+    "running": "pipeline pipeline_arguments conditioning hub timing machine",
     "evaluation": "evaluation",
     "commands": """
         export_facts cli request_arguments build_arguments target_arguments search_arguments

@@ -122,7 +122,7 @@ def _check_listed(manifest: Manifest, path: Path, size: str) -> None:
     used: Iterable[str] = [
         *(segment.file for segment in manifest.segments),
         *(part.file for part in manifest.parts.values()),
-        *([manifest.tokenizer.file] if manifest.tokenizer else []),
+        *(tokenizer.file for tokenizer in manifest.tokenizers),
         *(COMBINE_FILES[dtype] for dtype in combined_dtypes(plan_of(manifest))),
         constants_file(size),
         WEIGHTS_FILE,

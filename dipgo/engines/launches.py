@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -109,29 +110,37 @@ def list_launches(plan: Plan, tables: Mapping[str, NDArray[Any]]) -> LaunchList:
 
 
 def launches_of_parts(parts: Mapping[str, PartRecord]) -> list[Launch]:
-    """A launch for each graph around the plan, from a region `input` to the region RESULT."""
+    """A launch for each graph around the plan, from regions `input` to the region RESULT."""
     return [launch_of_part(name, part) for name, part in parts.items()]
 
 
 def launch_of_part(name: str, part: PartRecord) -> Launch:
-    """The engine is called as the part is."""
-    (given,), (yielded,) = part.inputs, part.outputs
-    source = Binding(given.name, TensorType.parse(given.type), Place(input_region(given.name)))
-    return Launch(
-        name,
-        PROLOGUE,
-        name,
-        (source,),
-        (Binding(yielded.name, TensorType.parse(yielded.type), Place(RESULT)),),
+    """The engine is called as the part is. Its outputs lie as `offsets_of_part` has them."""
+    inputs = tuple(
+        Binding(one.name, TensorType.parse(one.type), Place(input_region(one.name)))
+        for one in part.inputs
     )
+    outputs = tuple(
+        Binding(one.name, TensorType.parse(one.type), Place(RESULT, offset))
+        for one, offset in zip(part.outputs, offsets_of_part(part), strict=False)
+    )
+    return Launch(name, PROLOGUE, name, inputs, outputs)
+
+
+def offsets_of_part(part: PartRecord) -> list[int]:
+    """Where in the region RESULT each output begins, and at last where all end, in bytes."""
+    sizes = (aligned(TensorType.parse(one.type).nbytes) for one in part.outputs)
+    return list(accumulate(sizes, initial=0))
 
 
 def list_part_launches(name: str, part: PartRecord) -> LaunchList:
-    """A part by itself, as a list of one launch."""
+    """A part by itself, as a list of one launch. The result is the bytes of all its outputs."""
     launch = launch_of_part(name, part)
-    (source,), (result,) = launch.inputs, launch.outputs
-    regions = {one.place.region: one.type.nbytes for one in (source, result)}
-    return LaunchList((launch,), regions, {}, {source.tensor: source.type}, result.type)
+    result = TensorType("u8", (offsets_of_part(part)[-1],))
+    regions = {one.place.region: one.type.nbytes for one in launch.inputs}
+    regions[RESULT] = result.nbytes
+    inputs = {one.tensor: one.type for one in launch.inputs}
+    return LaunchList((launch,), regions, {}, inputs, result)
 
 
 def _table_region(name: str) -> str:

@@ -16,10 +16,11 @@ from dipgo.evaluation.variants import DENSE, Settings, Variant, model_fingerprin
 from dipgo.export.packages import silence_libraries
 from dipgo.machine import describe_machine
 from dipgo.models.source import Source, load_source
-from dipgo.pipeline import GUIDANCE_SCALE
 from dipgo.subnet import SubNet
 
 PAIRS, BATCH, TIME_REPEATS = 64, 8, 5
+GUIDANCE = 7.5
+"""The default of diffusers' Stable Diffusion pipelines."""
 SHOW_NOTHING = Progress()
 
 
@@ -32,7 +33,7 @@ def evaluate(
     cache: str | Path,
     pairs: int = PAIRS,
     seed: int = 0,
-    guidance: float = GUIDANCE_SCALE,
+    guidance: float = GUIDANCE,
     batch: int = BATCH,
     classifier: str | Path | None = None,
     reference: str | Path | None = None,

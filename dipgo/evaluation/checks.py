@@ -8,9 +8,9 @@ from dipgo.errors import DipgoError
 from dipgo.evaluation.judge import Classifier
 from dipgo.evaluation.variants import DENSE, Variant
 from dipgo.export.compile import fit_schedule, read_schedule
-from dipgo.export.parts import HIDDEN_STATES
 from dipgo.models.family import Geometry
 from dipgo.models.source import Source
+from dipgo.models.text_encoders import HIDDEN_STATES
 from dipgo.subnet import SubNet
 
 

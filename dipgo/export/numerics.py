@@ -56,12 +56,12 @@ def check_segments(
 
 
 @torch.no_grad()
-def check_part(part: Part, example: torch.Tensor) -> tuple[Numerics, bool]:
+def check_part(part: Part, given: Tensors) -> tuple[Numerics, bool]:
     """The figures of a graph around the plan, and whether its narrow form will do."""
-    (exact,), (rounded,) = Exact(part.exact).run(example), Rounded(part.module).run(example)
-    error = relative_error(rounded, exact)
-    tolerance = TOLERANCE[part.precision.name]
-    return Numerics(error, 1), bool(rounded.isfinite().all()) and error <= tolerance
+    exact, rounded = Exact(part.exact).run(*given), Rounded(part.module).run(*given)
+    error = max(map(relative_error, rounded, exact))
+    finite = all(bool(one.isfinite().all()) for one in rounded)
+    return Numerics(error, 1), finite and error <= TOLERANCE[part.precision.name]
 
 
 class _Check:

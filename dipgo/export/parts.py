@@ -1,39 +1,40 @@
-"""The pipeline's other parts: text encoder and VAE decoder as graphs, the tokenizer as a file."""
+"""The pipeline's other parts: text encoders and VAE decoder as graphs, tokenizers as files."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from dipgo.errors import DipgoError
 from dipgo.graph import Dependence, Value
 from dipgo.manifest import TokenizerRecord
 from dipgo.models.family import Geometry
-from dipgo.models.pipeline_parts import TextEncoder, VaeDecoder, VideoVaeDecoder
-from dipgo.models.unet_inputs import EXTRAS
+from dipgo.models.pipeline_parts import PackedVaeDecoder, VaeDecoder, VideoVaeDecoder
+from dipgo.models.text_encoders import TextEncoding, Tokens, find_text_encoding
 from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
 from dipgo.trace import trace
 
-TOKENIZER_FILE = "tokenizer.json"
-HIDDEN_STATES = "encoder_hidden_states"
+TEXT_ENCODER, VAE_DECODER = "text_encoder", "vae_decoder"
 VIDEO_AXES = 5
 """Latents f32[B, F, C, h, w] are those of a film."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A graph to lower, with its example input; one input, one output."""
+    """A graph to lower, with an example of each of its inputs."""
 
     name: str
     module: fx.GraphModule
-    example: torch.Tensor
-    input: Value
-    output: Value
+    examples: tuple[torch.Tensor, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
     precision: Precision
     exact: fx.GraphModule
     """The same graph with its weights in fp32, to be run by `dipgo.arithmetic.Exact`."""
@@ -48,72 +49,122 @@ def parts_of(
 ) -> Iterator[Part]:
     """What stands around the denoiser; `latents` is an example of the state.
 
-    A text encoder only where its hidden states are all of the denoiser's `conditioning` that is
-    of a text: those of Stable Diffusion XL and 3 are several encoders' together, and pooled ones
-    beside them.
+    A text encoder only where its outputs are the denoiser's `conditioning`.
     What goes in and comes out is of the same types whatever the precision.
     """
-    encoder = getattr(pipeline, "text_encoder", None)
-    has_tokenizer = getattr(pipeline, "tokenizer", None) is not None
-    if encoder is not None and has_tokenizer and set(conditioning) - EXTRAS == {HIDDEN_STATES}:
+    encoding = find_text_encoding(pipeline, geometry.tokens)
+    if encoding is not None and set(encoding.outputs) <= set(conditioning):
         yield _part(
-            "text_encoder",
-            TextEncoder(encoder),
-            ("input_ids", torch.zeros(geometry.rows, geometry.tokens, dtype=torch.int64)),
-            HIDDEN_STATES,
+            TEXT_ENCODER,
+            encoding.module,
+            _example_tokens(encoding, geometry.rows),
+            encoding.outputs,
             precision,
         )
     vae = getattr(pipeline, "vae", None)
     if vae is not None:
-        decoder = VideoVaeDecoder(vae) if latents.ndim == VIDEO_AXES else VaeDecoder(vae)
-        yield _part("vae_decoder", decoder, ("latents", latents), "image", precision)
+        decoder = _decoder(vae, latents, geometry)
+        yield _part(VAE_DECODER, decoder, {"latents": latents}, ("image",), precision)
+
+
+def _decoder(vae: Any, latents: torch.Tensor, geometry: Geometry) -> VaeDecoder:
+    if latents.ndim == VIDEO_AXES:
+        return VideoVaeDecoder(vae)
+    grid = packed_grid(tuple(latents.shape), geometry)
+    return VaeDecoder(vae) if grid is None else PackedVaeDecoder(vae, *grid)
+
+
+def packed_grid(shape: tuple[int, ...], geometry: Geometry) -> tuple[int, int] | None:
+    """Rows and columns of latents packed as f32[B, rows * columns, C]; None of others.
+
+    Unless pixels are asked for the picture is a square.
+    """
+    if len(shape) != 3:
+        return None
+    height, width = geometry.height or 1, geometry.width or 1
+    rows = isqrt(shape[1] * height // width)
+    assert rows * (shape[1] // rows) == shape[1], "no whole rows"
+    return rows, shape[1] // rows
+
+
+def _example_tokens(encoding: TextEncoding, rows: int) -> dict[str, torch.Tensor]:
+    """An empty text in each row: a mask of zeros would leave nothing to attend to."""
+    return encoding.tokenize([""] * rows)
 
 
 def _part(
     name: str,
     module: nn.Module,
-    example: tuple[str, torch.Tensor],
-    output: str,
+    examples: Mapping[str, torch.Tensor],
+    outputs: tuple[str, ...],
     precision: Precision,
 ) -> Part:
-    """Traced as a denoiser is, without blocks: what it is given counts as its state."""
-    input_name, tensor = example
+    """Traced as a denoiser is, without blocks: what it is given counts as its state.
+
+    A second output is to a trace what the unconditional half is of a denoiser's.
+    """
     typed = Precision(precision.name)  # modules to keep in fp32 are the denoiser's
     traced = trace(
         module.eval(),
-        {input_name: tensor},
-        {input_name: Dependence.STATE},
+        examples,
+        dict.fromkeys(examples, Dependence.STATE),
         (),
         model_class=type(module).__name__,
         config_sha256="",
         prefix=f"{module.wrapped}.",
         precision=typed,
     )
-    result = traced.graph.output
-    nodes = [node.name for node in traced.graph.nodes]
+    graph = traced.graph
+    results = [one for one in (graph.output, graph.unconditional) if one is not None]
+    nodes = [node.name for node in graph.nodes]
     return Part(
         name,
-        traced.module(nodes, [input_name], [result]),
-        tensor,
-        Value(input_name, tensor_type(tensor)),
-        Value(output, traced.graph.types[result]),
+        traced.module(nodes, list(examples), results),
+        tuple(examples.values()),
+        tuple(Value(one, tensor_type(tensor)) for one, tensor in examples.items()),
+        tuple(
+            Value(one, graph.types[result]) for one, result in zip(outputs, results, strict=True)
+        ),
         typed,
-        traced.module(nodes, [input_name], [result], exact=True),
+        traced.module(nodes, list(examples), results, exact=True),
     )
 
 
-def save_tokenizer(pipeline: Any, directory: Path) -> TokenizerRecord | None:
-    """Writes the tokenizer in the form of the `tokenizers` library: no transformers needed."""
-    tokenizer = getattr(pipeline, "tokenizer", None)
-    if tokenizer is None:
-        return None
-    if tokenizer.is_fast:
-        backend = tokenizer.backend_tokenizer
-    else:
-        from transformers.convert_slow_tokenizer import convert_slow_tokenizer
+def save_tokenizers(encoding: TextEncoding, directory: Path) -> list[TokenizerRecord]:
+    """Writes the tokenizers in the form of the `tokenizers` library: no transformers needed."""
+    return [
+        _save_tokenizer(tokens, directory / f"tokenizer{f'_{index}' if index > 1 else ''}.json")
+        for index, tokens in enumerate(encoding.tokens, start=1)
+    ]
 
-        backend = convert_slow_tokenizer(tokenizer)
+
+def _save_tokenizer(tokens: Tokens, path: Path) -> TokenizerRecord:
+    tokenizer = tokens.tokenizer
+    backend = tokenizer.backend_tokenizer if tokenizer.is_fast else _converted(tokenizer)
     backend.no_padding()
     backend.no_truncation()
-    backend.save(str(directory / TOKENIZER_FILE))
-    return TokenizerRecord(TOKENIZER_FILE, tokenizer.model_max_length, tokenizer.pad_token_id)
+    backend.save(str(path))
+    return TokenizerRecord(
+        file=path.name,
+        ids=tokens.ids,
+        mask=tokens.mask,
+        length=tokens.length,
+        pad_id=tokenizer.pad_token_id,
+        padding_side=tokenizer.padding_side,
+        lower=tokens.lower,
+    )
+
+
+def _converted(tokenizer: Any) -> Any:
+    """Of a tokenizer in Python. T5's needs a package that reads its file."""
+    from transformers.convert_slow_tokenizer import convert_slow_tokenizer
+
+    try:
+        return convert_slow_tokenizer(tokenizer)
+    except ImportError as error:
+        raise DipgoError(
+            f"tokenizer {type(tokenizer).__name__}",
+            found=str(error).strip().splitlines()[0],
+            expected="the packages that convert it for the tokenizers library",
+            remedy="pip install sentencepiece protobuf, or save the pipeline with a fast tokenizer",
+        ) from error

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from dipgo.arithmetic import Exact
 from dipgo.export.compile import Compiled
 from dipgo.export.numerics import Numerics, check_part, check_segments
-from dipgo.export.parts import Part, parts_of
+from dipgo.export.parts import VAE_DECODER, Part, parts_of
 from dipgo.export.prepare import Prepared, Progress
+from dipgo.models.prompts import fixed_conditioning
+from dipgo.models.text_encoders import find_text_encoding
 from dipgo.noise import initial_noise
 from dipgo.precision import FP32, Precision
 from dipgo.samplers import init_noise_sigma
@@ -35,12 +36,12 @@ def choose_parts(
     with progress(f"check {precision.name} against fp32, {len(compiled.plan.steps)} steps"):
         inputs = trial_inputs(prepared, compiled, parts)
         figures, latents = check_segments(compiled.plan, compiled.traced, inputs)
-    pictures = {"vae_decoder": latents}
+    pictures = {VAE_DECODER: [latents]}
     for index, part in enumerate(parts):
         with progress(f"check the {part.name.replace('_', ' ')} in {precision.name}"):
             given = pictures.get(part.name)
             if given is None:
-                given = token_ids(prepared.source.pipeline, part)
+                given = _tokens_for(prepared, part)
             found, will_do = check_part(part, given)
         if will_do:
             figures[part.name] = found
@@ -85,18 +86,33 @@ def trial_inputs(
     if "guidance_scale" in inputs:
         inputs["guidance_scale"] = torch.tensor(GUIDANCE_SCALE)
     for part in parts:
-        if part.output.name in inputs:
-            (hidden,) = Exact(part.exact).run(token_ids(prepared.source.pipeline, part))
-            inputs[part.output.name] = hidden
+        names = [value.name for value in part.outputs]
+        if set(names) <= set(inputs):
+            results = Exact(part.exact).run(*_tokens_for(prepared, part))
+            inputs |= dict(zip(names, results, strict=True)) | _masks(prepared, part, inputs)
+    for name, numbers in fixed_conditioning(prepared.source, prepared.geometry).items():
+        inputs[name] = torch.tensor([numbers] * prepared.geometry.rows)
     return inputs
 
 
-def token_ids(pipeline: Any, part: Part) -> torch.Tensor:
+def token_ids(prepared: Prepared, part: Part) -> dict[str, torch.Tensor]:
     """PROMPT, after an empty one for each unconditional row, as the text encoder takes them."""
-    rows, length = part.example.shape
+    rows, _ = part.examples[0].shape
     texts = ([""] * (rows // 2) + [PROMPT] * rows)[:rows]
-    tokens = pipeline.tokenizer(
-        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    ids: torch.Tensor = tokens.input_ids
-    return ids
+    encoding = find_text_encoding(prepared.source.pipeline, prepared.geometry.tokens)
+    assert encoding is not None, "a text encoder that is not known"
+    return encoding.tokenize(texts)
+
+
+def _tokens_for(prepared: Prepared, part: Part) -> list[torch.Tensor]:
+    """In the order of the part's inputs."""
+    tokens = token_ids(prepared, part)
+    return [tokens[value.name] for value in part.inputs]
+
+
+def _masks(
+    prepared: Prepared, part: Part, inputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What of the tokens the denoiser takes too."""
+    tokens = token_ids(prepared, part)
+    return {name: one.to(inputs[name].dtype) for name, one in tokens.items() if name in inputs}

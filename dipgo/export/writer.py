@@ -25,7 +25,8 @@ from dipgo.export.lower_lanes import (
     sized_lowering,
 )
 from dipgo.export.numerics import Numerics
-from dipgo.export.parts import save_tokenizer
+from dipgo.export.parts import TEXT_ENCODER, save_tokenizers
+from dipgo.export.pipeline_record import pipeline_record
 from dipgo.export.prepare import Progress
 from dipgo.export.torch_programs import Programs, capture_program, write_programs
 from dipgo.export.variants import Variant
@@ -34,6 +35,7 @@ from dipgo.graph import Value
 from dipgo.manifest_file import encode
 from dipgo.manifest_plan import program_record, segment_records, tensor_records
 from dipgo.models.source import Source
+from dipgo.models.text_encoders import find_text_encoding
 from dipgo.plan import combined_dtypes
 from dipgo.precision import Precision, kept_in_fp32
 from dipgo.samplers import init_noise_sigma
@@ -70,16 +72,13 @@ class Writer:
             self._add_part(index, with_programs)
         with self.progress(f"write {self.weights.nbytes / 1e9:.2f} GB of weights"):
             self._write_tensors()
-        tokenizer = None
-        if any(part.name == "text_encoder" for part in self.parts):
-            with _disk_errors():
-                tokenizer = save_tokenizer(self.source.pipeline, self.directory)
+        tokenizers = self._save_tokenizers()
         with self.progress("hash the files"):
             files = {path.name: _file_record(path) for path in sorted(self.directory.iterdir())}
         *others, first = (*self.variants[1:], self.variants[0])
         for variant in (*others, first):
             path = self.directory / records.manifest_file(variant.name)
-            path.write_bytes(encode(self._manifest(variant, tokenizer, files)))
+            path.write_bytes(encode(self._manifest(variant, tokenizers, files)))
             path.chmod(0o644)
             files = files | {path.name: _file_record(path)}
         if with_programs:
@@ -97,12 +96,11 @@ class Writer:
         part = self.parts[index]
         lowering = sized_lowering(
             [
-                Lowering(one.parts[index].module, [one.parts[index].example], None)
+                Lowering(one.parts[index].module, one.parts[index].examples, None)
                 for one in self.variants
             ]
         )
-        values = ((part.input,), (part.output,))
-        self._add(lowering, part.name, part.name, values, with_program)
+        self._add(lowering, part.name, part.name, (part.inputs, part.outputs), with_program)
 
     def _add(
         self,
@@ -121,6 +119,14 @@ class Writer:
             with self.progress(f"capture {name.replace('_', ' ')} for PyTorch"):
                 self.programs[name] = capture_program(lowering, prefix, self.weights)
 
+    def _save_tokenizers(self) -> list[records.TokenizerRecord]:
+        geometry = self.variants[0].geometry
+        encoding = find_text_encoding(self.source.pipeline, geometry.tokens)
+        if encoding is None or all(part.name != TEXT_ENCODER for part in self.parts):
+            return []
+        with _disk_errors():
+            return save_tokenizers(encoding, self.directory)
+
     def _write_tensors(self) -> None:
         with _disk_errors():
             self.weights.write(self.directory / records.WEIGHTS_FILE)
@@ -137,7 +143,7 @@ class Writer:
     def _manifest(
         self,
         variant: Variant,
-        tokenizer: records.TokenizerRecord | None,
+        tokenizers: list[records.TokenizerRecord],
         files: dict[str, records.FileRecord],
     ) -> records.Manifest:
         plan, scheduler = variant.compiled.plan, self.compiled.scheduler
@@ -175,12 +181,13 @@ class Writer:
             parts={
                 part.name: records.PartRecord(
                     f"{part.name}.onnx",
-                    tensor_records((part.input,)),
-                    tensor_records((part.output,)),
+                    tensor_records(part.inputs),
+                    tensor_records(part.outputs),
                 )
                 for part in variant.parts
             },
-            tokenizer=tokenizer,
+            tokenizers=tokenizers,
+            pipeline=pipeline_record(self.source, variant),
             files=files,
         )
 

@@ -1,26 +1,11 @@
-"""What stands around the denoiser in a pipeline, as modules of one input and one output."""
+"""What stands behind the denoiser in a pipeline: the VAE's decoder, from latents to a picture."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
-
-
-class TextEncoder(nn.Module):
-    """Token ids i64[rows, tokens] to hidden states f32[rows, tokens, width]."""
-
-    wrapped = "encoder"
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The last hidden state, as `StableDiffusionPipeline.encode_prompt` takes it."""
-        hidden: torch.Tensor = self.encoder(input_ids)[0]
-        return hidden
+from torch import Tensor, nn
 
 
 class VaeDecoder(nn.Module):
@@ -33,13 +18,41 @@ class VaeDecoder(nn.Module):
         self.vae = vae
         self.scale = vae.config.scaling_factor
         self.shift = getattr(vae.config, "shift_factor", None) or 0.0
+        mean, std = (getattr(vae.config, f"latents_{one}", None) for one in ("mean", "std"))
+        self.normal = None if mean is None or std is None else (mean, std)
+        """Mean and standard deviation, a number a channel, of latents that are normalised."""
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+    def forward(self, latents: Tensor) -> Tensor:
         """Undoes the latents' scaling, as diffusers' pipelines do, and decodes."""
-        picture: torch.Tensor = self.vae.decode(
-            latents / self.scale + self.shift, return_dict=False
-        )[0]
+        picture: Tensor = self.vae.decode(self._unscaled(latents), return_dict=False)[0]
         return picture
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        if self.normal is None:
+            shifted: Tensor = latents / self.scale + self.shift
+            return shifted
+        mean, std = (torch.tensor(one).view(1, -1, 1, 1).to(latents) for one in self.normal)
+        denormalised: Tensor = latents * std / self.scale + mean
+        return denormalised
+
+
+class PackedVaeDecoder(VaeDecoder):
+    """Packed latents f32[B, rows * columns, 4 C], of 2 x 2 latent pixels each, to a picture.
+
+    Source: `FluxPipeline._unpack_latents`.
+    """
+
+    def __init__(self, vae: Any, rows: int, columns: int) -> None:
+        super().__init__(vae)
+        self.grid = (rows, columns)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Unpacks, then as a VaeDecoder."""
+        batch, _, channels = latents.shape
+        packed = latents.reshape(batch, *self.grid, channels // 4, 2, 2)
+        rows, columns = self.grid
+        unpacked = packed.permute(0, 3, 1, 4, 2, 5)
+        return super().forward(unpacked.reshape(batch, channels // 4, 2 * rows, 2 * columns))
 
 
 class VideoVaeDecoder(VaeDecoder):
@@ -48,10 +61,10 @@ class VideoVaeDecoder(VaeDecoder):
     Source: `StableVideoDiffusionPipeline.decode_latents`, whose decoder sees F frames together.
     """
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+    def forward(self, latents: Tensor) -> Tensor:
         """Undoes the latents' scaling and decodes."""
         batch, frames = latents.shape[:2]
-        pictures: torch.Tensor = self.vae.decode(
+        pictures: Tensor = self.vae.decode(
             latents.flatten(0, 1) / self.scale, num_frames=frames, return_dict=False
         )[0]
-        return pictures.unflatten(0, (batch, frames))
+        return pictures.reshape(batch, frames, *pictures.shape[1:])

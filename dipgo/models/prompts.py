@@ -1,16 +1,17 @@
-"""Prompts become a denoiser's conditioning, by the pipeline's own text encoder."""
+"""Prompts become a denoiser's conditioning, by the pipeline's own text encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
 from dipgo.errors import DipgoError
 from dipgo.models.family import Geometry
+from dipgo.models.sdxl import TIME_IDS_NAME, time_ids
 from dipgo.models.source import Source
+from dipgo.models.text_encoders import PIPELINES, TextEncoding, find_text_encoding
 
-HIDDEN_STATES = "encoder_hidden_states"
 CLASS_LABELS = "class_labels"
 
 
@@ -20,47 +21,83 @@ def encode_prompts(
 ) -> dict[str, torch.Tensor]:
     """The conditioning of one batch by the denoiser's argument names, f32 or i64 [rows, …].
 
-    With guidance [unconditional, conditional], the former of an empty prompt. A class-conditional
-    model takes numbers or names of its classes. Raises DipgoError where the pipeline cannot.
+    With guidance [unconditional, conditional], the former of no negative prompt. A
+    class-conditional model takes numbers or names of its classes. Raises DipgoError where the
+    pipeline cannot.
     """
     assert len(prompts) == geometry.batch, "one prompt a picture"
     names = set(source.family.conditioning(source.denoiser, geometry))
     device = next(source.denoiser.parameters()).device
     if names == {CLASS_LABELS}:
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
-    pipeline = source.pipeline
-    has_encoder = getattr(pipeline, "text_encoder", None) and getattr(pipeline, "tokenizer", None)
-    if names != {HIDDEN_STATES} or not has_encoder:
-        raise DipgoError(
-            f"model {source.name}",
-            found=f"conditioning by {' '.join(sorted(names))}, not by one text encoder",
-            expected="a pipeline with tokenizer and text encoder, or a class-conditional one",
-            remedy="use a Stable Diffusion 1 or 2 pipeline, or a DiT",
-        )
-    texts = [""] * (geometry.rows - geometry.batch) + list(prompts)
-    assert pipeline is not None
-    tokens = pipeline.tokenizer(
-        texts,
-        padding="max_length",
-        max_length=source.tokens,
-        truncation=True,
-        return_tensors="pt",
+    encoding = find_text_encoding(source.pipeline, geometry.tokens)
+    found = {} if encoding is None else _encode(encoding, prompts, geometry)
+    for name, numbers in fixed_conditioning(source, geometry).items():
+        found[name] = torch.tensor([numbers] * geometry.rows)
+    if not names <= set(found):
+        raise _no_encoder(source, names)
+    return {name: found[name].to(device) for name in names}
+
+
+def _encode(
+    encoding: TextEncoding, prompts: Sequence[str], geometry: Geometry
+) -> dict[str, torch.Tensor]:
+    unconditional = geometry.rows - geometry.batch
+    tokens = encoding.tokenize([""] * unconditional + list(prompts))
+    device = next(encoding.module.parameters()).device
+    results = encoding.module(*(tokens[name].to(device) for name in encoding.inputs))
+    found = dict(zip(encoding.outputs, results, strict=True))
+    if encoding.zeros_without_negative:
+        for one in found.values():
+            one[:unconditional] = 0.0
+    return tokens | found
+
+
+def fixed_conditioning(source: Source, geometry: Geometry) -> dict[str, list[float]]:
+    """What of the conditioning no prompt decides: by name the numbers of a row, alike for all."""
+    names: Collection[str] = source.family.conditioning(source.denoiser, geometry)
+    if TIME_IDS_NAME not in names:
+        return {}
+    return {TIME_IDS_NAME: time_ids(*pixels(source, geometry))}
+
+
+def pixels(source: Source, geometry: Geometry) -> tuple[int, int]:
+    """Height and width of the pictures."""
+    shape = source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent)
+    height, width = (size * source.pixels_per_latent for size in shape[-2:])
+    return geometry.height or height, geometry.width or width
+
+
+def class_count(source: Source) -> int:
+    """Of a class-conditional model, which has one label more for no class."""
+    return int(source.denoiser.config.num_embeds_ada_norm)  # type: ignore[union-attr, arg-type]
+
+
+def class_names(source: Source) -> dict[str, int]:
+    """The pipeline's names of its classes, if it has any."""
+    names: dict[str, int] = getattr(source.pipeline, "labels", None) or {}
+    return names
+
+
+def _no_encoder(source: Source, names: Collection[str]) -> DipgoError:
+    return DipgoError(
+        f"model {source.name}",
+        found=f"conditioning by {' '.join(sorted(names))}, which no text encoder at hand gives",
+        expected=f"a pipeline with its tokenizers and text encoders: {', '.join(PIPELINES)}; "
+        "or a class-conditional one",
+        remedy="use one of these",
     )
-    hidden: torch.Tensor = pipeline.text_encoder(tokens.input_ids.to(pipeline.text_encoder.device))[
-        0
-    ]
-    return {HIDDEN_STATES: hidden.to(device)}
 
 
 def _labels(source: Source, prompts: Sequence[str], geometry: Geometry) -> torch.Tensor:
     """i64[rows]; the unconditional rows carry the label one beyond the last class."""
-    classes = int(source.denoiser.config.num_embeds_ada_norm)  # type: ignore[union-attr, arg-type]
+    classes = class_count(source)
     found = [_label(source, prompt.strip(), classes) for prompt in prompts]
     return torch.tensor([classes] * (geometry.rows - geometry.batch) + found)
 
 
 def _label(source: Source, prompt: str, classes: int) -> int:
-    names = getattr(source.pipeline, "labels", None) or {}
+    names = class_names(source)
     number = int(prompt) if prompt.isdecimal() else names.get(prompt)
     if number is None or not 0 <= number < classes:
         raise DipgoError(

@@ -12,6 +12,12 @@ from dipgo.models.unet import CLASS, UNetFamily
 TIME_IDS = 6
 """Original height and width, top and left of the crop, target height and width, in pixels
 (Podell et al. 2023, section 2.2)."""
+TIME_IDS_NAME = "time_ids"
+
+
+def time_ids(height: int, width: int) -> list[float]:
+    """A row for pictures that are neither scaled nor cropped, as the pipeline's defaults are."""
+    return [float(number) for number in (height, width, 0, 0, height, width)]
 
 
 class SDXLFamily(UNetFamily):

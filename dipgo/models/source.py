@@ -15,10 +15,9 @@ from dipgo.errors import DipgoError
 from dipgo.models.arch import ARCHITECTURES, Architecture
 from dipgo.models.families import find_family, supported_denoisers
 from dipgo.models.family import Family, Geometry, is_guided, timestep_options
+from dipgo.models.text_encoders import default_of_call
 
 CLIP_TOKENS = 77
-T5_TOKENS = 256
-"""The default of `max_sequence_length` in `StableDiffusion3Pipeline`."""
 HUB_TIMEOUT_S = 10.0
 
 
@@ -98,13 +97,22 @@ def _load_pipeline(name: str) -> Any:
     if Path(name).exists():
         if not (Path(name) / "model_index.json").exists():
             raise _no_pipeline(name, "no model_index.json")
-        hub_problem = ""
+        hub_problem, absent = "", absent_parts(Path(name))
     else:
-        hub_problem = _hub_problem(name)
+        hub_problem, absent = _hub_problem(name), {}
     try:
-        return DiffusionPipeline.from_pretrained(name, local_files_only=bool(hub_problem))
+        return DiffusionPipeline.from_pretrained(name, local_files_only=bool(hub_problem), **absent)
     except Exception as error:  # whatever the many loaders meet in damaged files
         raise _no_pipeline(name, hub_problem or _first_line(error)) from error
+
+
+def absent_parts(path: Path) -> dict[str, None]:
+    """Parts that the pipeline was saved without, such as T5: diffusers wants to be told of each."""
+    try:
+        index = json.loads((path / "model_index.json").read_bytes())
+        return {name: None for name, kind in index.items() if kind == [None, None]}
+    except (ValueError, AttributeError):
+        return {}  # diffusers tells what is wrong with it
 
 
 def _hub_problem(name: str) -> str:
@@ -125,7 +133,7 @@ def _hub_problem(name: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
 
 
 def _no_pipeline(name: str, problem: str) -> DipgoError:
@@ -159,7 +167,10 @@ def _from_pipeline(pipeline: Any, name: str) -> Source:
 
 
 def _tokens(pipeline: Any) -> int:
-    """Of the prompt: CLIP's, and in Stable Diffusion 3 those of T5, or as many zeros."""
+    """Of the hidden states: CLIP's, or T5's; in Stable Diffusion 3 both, or as many zeros."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     clip = int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
-    return clip + (T5_TOKENS if hasattr(pipeline, "text_encoder_3") else 0)
+    t5 = default_of_call(pipeline, "max_sequence_length")
+    if t5 is None:
+        return clip
+    return clip + int(t5) if hasattr(pipeline, "text_encoder_3") else int(t5)

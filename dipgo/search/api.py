@@ -80,7 +80,7 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
 
 def _move(source: Source, device: str | torch.device) -> None:
     source.denoiser.to(device)
-    for part in ("text_encoder", "vae"):
+    for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "vae"):
         module = getattr(source.pipeline, part, None)
         if isinstance(module, nn.Module):
             module.requires_grad_(False).to(device)

@@ -1,0 +1,195 @@
+"""The arguments of a pipeline's call, in diffusers' forms, as what a run needs."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.engines.runner import OnStep
+from dipgo.errors import DipgoError
+from dipgo.noise import initial_noise
+
+OutputType = Literal["pil", "np", "latent"]
+StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Any]], Any]
+"""As diffusers calls `callback_on_step_end`: pipeline, step, timestep, tensors (none here)."""
+
+
+def check_output_type(output_type: str) -> None:
+    """Raises DipgoError, also for diffusers' "pt", which needs torch."""
+    if output_type not in get_args(OutputType):
+        raise DipgoError(
+            f"output_type {output_type!r}",
+            found="a torch tensor" if output_type == "pt" else "a form that is not known",
+            expected=", ".join(map(repr, get_args(OutputType))),
+            remedy='take "np", and torch.from_numpy of it' if output_type == "pt" else "correct it",
+        )
+
+
+def seeds_of(generator: Any, seed: Any) -> int | list[int]:
+    """One seed for all pictures, or one a picture; 0 where none is given. Raises DipgoError.
+
+    A generator is a whole number, or what has `initial_seed()`, such as torch's of the CPU: its
+    noise is that of a generator from which nothing has been drawn yet.
+    """
+    if generator is not None and seed is not None:
+        raise DipgoError(
+            "generator", found="a seed too", expected="one of the two", remedy="leave one out"
+        )
+    given = seed if generator is None else generator
+    if given is None:
+        return 0
+    if isinstance(given, list | tuple):
+        return [_seed(one) for one in given]
+    return _seed(given)
+
+
+def _seed(given: Any) -> int:
+    if hasattr(given, "initial_seed"):
+        device = str(getattr(given, "device", "cpu"))
+        if device != "cpu":
+            raise _no_seed(f"a generator on {device}")
+        return int(given.initial_seed())
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise _no_seed(repr(given)) from None
+
+
+def _no_seed(found: str) -> DipgoError:
+    return DipgoError(
+        "generator",
+        found=found,
+        expected="a whole number, a torch.Generator of the CPU, or a list of one a picture",
+        remedy="give the seed itself",
+    )
+
+
+def noise_of(
+    seeds: int | list[int], count: int, shape: tuple[int, ...], packed: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """Noise f32[count, *shape] of unit variance, as diffusers draws it. Raises DipgoError.
+
+    One seed draws all pictures at once; of several each draws one. `packed` latents are drawn
+    unpacked, as `FluxPipeline` does.
+    """
+    drawn = shape
+    if packed is not None:
+        drawn = (shape[-1] // 4, 2 * packed[0], 2 * packed[1])
+    if isinstance(seeds, int):
+        noise = initial_noise(seeds, (count, *drawn))
+    else:
+        if len(seeds) != count:
+            raise DipgoError(
+                "seed",
+                found=f"{len(seeds)} seeds",
+                expected=f"one, or as many as pictures: {count}",
+                remedy="give one for each picture",
+            )
+        noise = np.concatenate([initial_noise(one, (1, *drawn)) for one in seeds])
+    return noise if packed is None else _pack(noise, *packed)
+
+
+def _pack(noise: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """f32[N, C, 2 rows, 2 columns] to f32[N, rows * columns, 4 C]: `FluxPipeline._pack_latents`."""
+    count, channels = noise.shape[:2]
+    tiles = noise.reshape(count, channels, rows, 2, columns, 2).transpose(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(count, rows * columns, 4 * channels)
+
+
+def check_latents(latents: Any, count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Raises DipgoError for latents that are not one picture each."""
+    array = np.asarray(latents)
+    if array.shape != (count, *shape) or array.dtype != np.float32:
+        raise DipgoError(
+            "latents",
+            found=f"{array.dtype}{list(array.shape)}",
+            expected=f"float32{[count, *shape]}",
+            remedy="convert them, or export for this size",
+        )
+    return array
+
+
+def repeated(items: Sequence[Any], times: Any) -> list[Any]:
+    """Each item `times` times, one after another, as diffusers orders pictures."""
+    if not isinstance(times, int) or isinstance(times, bool) or times < 1:
+        raise DipgoError(
+            "num_images_per_prompt",
+            found=repr(times),
+            expected="a whole number, at least 1",
+            remedy="correct it",
+        )
+    return [item for item in items for _ in range(times)]
+
+
+def negatives_of(given: str | Sequence[str] | None, count: int) -> list[str] | None:
+    """As many as prompts; None, which is not the same as an empty text, where none is given."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return [given] * count
+    if len(given) != count:
+        raise DipgoError(
+            "negative_prompt",
+            found=f"{len(given)} texts",
+            expected=f"one, or as many as prompts: {count}",
+            remedy="give one for each prompt",
+        )
+    return list(given)
+
+
+def check_scale(scale: Any) -> float:
+    """A guidance scale. Raises DipgoError for what is no finite number."""
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
+        raise DipgoError(
+            "guidance_scale", found=repr(scale), expected="a finite number", remedy="correct it"
+        )
+    return float(scale)
+
+
+@dataclass
+class StepEnds:
+    """Calls `callback_on_step_end` once for each step, as launches tell where a run is.
+
+    A step without a launch of its own ends with the one before it.
+    """
+
+    pipeline: Any
+    callback: StepEnd
+    timesteps: Sequence[float]
+    ended: int = 0
+
+    def on_step(self, step: int) -> None:
+        """Something of `step` has been run: the steps before it have ended."""
+        self._end(range(self.ended, step))
+
+    def finish(self) -> None:
+        """All steps have ended."""
+        self._end(range(self.ended, len(self.timesteps)))
+
+    def _end(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            self.ended = step + 1
+            changed = self.callback(self.pipeline, step, self.timesteps[step], {})
+            if changed:
+                raise DipgoError(
+                    f"callback_on_step_end, step {step}",
+                    found=f"{', '.join(changed)} to be changed",
+                    expected="None or an empty dict: the plan of an export is fixed",
+                    remedy="return nothing, or give latents before the first step",
+                )
+
+
+def both(first: OnStep, second: OnStep) -> OnStep:
+    """Calls one, then the other."""
+
+    def call(step: int) -> None:
+        first(step)
+        second(step)
+
+    return call
