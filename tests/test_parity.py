@@ -29,14 +29,20 @@ from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
 from tests.eager import run_eagerly
 from tests.random_subnets import weigh_rows
-from tests.zoo import CASES, Case, case
+from tests.zoo import CASES, GUIDANCE_CASES, Case, case
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""
 
 BACKUPS = ("output", "delta", "identity")
 
-PROLOGUES = {"no_cross_attention": 0, "one_level": 1, "asymmetric": 1, "three_levels": 1}
+PROLOGUES = {
+    "no_cross_attention": 0,
+    "one_level": 1,
+    "asymmetric": 1,
+    "three_levels": 1,
+    "unconditional": 0,
+}
 """What runs once a prompt: of the others it depends on the prompt alone, and with the timestep."""
 
 SCHEDULERS = {
@@ -64,8 +70,7 @@ class Drawn:
 @st.composite
 def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
-    name, grain = draw(st.sampled_from(CASES))
-    guidance = draw(st.booleans())
+    name, grain, guidance = draw(st.sampled_from(GUIDANCE_CASES))
     chosen = case(name, grain, guidance=guidance)
     scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
     steps = draw(st.integers(4, 7))

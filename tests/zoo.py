@@ -8,12 +8,21 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    DiTTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs
+from dipgo.models.lcm import LCMFamily, SDXLLCMFamily
+from dipgo.models.pixart import PixArtFamily
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
+from dipgo.models.unconditional import UnconditionalFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.patterns import match_blocks
 from dipgo.trace import Traced, trace
@@ -36,6 +45,34 @@ def _unet(**config: Any) -> Callable[[], torch.nn.Module]:
     return build
 
 
+def _pixart(**config: Any) -> Callable[[], torch.nn.Module]:
+    return lambda: PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=6,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        cross_attention_dim=12,
+        sample_size=8,
+        norm_num_groups=2,
+        caption_channels=10,
+        **config,
+    )
+
+
+SDXL: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2),
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 10,
+}
+
 UNET = {
     "block": UNetFamily.default_blocks,
     "layer": (
@@ -55,6 +92,14 @@ PLAIN = {
 DIT = {
     "block": DiTFamily.default_blocks,
     "layer": ("transformer_blocks.*.attn1", "transformer_blocks.*.ff"),
+}
+PIXART = {
+    "block": PixArtFamily.default_blocks,
+    "layer": (
+        "transformer_blocks.*.attn1",
+        "transformer_blocks.*.attn2",
+        "transformer_blocks.*.ff",
+    ),
 }
 SD3 = {
     "block": SD3Family.default_blocks,
@@ -123,18 +168,7 @@ ZOO = {
         DIT,
     ),
     "sdxl": Entry(
-        _unet(
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2),
-            attention_head_dim=(2, 4),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=4,
-            projection_class_embeddings_input_dim=6 * 4 + 10,
-        ),
+        _unet(**SDXL),
         SDXLFamily(),
         UNET,
     ),
@@ -155,8 +189,51 @@ ZOO = {
         SD3Family(),
         SD3,
     ),
+    "pixart_alpha": Entry(_pixart(use_additional_conditions=True), PixArtFamily(), PIXART),
+    "pixart_sigma": Entry(
+        _pixart(interpolation_scale=2),
+        PixArtFamily(),
+        {"block": PixArtFamily.default_blocks},
+    ),
+    "lcm": Entry(
+        _unet(
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            time_cond_proj_dim=6,
+        ),
+        LCMFamily(),
+        UNET,
+    ),
+    "sdxl_lcm": Entry(
+        _unet(**SDXL, time_cond_proj_dim=6),
+        SDXLLCMFamily(),
+        {"block": SDXLLCMFamily.default_blocks},
+    ),
+    "unconditional": Entry(
+        lambda: UNet2DModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            downsample_padding=0,
+            attention_head_dim=None,
+            norm_num_groups=4,
+        ),
+        UnconditionalFamily(),
+        {**PLAIN, "block": UnconditionalFamily.default_blocks},
+    ),
 }
 CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]
+GUIDANCE_CASES = [
+    (name, grain, guidance)
+    for name, grain in CASES
+    for guidance in ((False, True) if ZOO[name].family.takes_guidance else (False,))
+]
 
 
 @dataclass(frozen=True)
@@ -172,7 +249,7 @@ class Case:
 
 @cache
 def case(name: str, grain: str, guidance: bool = True) -> Case:
-    """Deterministic weights and inputs."""
+    """Deterministic weights and inputs; without guidance where the family takes none."""
     return traced_case(name, ZOO[name].blocks[grain], guidance)
 
 
@@ -180,6 +257,7 @@ def case(name: str, grain: str, guidance: bool = True) -> Case:
 def traced_case(name: str, patterns: tuple[str, ...], guidance: bool = True) -> Case:
     """The same, with the blocks that the patterns match."""
     entry = ZOO[name]
+    guidance = guidance and entry.family.takes_guidance
     torch.manual_seed(0)
     denoiser = entry.build().eval().requires_grad_(False)
     _scale_up(denoiser)
@@ -196,7 +274,7 @@ def traced_case(name: str, patterns: tuple[str, ...], guidance: bool = True) -> 
         model_class=type(denoiser).__name__,
         config_sha256="",
     )
-    inputs = {key: _random(tensor) for key, tensor in example.items() if key != "timestep"}
+    inputs = {key: _random(key, tensor) for key, tensor in example.items() if key != "timestep"}
     if guidance:
         inputs["guidance_scale"] = torch.tensor(3.0)
     return Case(denoiser, guided, traced, inputs)
@@ -209,7 +287,7 @@ def _scale_up(denoiser: torch.nn.Module) -> None:
             torch.nn.init.normal_(parameter, std=0.05)
 
 
-def _random(tensor: torch.Tensor) -> torch.Tensor:
+def _random(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_floating_point():
         return torch.randn(tensor.shape)
-    return torch.randint(0, 10, tensor.shape)
+    return torch.randint(0, 2 if name.endswith("mask") else 10, tensor.shape)

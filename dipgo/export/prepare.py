@@ -25,7 +25,10 @@ def silent(stage: str) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own."""
+    """What to compile a model for. `height` and `width` are in pixels, 0 for the model's own.
+
+    `guidance` False leaves guidance out where the model takes it; where it does not, there is none.
+    """
 
     subnet: SubNet | str | Path = DENSE
     steps: int | None = None
@@ -56,9 +59,8 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     schedule = read_schedule(request.subnet, request.steps, request.scheduler, request.blocks)
     with progress("load the model"):
         source = load_source(model)
-    geometry = Geometry(
-        request.batch, request.height, request.width, request.guidance, source.tokens
-    )
+    guidance = request.guidance and source.family.takes_guidance
+    geometry = Geometry(request.batch, request.height, request.width, guidance, source.tokens)
     check_pixels(geometry, source)
     return Prepared(source, schedule, geometry)
 

@@ -15,6 +15,7 @@ class DiTFamily:
 
     denoisers = "DiTTransformer2DModel"
     default_blocks = ("transformer_blocks.*",)
+    takes_guidance = True
 
     def fits(self, denoiser: Any) -> bool:
         """By its class."""

@@ -42,6 +42,10 @@ class Family(Protocol):
     def default_blocks(self) -> tuple[str, ...]:
         """Patterns of the blocks that are gated where none are named."""
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether there is an unconditional prediction to guide by: without it none is made."""
+
     def fits(self, denoiser: Any) -> bool:
         """Whether it is for this denoiser: one class may be called in several ways."""
 

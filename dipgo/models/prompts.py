@@ -21,11 +21,14 @@ def encode_prompts(
     """The conditioning of one batch by the denoiser's argument names, f32 or i64 [rows, …].
 
     With guidance [unconditional, conditional], the former of an empty prompt. A class-conditional
-    model takes numbers or names of its classes. Raises DipgoError where the pipeline cannot.
+    model takes numbers or names of its classes, and an unconditional one nothing: prompts count
+    its pictures. Raises DipgoError where the pipeline cannot.
     """
     assert len(prompts) == geometry.batch, "one prompt a picture"
     names = set(source.family.conditioning(source.denoiser, geometry))
     device = next(source.denoiser.parameters()).device
+    if not names:
+        return {}
     if names == {CLASS_LABELS}:
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
     pipeline = source.pipeline

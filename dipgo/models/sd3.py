@@ -20,6 +20,7 @@ class SD3Family:
 
     denoisers = "SD3Transformer2DModel"
     default_blocks = ("transformer_blocks.*",)
+    takes_guidance = True
 
     def fits(self, denoiser: Any) -> bool:
         """By its class."""

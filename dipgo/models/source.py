@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +13,11 @@ from typing import Any
 from torch import nn
 
 from dipgo.errors import DipgoError
-from dipgo.models.arch import ARCHITECTURES, Architecture
+from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.families import find_family, supported_denoisers
 from dipgo.models.family import Family
 
 CLIP_TOKENS = 77
-T5_TOKENS = 256
-"""The default of `max_sequence_length` in `StableDiffusion3Pipeline`."""
 HUB_TIMEOUT_S = 10.0
 
 
@@ -74,7 +73,7 @@ def _from_architecture(name: str) -> Source:
         denoiser=denoiser.eval().requires_grad_(False),
         family=find_family(denoiser),
         scheduler=architecture.build_scheduler(),
-        pixels_per_latent=Architecture.pixels_per_latent,
+        pixels_per_latent=architecture.pixels_per_latent,
         tokens=architecture.tokens,
     )
 
@@ -139,14 +138,22 @@ def _from_pipeline(pipeline: Any, name: str) -> Source:
         denoiser=denoiser.eval().requires_grad_(False),
         family=find_family(denoiser),
         scheduler=pipeline.scheduler,
-        pixels_per_latent=int(getattr(pipeline, "vae_scale_factor", 8)),
+        pixels_per_latent=_pixels_per_latent(pipeline),
         tokens=_tokens(pipeline),
         pipeline=pipeline,
     )
 
 
+def _pixels_per_latent(pipeline: Any) -> int:
+    """1 where no VAE is: what is denoised then is the picture itself."""
+    return int(getattr(pipeline, "vae_scale_factor", 8 if hasattr(pipeline, "vae") else 1))
+
+
 def _tokens(pipeline: Any) -> int:
-    """Of the prompt: CLIP's, and in Stable Diffusion 3 those of T5, or as many zeros."""
+    """Of the prompt: CLIP's, or T5's; in Stable Diffusion 3 both, or as many zeros for T5's."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     clip = int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
-    return clip + (T5_TOKENS if hasattr(pipeline, "text_encoder_3") else 0)
+    t5 = inspect.signature(type(pipeline).__call__).parameters.get("max_sequence_length")
+    if t5 is None:
+        return clip
+    return int(t5.default) + (clip if hasattr(pipeline, "text_encoder_3") else 0)

@@ -31,6 +31,7 @@ class UNetFamily:
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+    takes_guidance = True
 
     def fits(self, denoiser: Any) -> bool:
         """A U-Net that is conditioned on a text alone."""

@@ -63,9 +63,10 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
     """Loads and traces the model. Raises DipgoError, also for a ratio that is out of reach."""
     source = load_source(model)
     _move(source, device)
+    guidance = request.guidance and source.family.takes_guidance
     problem = make_problem(
         source,
-        Geometry(request.batch, request.height, request.width, request.guidance, source.tokens),
+        Geometry(request.batch, request.height, request.width, guidance, source.tokens),
         steps=request.steps,
         scheduler=request.scheduler,
         patterns=request.blocks,
