@@ -272,7 +272,7 @@ RULES: dict[Any, Rule] = {
             "linear layer_norm rms_norm embedding dropout clone contiguous to.dtype "
             "to.dtype_layout _to_copy silu gelu relu sigmoid tanh exp sin cos sqrt rsqrt neg abs "
             "softplus reciprocal pow.Tensor_Scalar log hardswish leaky_relu elu detach alias "
-            "lift_fresh_copy clamp"
+            "lift_fresh_copy clamp pad"
         ),
         _leading,
     ),

@@ -145,6 +145,7 @@ def trace(
         program = torch.export.export(module, tuple(example.values()), strict=False)
     _drop_assertions(program.graph)
     fold_wide_constants(program)
+    _drop_idle_squeezes(program.graph)
     inputs = dict(zip(program.graph_signature.user_inputs, example, strict=True))
     dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
     apply_precision(program, dependences, precision, prefix)
@@ -181,6 +182,15 @@ def _reuse_filter(parts: Partition, inputs: Sequence[Value]) -> ReuseFilter | No
 def _drop_assertions(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+
+
+def _drop_idle_squeezes(graph: fx.Graph) -> None:
+    """Those of an axis longer than 1, which torch lets through and ONNX refuses."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
+        source, axis = node.args
+        if source.meta["val"].shape[axis] != 1:
+            node.replace_all_uses_with(source)
             graph.erase_node(node)
 
 

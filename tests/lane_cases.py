@@ -228,6 +228,7 @@ CASES: list[LaneCase] = [
         (2, 3, 4, 4),
     ),
     _case("upsample_nearest2d.vec", lambda x: functional.interpolate(x, size=(5, 6)), (2, 3, 4, 4)),
+    _case("pad", lambda x: functional.pad(x, (0, 1, 2, 1)), (2, 3, 4)),
     _case("avg_pool2d", lambda x: functional.avg_pool2d(x, 2), (2, 3, 4, 4)),
     _attend((2, 1, 3, 4), (2, 1, 5, 4), (2, 1, 5, 4)),
     _attend((2, 2, 3, 4), (2, 2, 3, 4), (2, 2, 3, 4), is_causal=True, scale=0.3),

@@ -22,7 +22,7 @@ from dipgo.unroll import carrier
 from tests.eager import run_eagerly
 from tests.random_subnets import weigh_rows
 from tests.test_parity import BACKUPS, relative_error
-from tests.zoo import CASES, ZOO, case
+from tests.zoo import CASES, GUIDANCE_CASES, ZOO, case
 
 TOLERANCE = 1e-3
 """Relative L2, float32 kernels of another library, after all steps."""
@@ -30,8 +30,7 @@ STEPS = 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guidance", [False, True])
-@pytest.mark.parametrize(("name", "grain"), CASES)
+@pytest.mark.parametrize(("name", "grain", "guidance"), GUIDANCE_CASES)
 def test_engines_equal_module_hooks(
     name: str, grain: str, guidance: bool, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:

@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 
 from dipgo.engines import load
@@ -41,7 +42,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"addition_embed_type": "image", "encoder_hid_dim": 12},
     {"num_class_embeds": 10},
     {"class_embed_type": "timestep"},
-    {"time_cond_proj_dim": 8},
+    {"class_embed_type": "timestep", "time_cond_proj_dim": 8},
     {"encoder_hid_dim_type": "text_proj", "encoder_hid_dim": 12},
 ]
 
@@ -58,6 +59,14 @@ def test_a_unet_of_more_inputs_is_refused(options: dict[str, Any]) -> None:
     assert "denoiser UNet2DConditionModel: found a configuration" in found
     assert f"{option} {value!r}" in found
     assert expected.startswith(", ".join(family.denoisers for family in FAMILIES))
+
+
+def test_an_unconditional_unet_of_classes_is_refused() -> None:
+    with torch.device("meta"):
+        unet = UNet2DModel(num_class_embeds=10)
+    message = "denoiser UNet2DModel: found a configuration .*: num_class_embeds 10; expected"
+    with pytest.raises(DipgoError, match=message):
+        find_family(unet)
 
 
 def test_a_class_that_no_family_is_for_is_refused() -> None:

@@ -34,7 +34,7 @@ from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
 from tests.eager import run_eagerly
 from tests.random_subnets import TERMS, filter_rows, weigh_rows
-from tests.zoo import CASES, Case, case, with_filters
+from tests.zoo import CASES, GUIDANCE_CASES, Case, case, with_filters
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""
@@ -42,7 +42,7 @@ TOLERANCE = 1e-5
 BACKUPS = ("output", "delta", "identity")
 
 PROLOGUES = {
-    **dict.fromkeys(("no_cross_attention",), 0),
+    **dict.fromkeys(("no_cross_attention", "unconditional"), 0),
     **dict.fromkeys(("one_level", "asymmetric", "three_levels", "inpainting", "controlnet"), 1),
 }
 """What runs once a prompt: of the others it depends on the prompt alone, and with the timestep."""
@@ -75,8 +75,7 @@ class Drawn:
 @st.composite
 def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
-    name, grain = draw(st.sampled_from(CASES))
-    guidance = draw(st.booleans())
+    name, grain, guidance = draw(st.sampled_from(GUIDANCE_CASES))
     chosen = case(name, grain, guidance=guidance)
     kinds = ["", "weigh"]
     if chosen.inputs["latents"].ndim == 4:  # latents that are pictures

@@ -31,6 +31,7 @@ TOTALS = (
     Published("sd15", 50, 16.94),
     Published("sd21", 50, 38.04),
     Published("sdxl", 4, 11.95),
+    Published("pixart-alpha-1024", 20, 85.65, rows=2),
     Published("dit-xl-2-256", 250, 29.66, with_attention=True),
 )
 

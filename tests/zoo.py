@@ -12,8 +12,10 @@ from diffusers import (
     ControlNetModel,
     DiTTransformer2DModel,
     FluxTransformer2DModel,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
+    UNet2DModel,
     UNetSpatioTemporalConditionModel,
 )
 
@@ -22,10 +24,13 @@ from dipgo.models.controlnet import ControlledFamily, attach_controlnet
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs, guided_denoiser
 from dipgo.models.flux import FluxFamily
+from dipgo.models.lcm import LCMFamily, SDXLLCMFamily
+from dipgo.models.pixart import PixArtFamily
 from dipgo.models.reuse_filter import FILTERS, FilterShape, filter_inputs
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.svd import SVDFamily
+from dipgo.models.unconditional import UnconditionalFamily
 from dipgo.models.unet import UNetFamily
 from dipgo.patterns import match_blocks
 from dipgo.subnet import SubNet
@@ -49,6 +54,34 @@ def _unet(**config: Any) -> Callable[[], torch.nn.Module]:
     return build
 
 
+def _pixart(**config: Any) -> Callable[[], torch.nn.Module]:
+    return lambda: PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=6,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        cross_attention_dim=12,
+        sample_size=8,
+        norm_num_groups=2,
+        caption_channels=10,
+        **config,
+    )
+
+
+SDXL: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2),
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 10,
+}
+
 UNET = {
     "block": UNetFamily.default_blocks,
     "layer": (
@@ -68,6 +101,14 @@ PLAIN = {
 DIT = {
     "block": DiTFamily.default_blocks,
     "layer": ("transformer_blocks.*.attn1", "transformer_blocks.*.ff"),
+}
+PIXART = {
+    "block": PixArtFamily.default_blocks,
+    "layer": (
+        "transformer_blocks.*.attn1",
+        "transformer_blocks.*.attn2",
+        "transformer_blocks.*.ff",
+    ),
 }
 SD3 = {
     "block": SD3Family.default_blocks,
@@ -188,18 +229,7 @@ ZOO = {
         DIT,
     ),
     "sdxl": Entry(
-        _unet(
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2),
-            attention_head_dim=(2, 4),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=4,
-            projection_class_embeddings_input_dim=6 * 4 + 10,
-        ),
+        _unet(**SDXL),
         SDXLFamily(),
         UNET,
     ),
@@ -253,8 +283,53 @@ ZOO = {
         SVDFamily(),
         SVD,
     ),
+    "pixart_alpha": Entry(_pixart(use_additional_conditions=True), PixArtFamily(), PIXART),
+    "pixart_sigma": Entry(
+        _pixart(interpolation_scale=2),
+        PixArtFamily(),
+        {"block": PixArtFamily.default_blocks},
+    ),
+    "lcm": Entry(
+        _unet(
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            time_cond_proj_dim=6,
+        ),
+        LCMFamily(),
+        UNET,
+    ),
+    "sdxl_lcm": Entry(
+        _unet(**SDXL, time_cond_proj_dim=6),
+        SDXLLCMFamily(),
+        {"block": SDXLLCMFamily.default_blocks},
+    ),
+    "unconditional": Entry(
+        lambda: UNet2DModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            downsample_padding=0,
+            attention_head_dim=None,
+            norm_num_groups=4,
+        ),
+        UnconditionalFamily(),
+        {**PLAIN, "block": UnconditionalFamily.default_blocks},
+    ),
 }
+UNGUIDED = ("lcm", "sdxl_lcm", "unconditional")
+"""There is no unconditional prediction to guide by."""
 CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]
+GUIDANCE_CASES = [
+    (name, grain, guidance)
+    for name, grain in CASES
+    for guidance in ((False,) if name in UNGUIDED else (False, True))
+]
 
 
 @dataclass(frozen=True)
@@ -270,7 +345,10 @@ class Case:
 
 @cache
 def case(name: str, grain: str, guidance: bool = True, filters: FilterShape | None = None) -> Case:
-    """Deterministic weights and inputs; with `filters`, SubNets may have such."""
+    """Deterministic weights and inputs; with `filters`, SubNets may have such.
+
+    Without guidance where the family takes none.
+    """
     return traced_case(name, ZOO[name].blocks[grain], guidance, filters)
 
 
@@ -283,6 +361,7 @@ def traced_case(
 ) -> Case:
     """The same, with the blocks that the patterns match."""
     entry = ZOO[name]
+    guidance = guidance and name not in UNGUIDED
     torch.manual_seed(0)
     denoiser = entry.build().eval().requires_grad_(False)
     _scale_up(denoiser)
@@ -299,7 +378,7 @@ def traced_case(
         config_sha256="",
         reuse=tuple(past),
     )
-    inputs = {key: _random(tensor) for key, tensor in example.items() if key != "timestep"}
+    inputs = {key: _random(key, tensor) for key, tensor in example.items() if key != "timestep"}
     if guidance:
         inputs["guidance_scale"] = torch.tensor(3.0)
     return Case(denoiser, guided, traced, inputs)
@@ -325,7 +404,7 @@ def _scale_up(denoiser: torch.nn.Module) -> None:
             torch.nn.init.normal_(parameter, std=0.05)
 
 
-def _random(tensor: torch.Tensor) -> torch.Tensor:
+def _random(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_floating_point():
         return torch.randn(tensor.shape)
-    return torch.randint(0, 10, tensor.shape)
+    return torch.randint(0, 2 if name.endswith("mask") else 10, tensor.shape)

@@ -11,6 +11,8 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from dipgo.export.attention_masks import expand_masks
+
 OPSET = 23
 """The first with native `Attention`; `GroupNormalization` came with 21."""
 
@@ -32,6 +34,7 @@ def lower(
     program = _export(module.eval(), tuple(example), dynamic_shapes)
     model = program.model
     model.graph.name = name
+    expand_masks(model)
     _strip_provenance(model)
     _name_values(model.graph.inputs, inputs)
     _name_values(model.graph.outputs, outputs)

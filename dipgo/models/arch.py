@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ class Architecture:
     scheduler_config: dict[str, Any]
     tokens: int = 77
     """Of the prompt, as the published pipeline gives it: CLIP's unless said."""
-    pixels_per_latent: ClassVar[int] = 8
+    pixels_per_latent: int = 8
 
     def build_denoiser(self) -> nn.Module:
         """The denoiser in f32, initialised as its class does; leaves torch's generator alone."""
@@ -50,7 +50,57 @@ STABLE_DIFFUSION_SCHEDULE = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
-"""Of the schedulers of Stable Diffusion 1, 2 and XL, whichever of it their own class reads."""
+"""What the schedulers of Stable Diffusion 1, 2 and XL share, whichever of it a class reads."""
+
+SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+"""The U-Net of Stable Diffusion 1."""
+PIXART = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 28,
+    "cross_attention_dim": 1152,
+    "attention_bias": True,
+    "sample_size": 128,
+    "patch_size": 2,
+    "activation_fn": "gelu-approximate",
+    "num_embeds_ada_norm": 1000,
+    "norm_type": "ada_norm_single",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "caption_channels": 4096,
+}
+"""What the transformers of PixArt-alpha and -Sigma at 1024 pixels share."""
+
+DDPM = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 2,
+    "attention_head_dim": None,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+}
+"""What the U-Nets of `google/ddpm-*` share (Ho et al. 2020, appendix B)."""
+DDPM_SCHEDULE = {"beta_schedule": "linear", "clip_sample": False, "variance_type": "fixed_large"}
+"""As published but for `clip_sample`, which is not linear."""
+
+SDXL = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""The U-Net of Stable Diffusion XL."""
 
 FLUX = {
     "patch_size": 1,
@@ -68,7 +118,7 @@ ARCHITECTURES = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
     "sd15": Architecture(
         "UNet2DConditionModel",
-        {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+        SD15,
         "PNDMScheduler",
         STABLE_DIFFUSION_SCHEDULE,
     ),
@@ -88,19 +138,7 @@ ARCHITECTURES = {
     # stabilityai/stable-diffusion-xl-base-1.0: unet/config.json, scheduler/scheduler_config.json
     "sdxl": Architecture(
         "UNet2DConditionModel",
-        {
-            "sample_size": 128,
-            "block_out_channels": (320, 640, 1280),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            "transformer_layers_per_block": (1, 2, 10),
-            "attention_head_dim": (5, 10, 20),
-            "cross_attention_dim": 2048,
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 2816,
-        },
+        SDXL,
         "EulerDiscreteScheduler",
         {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "leading"},
     ),
@@ -193,5 +231,75 @@ ARCHITECTURES = {
         },
         "DDIMScheduler",
         {"beta_schedule": "linear", "clip_sample": False},
+    ),
+    # PixArt-alpha/PixArt-XL-2-1024-MS: transformer/config.json, scheduler/scheduler_config.json;
+    # 120 tokens of T5
+    "pixart-alpha-1024": Architecture(
+        "PixArtTransformer2DModel",
+        PIXART,
+        "DPMSolverMultistepScheduler",
+        {"beta_schedule": "linear"},
+        tokens=120,
+    ),
+    # PixArt-alpha/PixArt-Sigma-XL-2-1024-MS: the same files; 300 tokens of T5
+    "pixart-sigma-1024": Architecture(
+        "PixArtTransformer2DModel",
+        {**PIXART, "interpolation_scale": 2, "use_additional_conditions": False},
+        "DPMSolverMultistepScheduler",
+        {"beta_schedule": "linear"},
+        tokens=300,
+    ),
+    # google/ddpm-cifar10-32: config.json, scheduler_config.json
+    "ddpm-cifar10": Architecture(
+        "UNet2DModel",
+        {
+            **DDPM,
+            "sample_size": 32,
+            "block_out_channels": (128, 256, 256, 256),
+            "down_block_types": (
+                "DownBlock2D",
+                "AttnDownBlock2D",
+                "DownBlock2D",
+                "DownBlock2D",
+            ),
+            "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        },
+        "DDPMScheduler",
+        DDPM_SCHEDULE,
+        tokens=0,
+        pixels_per_latent=1,
+    ),
+    # google/ddpm-celebahq-256: config.json, scheduler_config.json
+    "ddpm-celebahq-256": Architecture(
+        "UNet2DModel",
+        {
+            **DDPM,
+            "sample_size": 256,
+            "block_out_channels": (128, 128, 256, 256, 512, 512),
+            "down_block_types": (
+                *("DownBlock2D",) * 4,
+                "AttnDownBlock2D",
+                "DownBlock2D",
+            ),
+            "up_block_types": ("UpBlock2D", "AttnUpBlock2D", *("UpBlock2D",) * 4),
+        },
+        "DDPMScheduler",
+        DDPM_SCHEDULE,
+        tokens=0,
+        pixels_per_latent=1,
+    ),
+    # SimianLuo/LCM_Dreamshaper_v7: unet/config.json, scheduler/scheduler_config.json
+    "lcm-sd15": Architecture(
+        "UNet2DConditionModel",
+        {**SD15, "time_cond_proj_dim": 256},
+        "LCMScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "set_alpha_to_one": True, "steps_offset": 0},
+    ),
+    # latent-consistency/lcm-sdxl: config.json; the scheduler is made of that of the base model
+    "sdxl-lcm": Architecture(
+        "UNet2DConditionModel",
+        {**SDXL, "time_cond_proj_dim": 256},
+        "LCMScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "leading"},
     ),
 }

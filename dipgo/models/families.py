@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dipgo.errors import DipgoError
@@ -9,9 +10,13 @@ from dipgo.models.controlnet import ControlledFamily
 from dipgo.models.dit import DiTFamily
 from dipgo.models.family import Family
 from dipgo.models.flux import FluxFamily
+from dipgo.models.lcm import LCMFamily, SDXLLCMFamily
+from dipgo.models.pixart import PixArtFamily
 from dipgo.models.sd3 import SD3Family
 from dipgo.models.sdxl import SDXLFamily
 from dipgo.models.svd import SVDFamily
+from dipgo.models.unconditional import CLASS as UNCONDITIONAL
+from dipgo.models.unconditional import UnconditionalFamily, class_inputs
 from dipgo.models.unet import CLASS, UNetFamily, more_inputs
 
 _MEMBERS = ("denoisers", "default_blocks", "fits", "latent_shape", "conditioning", "predict")
@@ -24,6 +29,10 @@ FAMILIES: tuple[Family, ...] = (
     SD3Family(),
     FluxFamily(),
     SVDFamily(),
+    PixArtFamily(),
+    UnconditionalFamily(),
+    LCMFamily(),
+    SDXLLCMFamily(),
 )
 REGISTERED: list[Family] = []
 """Those that a program has brought, the last first: they come before FAMILIES."""
@@ -53,6 +62,13 @@ def _no_family(kind: type, found: str) -> DipgoError:
     )
 
 
+OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    CLASS: more_inputs,
+    UNCONDITIONAL: class_inputs,
+}
+"""By class of diffusers: what of a configuration decides which adapter is for it, if any is."""
+
+
 def find_family(denoiser: Any) -> Family:
     """The adapter for a denoiser. Raises DipgoError where there is none."""
     for family in (*REGISTERED, *FAMILIES):
@@ -67,9 +83,10 @@ def find_family(denoiser: Any) -> Family:
 
 
 def _problem(denoiser: Any) -> str:
-    if type(denoiser).__name__ != CLASS:
+    found = OPTIONS.get(type(denoiser).__name__)
+    if found is None:
         return "a class that no adapter in dipgo.models is for"
-    options = ", ".join(f"{name} {value!r}" for name, value in more_inputs(denoiser).items())
+    options = ", ".join(f"{name} {value!r}" for name, value in found(denoiser).items())
     return f"a configuration that no adapter in dipgo.models is for: {options}"
 
 

@@ -22,12 +22,14 @@ def encode_prompts(
     """The conditioning of one batch by the denoiser's argument names, f32 or i64 [rows, …].
 
     With guidance [unconditional, conditional], the former of no negative prompt. A
-    class-conditional model takes numbers or names of its classes. Raises DipgoError where the
-    pipeline cannot.
+    class-conditional model takes numbers or names of its classes, and an unconditional one
+    nothing: prompts count its pictures. Raises DipgoError where the pipeline cannot.
     """
     assert len(prompts) == geometry.batch, "one prompt a picture"
     names = set(source.family.conditioning(source.denoiser, geometry))
     device = next(source.denoiser.parameters()).device
+    if not names:
+        return {}
     if names == {CLASS_LABELS}:
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
     encoding = find_text_encoding(source.pipeline, geometry.tokens)

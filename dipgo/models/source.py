@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from dipgo.errors import DipgoError
-from dipgo.models.arch import ARCHITECTURES, Architecture
+from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.families import find_family, supported_denoisers
 from dipgo.models.family import Family, Geometry, is_guided, timestep_options
 from dipgo.models.text_encoders import default_of_call
@@ -86,7 +86,7 @@ def _from_architecture(name: str) -> Source:
         denoiser=denoiser.eval().requires_grad_(False),
         family=find_family(denoiser),
         scheduler=architecture.build_scheduler(),
-        pixels_per_latent=Architecture.pixels_per_latent,
+        pixels_per_latent=architecture.pixels_per_latent,
         tokens=architecture.tokens,
     )
 
@@ -160,10 +160,15 @@ def _from_pipeline(pipeline: Any, name: str) -> Source:
         denoiser=denoiser.eval().requires_grad_(False),
         family=find_family(denoiser),
         scheduler=pipeline.scheduler,
-        pixels_per_latent=int(getattr(pipeline, "vae_scale_factor", 8)),
+        pixels_per_latent=_pixels_per_latent(pipeline),
         tokens=_tokens(pipeline),
         pipeline=pipeline,
     )
+
+
+def _pixels_per_latent(pipeline: Any) -> int:
+    """1 where no VAE is: what is denoised then is the picture itself."""
+    return int(getattr(pipeline, "vae_scale_factor", 8 if hasattr(pipeline, "vae") else 1))
 
 
 def _tokens(pipeline: Any) -> int:
