@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -145,7 +146,7 @@ def negatives_of(given: str | Sequence[str] | None, count: int) -> list[str] | N
 
 def check_scale(scale: Any) -> float:
     """A guidance scale. Raises DipgoError for what is no finite number."""
-    if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
+    if not isinstance(scale, Real) or not math.isfinite(scale):
         raise DipgoError(
             "guidance_scale", found=repr(scale), expected="a finite number", remedy="correct it"
         )

@@ -455,8 +455,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         (MANIFEST_FILE, "'floor plan'", "'dipgo.export'", "export again"),
     ),
     "version": (
-        _edit(lambda m: m.update(version=2)),
-        (MANIFEST_FILE, "version 2", "version 1", "export again"),
+        _edit(lambda m: m.update(version=1)),
+        (MANIFEST_FILE, "version 1", "version 2", "export again"),
     ),
     "no field": (
         _edit(lambda m: m.pop("program")),
@@ -587,7 +587,7 @@ RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "guidance": (["--guidance", "much"], ("--guidance", "'much'", "a number", "--help")),
     "guidance, not finite": (
         ["--guidance", "nan", "--latents", "{tmp}/out.npy"],
-        ("input guidance_scale", "NaN or infinity", "finite numbers", "look for the fault"),
+        ("guidance_scale", "nan", "a finite number", "correct it"),
     ),
     "threads": (["--threads", "-1"], ("--threads", "'-1'", "at least 0", "--help")),
     "no folder": (

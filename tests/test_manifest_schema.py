@@ -15,7 +15,7 @@ from tests.sample_exports import NAMES
 REMOVED = object()
 DAMAGES = {
     "another format": (("format",), "dipgo.subnet"),
-    "a later version": (("version",), 2),
+    "a later version": (("version",), 3),
     "no program": (("program",), REMOVED),
     "an unknown field": (("program", "color"), "red"),
     "two outputs": (("outputs",), [{"name": name, "type": "f32[]"} for name in "ab"]),
