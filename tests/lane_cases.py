@@ -191,6 +191,11 @@ CASES: list[LaneCase] = [
     *_along("softmax.int", lambda x: x.softmax(0), lambda x: x.softmax(-1)),
     *_along("cumsum", lambda x: x.cumsum(0), lambda x: x.cumsum(-2)),
     *_along("unbind.int", lambda x: x.unbind(), lambda x: x.unbind(-1)),
+    *_along(
+        "repeat_interleave.self_int",
+        lambda x: x.repeat_interleave(2, 0),
+        lambda x: x.repeat_interleave(3, -2, output_size=12),
+    ),
     *_along("flip", lambda x: x.flip(0), lambda x: x.flip((1, -1))),
     _case("cat", lambda x, y: torch.cat([x, y]), (2, 3), (1, 3)),
     _case("cat", lambda x, y: torch.cat([x, y, x], dim=-1), (2, 3), (2, 1)),
