@@ -8,7 +8,6 @@ from dipgo.errors import DipgoError
 from dipgo.evaluation.judge import Classifier
 from dipgo.evaluation.variants import DENSE, Variant
 from dipgo.export.compile import fit_schedule, read_schedule
-from dipgo.models.family import Geometry
 from dipgo.models.source import Source
 from dipgo.models.text_encoders import HIDDEN_STATES
 from dipgo.subnet import SubNet
@@ -41,7 +40,7 @@ def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]
 
 def check_draws_pictures(source: Source) -> tuple[int, int]:
     """Height and width of the model's pictures in pixels. Raises DipgoError."""
-    geometry = Geometry(tokens=source.tokens)
+    geometry = source.geometry()
     conditioning = set(source.family.conditioning(source.denoiser, geometry))
     parts = ("text_encoder", "tokenizer", "vae")
     missing = [name for name in parts if getattr(source.pipeline, name, None) is None]

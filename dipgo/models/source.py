@@ -13,9 +13,11 @@ from torch import nn
 
 from dipgo.errors import DipgoError
 from dipgo.models.arch import ARCHITECTURES
+from dipgo.models.controlnet import attach_controlnet
 from dipgo.models.families import find_family, supported_denoisers
 from dipgo.models.family import Family, Geometry, is_guided, timestep_options
 from dipgo.models.text_encoders import default_of_call
+from dipgo.models.unet import CONTROLNET
 
 CLIP_TOKENS = 77
 HUB_TIMEOUT_S = 10.0
@@ -43,6 +45,10 @@ class Source:
         """Hash of the denoiser's configuration, without diffusers' private entries."""
         config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
         public = {key: value for key, value in config.items() if not key.startswith("_")}
+        controlnet = getattr(self.denoiser, CONTROLNET, None)
+        if controlnet is not None:
+            its = controlnet.config.items()
+            public[CONTROLNET] = {key: value for key, value in its if not key.startswith("_")}
         return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
 
     def geometry(
@@ -50,7 +56,7 @@ class Source:
     ) -> Geometry:
         """What to trace for. `guidance` None stands for what the family's pipeline does."""
         guided = is_guided(self.family) if guidance is None else guidance
-        return Geometry(batch, height, width, guided, self.tokens)
+        return Geometry(batch, height, width, guided, self.tokens, self.pixels_per_latent)
 
     def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
         """What the pipeline gives `scheduler.set_timesteps` besides the number of steps."""
@@ -155,6 +161,9 @@ def _from_pipeline(pipeline: Any, name: str) -> Source:
             expected="a diffusers pipeline with a denoiser",
             remedy=f"use a pipeline around one of {supported_denoisers()}",
         )
+    controlnet = getattr(pipeline, "controlnet", None)
+    if controlnet is not None:
+        denoiser = attach_controlnet(denoiser, controlnet)
     return Source(
         name=name,
         denoiser=denoiser.eval().requires_grad_(False),
