@@ -34,7 +34,7 @@ from dipgo.subnet import SubNet
 from dipgo.unroll import carrier, unroll
 from tests.eager import run_eagerly
 from tests.random_subnets import TERMS, filter_rows, weigh_rows
-from tests.zoo import CASES, GUIDANCE_CASES, Case, case, with_filters
+from tests.zoo import CASES, GUIDANCE_CASES, NO_PICTURES, Case, case, with_filters
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""
@@ -76,11 +76,9 @@ class Drawn:
 def drawn(draw: st.DrawFn) -> Drawn:
     """Rows may be all 0 (fully reused), all 1, or anything between."""
     name, grain, guidance = draw(st.sampled_from(GUIDANCE_CASES))
-    chosen = case(name, grain, guidance=guidance)
-    kinds = ["", "weigh"]
-    if chosen.inputs["latents"].ndim == 4:  # latents that are pictures
-        kinds.append("filter")
-        chosen = case(name, grain, guidance, FilterShape(TERMS, guidance, 3))
+    filters = None if name in NO_PICTURES else FilterShape(TERMS, guidance, 3)
+    kinds = ["", "weigh", "filter"] if filters else ["", "weigh"]
+    chosen = case(name, grain, guidance, filters)
     scheduler = SCHEDULERS[draw(st.sampled_from(sorted(SCHEDULERS)))]
     steps = draw(st.integers(4, 7))
     sampler = probe(scheduler, steps)

@@ -322,6 +322,8 @@ ZOO = {
         {**PLAIN, "block": UnconditionalFamily.default_blocks},
     ),
 }
+NO_PICTURES = ("flux", "svd")
+"""Their latents are no f32[B, C, h, w], which filters of reuse are for."""
 UNGUIDED = ("lcm", "sdxl_lcm", "unconditional")
 """There is no unconditional prediction to guide by."""
 CASES = [(name, grain) for name, entry in ZOO.items() for grain in entry.blocks]
