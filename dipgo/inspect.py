@@ -158,6 +158,14 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     if weighed:
         halves = ", halves apart" if subnet.reuse_unconditional else ""
         console.print(f"rows made of weighted earlier predictions {weighed}{halves}")
+    filters = subnet.reuse_filters or ()
+    if filters:
+        size, rows_filtered = filters[0].size, sum(len(one.rows) for one in filters)
+        apart = any(one.unconditional is not None for one in filters)
+        console.print(
+            f"rows made of earlier predictions by {size} × {size} filters {rows_filtered}"
+            f"{', halves apart' if apart else ''}"
+        )
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:

@@ -28,7 +28,7 @@ def unroll(
     """
     _check_fit(graph, subnet, sampler)
     filters = graph.reuse_filter if subnet.reuse_filters else None
-    if not _uses_halves(subnet) and not (filters and filters.halves):
+    if not subnet.uses_halves and not (filters and filters.halves):
         graph = graph.without_unconditional()
     unrolling = _Unrolling(graph, subnet, sampler, split)
     for index in range(len(sampler.rows)):
@@ -46,21 +46,23 @@ def _check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             remedy="name every block once",
         )
     check_timesteps(subnet, sampler)
-    if _uses_halves(subnet) and graph.unconditional is None:
+    if subnet.uses_halves and graph.unconditional is None:
         raise DipgoError(
             f"SubNet, {'reuse_unconditional' if subnet.reuse_unconditional else 'reuse_filters'}",
             found="weights of unconditional predictions",
             expected="none for a denoiser without guidance: it makes no such predictions",
             remedy="export with guidance, or use a SubNet that was searched without it",
         )
+    if subnet.reuse_filters and graph.reuse_filter is None:
+        raise DipgoError(
+            "SubNet, reuse_filters",
+            found="filters",
+            expected="none for a graph that was traced without what applies them",
+            remedy="compile the SubNet with the model (dipgo.export), which traces it anew",
+        )
     for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
         if backup != "output":
             _check_has_carrier(graph, block, backup)
-
-
-def _uses_halves(subnet: SubNet) -> bool:
-    filters = subnet.reuse_filters or ()
-    return bool(subnet.reuse_unconditional) or any(one.unconditional is not None for one in filters)
 
 
 def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:

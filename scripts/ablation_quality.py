@@ -137,7 +137,7 @@ class Bench:
             problem.sampler,
             problem.blocks,
             problem.backup,
-            halves=bool(subnet.reuse_unconditional),
+            halves=subnet.uses_halves,
         )
         decode = VaeDecoder(self.source.pipeline.vae)  # type: ignore[union-attr]
         gates = torch.tensor(subnet.gates, dtype=torch.float32)

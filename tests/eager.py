@@ -91,7 +91,7 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
             prediction, *_ = case.guided(state, timestep.float(), *rest)
             if subnet.gates[gating.row].any():
                 half = prediction
-                if len(rest) > 1 and _uses_halves(subnet):  # at a scale of 0 nothing else is left
+                if len(rest) > 1 and subnet.uses_halves:  # at a scale of 0 nothing else is left
                     half, *_ = case.guided(state, timestep.float(), *rest[:-1], torch.tensor(0.0))
                 if again:  # of two evaluations in a row at one timestep the second counts
                     computed.pop(0)
@@ -102,11 +102,6 @@ def run_eagerly(case: Case, scheduler: Any, subnet: SubNet) -> torch.Tensor:
                 prediction = _weighted(subnet, gating.row, computed)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
     return latents
-
-
-def _uses_halves(subnet: SubNet) -> bool:
-    halves = (one.unconditional is not None for one in subnet.reuse_filters or ())
-    return bool(subnet.reuse_unconditional) or any(halves)
 
 
 def _filtered(

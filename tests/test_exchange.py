@@ -297,6 +297,15 @@ def test_what_a_base_shares_is_not_run_again(
         base = found
 
 
+def test_a_run_that_remembers_nothing_ends_alike(problem: Problem) -> None:
+    trajectories, gates = _trajectories(problem), rows_on(problem, 0, 2, 3)
+    whole, bare = (trajectories.run(gates, remember=one) for one in (True, False))
+    assert (bare.distance, bare.error) == (whole.distance, whole.error)
+    assert (_weights(bare) == _weights(whole)).all()
+    assert not bare.passed
+    assert whole.passed
+
+
 def _weights(outcome: Outcome) -> NDArray[np.float64]:
     return as_table(outcome.fits, len(outcome.gates), 3)
 

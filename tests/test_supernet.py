@@ -31,7 +31,6 @@ from dipgo.search.supernet import OFF, RowGates, SuperNet, row_gates
 from dipgo.subnet import SubNet
 from dipgo.unroll import unroll
 from tests.random_subnets import TERMS, _probed, filter_rows, random_subnet, weigh_rows
-from tests.tiny_search import uses_halves
 from tests.zoo import Case, case, with_filters
 
 TOLERANCE = 1e-4
@@ -55,7 +54,7 @@ def _net(tiny: Case, subnet: SubNet, sampler: Sampler, checkpointing: bool = Tru
         subnet.blocks,
         subnet.backup,
         checkpointing=checkpointing,
-        halves=uses_halves(subnet),
+        halves=subnet.uses_halves,
     )
 
 

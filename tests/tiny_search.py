@@ -70,12 +70,6 @@ def rows_on(problem: Problem, *rows: int) -> np.ndarray:
     return gates
 
 
-def uses_halves(subnet: SubNet) -> bool:
-    """Whether unconditional halves are weighed or filtered."""
-    filtered = (one.unconditional is not None for one in subnet.reuse_filters or ())
-    return bool(subnet.reuse_unconditional) or any(filtered)
-
-
 def small(**changes: object) -> SearchSettings:
     """`SMALL` with other values."""
     return replace(SMALL, **changes)  # type: ignore[arg-type]

@@ -159,7 +159,8 @@ class Search:
         that SubNets have for them.
         """
         terms = self._terms
-        fitted = self._on(self.settings.pool, self.settings.reuse_filter).run(gates)
+        everything = self._on(self.settings.pool, self.settings.reuse_filter)
+        fitted = everything.run(gates, remember=False)
         weights = as_table(fitted.fits, len(gates), terms)
         kinds = len(self.net.predicted)
         if self.settings.reuse_filter:

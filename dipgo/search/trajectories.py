@@ -61,8 +61,12 @@ class Trajectories:
         return Trajectories(self.net, first, self.terms, self.distance, self.filter_size)
 
     @torch.no_grad()
-    def run(self, gates: Gates, base: Outcome | None = None) -> Outcome:
-        """Where the gates lead. What they share with the beginning of `base` is not run again."""
+    def run(self, gates: Gates, base: Outcome | None = None, *, remember: bool = True) -> Outcome:
+        """Where the gates lead. What they share with the beginning of `base` is not run again.
+
+        What is found is no base for others unless they `remember`: caches of every evaluation, of
+        every example, take memory.
+        """
         at = 0 if base is None else self._parting(base, gates)
         if base is None:
             walks = [self.net.begin(example.inputs) for example in self.examples]
@@ -74,7 +78,8 @@ class Trajectories:
         gaps = {gap.first: gap for gap in find_gaps(self.rows, gates)} if self.terms else {}
         while walks[0].index < len(self.rows):
             at = walks[0].index
-            passed[at] = tuple(walk.copy() for walk in walks)
+            if remember:
+                passed[at] = tuple(walk.copy() for walk in walks)
             if at in gaps:
                 fits.append(self._cross(walks, gaps[at]))
             else:
