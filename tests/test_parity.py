@@ -44,6 +44,7 @@ BACKUPS = ("output", "delta", "identity")
 PROLOGUES = {
     **dict.fromkeys(("no_cross_attention", "unconditional"), 0),
     **dict.fromkeys(("one_level", "asymmetric", "three_levels", "inpainting", "controlnet"), 1),
+    "pixart_sigma": 1,
 }
 """What runs once a prompt: of the others it depends on the prompt alone, and with the timestep."""
 
