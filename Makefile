@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 IN_VENV := $(VENV)/bin
+OPENVINO := .venv-openvino
+OPENVINO_STAMP := $(OPENVINO)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast lint clean
+.PHONY: help venv demo test test-fast test-openvino lint clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Install dipgo and its tools into .venv (PYTHON=python3.12 chooses another Python)
 
@@ -18,13 +20,17 @@ demo: $(STAMP) ## Export a small trained model, dense and pruned, run both and c
 	@echo "== demo"
 	@$(IN_VENV)/python scripts/demo.py
 
-test: $(STAMP) ## Run every test but those that need a GPU
-	@echo "== tests: all but those that need a GPU"
-	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu"
+test: $(STAMP) ## Run every test but those that need a GPU or OpenVINO
+	@echo "== tests: all but those that need a GPU or OpenVINO"
+	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not openvino"
 
 test-fast: $(STAMP) ## Run the tests that take seconds
 	@echo "== tests: the fast ones"
-	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not slow"
+	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not slow and not openvino"
+
+test-openvino: $(OPENVINO_STAMP) ## Run the tests of the OpenVINO provider, in .venv-openvino
+	@echo "== tests: OpenVINO"
+	@$(OPENVINO)/bin/python -m pytest -q -s tests/test_openvino.py tests/test_openvino_options.py
 
 lint: $(STAMP) ## Check style, format and types
 	@echo "== ruff: style"
@@ -34,8 +40,8 @@ lint: $(STAMP) ## Check style, format and types
 	@echo "== mypy: types"
 	@$(IN_VENV)/mypy
 
-clean: ## Remove .venv, caches and build products; out/ stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove .venv, .venv-openvino, caches and build products; out/ stays
+	rm -rf $(VENV) $(OPENVINO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find dipgo tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -47,4 +53,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "== set-up: installing dipgo, PyTorch and the other packages (a few minutes)"
 	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+# onnxruntime-openvino brings the module onnxruntime, as dipgo[cpu] does: never both in one place.
+$(OPENVINO_STAMP): pyproject.toml constraints.txt
+	@echo "== set-up: a virtual environment in $(OPENVINO), for OpenVINO"
+	@$(PYTHON) -m venv $(OPENVINO)
+	@$(OPENVINO)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[openvino,export]' 'pytest>=8' -c constraints.txt
 	@touch $@

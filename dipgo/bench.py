@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
 from dipgo.engines import Runner, load
+from dipgo.engines.onnxruntime.openvino import PRECISIONS as OPENVINO
 from dipgo.json_file import write_text
 from dipgo.machine import describe_machine
 from dipgo.plan_cost import block_calls, evaluations, plan_cost
@@ -61,7 +62,9 @@ def _other(options: Any) -> Iterator[Path | None]:
 def _export_dense_twin(options: Any, out: Path) -> Path:
     from dipgo.export.dense_twin import export_dense_twin
 
-    return export_dense_twin(options.out, options.model, out, stage, options.target, options.size)
+    # What OpenVINO runs has to be exported for it.
+    target = "openvino" if options.provider in OPENVINO else options.target
+    return export_dense_twin(options.out, options.model, out, stage, target, options.size)
 
 
 def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str, Timing]:

@@ -46,7 +46,8 @@ def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
     pipeline = manifest.pipeline
     if pipeline is None:
         raise _no_pipeline(runner, "of a denoiser alone")
-    names = set(runner.inputs) - set(OTHERS)
+    drawn = {draw.value for draw in runner.export.plan.draws}
+    names = set(runner.inputs) - set(OTHERS) - drawn
     if not names:
         return NoPrompt(), pipeline
     if pipeline.classes is not None and names == {CLASS_LABELS}:

@@ -12,6 +12,7 @@ PACKAGES = (
     "dipgo",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxruntime-openvino",
     "numpy",
     "torch",
     "diffusers",

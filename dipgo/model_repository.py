@@ -18,7 +18,7 @@ VERSION_FOLDER = "1"
 MODEL_FILE = Path(VERSION_FOLDER, "model.py")
 EXPORT_FOLDER = Path(VERSION_FOLDER, "export")
 
-INSTANCE_KINDS = {"cpu": "CPU", "cuda": "GPU"}
+INSTANCE_KINDS = {"cpu": "CPU", "openvino": "CPU", "openvino-bf16": "CPU", "cuda": "GPU"}
 """Where Triton must place a model for each provider."""
 DATA_TYPES = {
     "f64": "TYPE_FP64",

@@ -14,7 +14,7 @@ def add_target_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--size", default="", metavar="HxW", help="one of the export's further sizes")
     add("--target", default=TARGETS[0], help=f"{', '.join(TARGETS)} ({TARGETS[0]})")
-    add("--provider", help="cpu, cuda or cuda-graph (the target's own)")
+    add("--provider", help="cpu, cuda, cuda-graph, openvino or openvino-bf16 (the target's own)")
     add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
 
 

@@ -44,7 +44,7 @@ def _parser() -> Parser:
     add(
         "--target",
         default="onnxruntime",
-        help="onnxruntime, torch, tensorrt, tensorrt-rtx or triton (onnxruntime)",
+        help="onnxruntime, openvino, torch, tensorrt, tensorrt-rtx or triton (onnxruntime)",
     )
     add("--precision", default="fp32", help="fp32, fp16 or bf16 (fp32)")
     add("--keep-fp32", nargs="+", default=[], metavar="PATTERN", help="modules that stay in fp32")

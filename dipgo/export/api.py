@@ -26,7 +26,7 @@ from dipgo.staging import check_destination, staged_directory
 from dipgo.subnet import SubNet
 
 PASS_NAMES = tuple(one.name for one in OPTIMISE)
-TARGETS = ("onnxruntime", "torch", "tensorrt", "tensorrt-rtx", "triton")
+TARGETS = ("onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "triton")
 
 
 def export(
@@ -63,8 +63,9 @@ def export(
     `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32
     whatever the precision; `check_numerics` compares every segment with fp32 on a trajectory.
     The targets `tensorrt` and `tensorrt-rtx` add engines, built as `build` says, the target
-    `torch` adds programs of PyTorch's. The target `triton` is a Triton model repository around
-    an export directory.
+    `torch` adds programs of PyTorch's. The graphs of the target `openvino` have older operators
+    for those that ONNX Runtime's OpenVINO provider lacks. The target `triton` is a Triton model
+    repository around an export directory.
     Raises DipgoError.
     """
     out = Path(out)
@@ -84,7 +85,7 @@ def export(
     variants = make_variants(prepared, first, also_sizes, chosen, progress)
     with staged_directory(out, force) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
-        writer.write(with_programs=target == "torch")
+        writer.write(with_programs=target == "torch", decomposed=target == "openvino")
         if target in LIBRARIES:
             with progress(f"build the engines for {target}"):
                 build_engines(staging, target, build)

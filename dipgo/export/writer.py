@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import dipgo
 from dipgo import manifest as records
 from dipgo.export.combine import combine_model
+from dipgo.export.decompose import decompose
 from dipgo.export.lower import OPSET
 from dipgo.export.lower_lanes import (
     Lowering,
@@ -60,12 +61,15 @@ class Writer:
         self.models: dict[str, ir.Model] = {}
         self.weights = WeightStore()
         self.programs: Programs = {}
+        self.decomposed = False
 
-    def write(self, *, with_programs: bool = False) -> None:
+    def write(self, *, with_programs: bool = False, decomposed: bool = False) -> None:
         """The manifest comes last: without it the directory is no export.
 
         `with_programs` adds those of the target `torch`, whose own manifest names the first.
+        `decomposed` graphs have older operators in place of the newest: see `decompose`.
         """
+        self.decomposed = decomposed
         for index in range(len(self.compiled.plan.callees)):
             self._add_segment(index, with_programs)
         for index in range(len(self.parts)):
@@ -113,6 +117,8 @@ class Writer:
         """A graph and, if asked for, a program; `prefix` is that of its weights' names."""
         with self.progress(f"lower {name.replace('_', ' ')} to ONNX"):
             model = lower_as_onnx(lowering, name, *values)
+        if self.decomposed:
+            decompose(model)
         self.weights.collect(model, lowering.weights, prefix)
         self.models[f"{name}.onnx"] = model
         if with_program:

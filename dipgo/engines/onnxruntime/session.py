@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dipgo.engines.onnxruntime import openvino
 from dipgo.errors import DipgoError
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cuda-graph": "CUDAExecutionProvider",
+    **dict.fromkeys(openvino.PRECISIONS, openvino.PROVIDER),
 }
 """`cuda-graph` has ONNX Runtime capture every launch as a CUDA graph when it first runs."""
-DEVICES = {"cpu": "cpu", "cuda": "cuda", "cuda-graph": "cuda"}
+DEVICES = dict.fromkeys(PROVIDERS, "cpu") | {"cuda": "cuda", "cuda-graph": "cuda"}
+EXTRAS = {"cpu": "cpu", "cuda": "gpu", "cuda-graph": "gpu"}
+EXTRAS |= dict.fromkeys(openvino.PRECISIONS, "openvino")
+"""What to install for a provider; of the extras only one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,10 @@ def check_provider(provider: str) -> None:
             f"provider {provider}",
             found=f"an onnxruntime with {', '.join(available)}",
             expected=PROVIDERS[provider],
-            remedy="pip install dipgo[gpu], in place of dipgo[cpu]",
+            remedy=f"pip install dipgo[{EXTRAS[provider]}] where no other onnxruntime is installed",
         )
+    if provider in openvino.PRECISIONS:
+        openvino.check_processor(provider)
 
 
 def _import_onnxruntime() -> Any:
@@ -65,7 +72,7 @@ def _import_onnxruntime() -> Any:
             "onnxruntime",
             found="no such package",
             expected="ONNX Runtime, which runs the engines",
-            remedy="pip install dipgo[cpu] or dipgo[gpu]",
+            remedy="pip install dipgo[cpu], dipgo[gpu] or dipgo[openvino]",
         ) from None
     return onnxruntime
 
@@ -80,7 +87,7 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
             path, _options(settings), providers=[(wanted, _provider_options(settings))]
         )
     except Exception as error:  # ONNX Runtime's own exceptions have no public name
-        raise DipgoError(
+        raise openvino.explain(path, str(error)) or DipgoError(
             str(path),
             found=f"what ONNX Runtime {runtime.__version__} cannot load: {error}",
             expected="a graph of the export, with its weights beside it",
@@ -94,11 +101,15 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
             expected=wanted,
             remedy="see ONNX Runtime's log above for why the provider could not start",
         )
+    if wanted == openvino.PROVIDER:
+        openvino.check_nodes(path, session)
     return session
 
 
 def _provider_options(settings: SessionSettings) -> dict[str, str]:
     """What a graph has in fp32 is computed in fp32: by default CUDA rounds factors to TF32."""
+    if settings.provider in openvino.PRECISIONS:
+        return openvino.provider_options(settings.provider, settings.threads)
     if DEVICES[settings.provider] == "cpu":
         return {}
     graph = settings.provider == "cuda-graph"
@@ -121,9 +132,13 @@ def _share_arena() -> None:
 def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = settings.threads
-    options.log_severity_level = 3
+    # What OpenVINO lacks is told by an exception, with the same lines again in the log.
+    options.log_severity_level = 4 if settings.provider in openvino.PRECISIONS else 3
     # A plan alternates between sessions, each with threads of its own: those of a session that
     # has ended its run must not spin beside those of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
+    if settings.provider in openvino.PRECISIONS:
+        for name, value in openvino.SESSION_ENTRIES.items():
+            options.add_session_config_entry(name, value)
     return options

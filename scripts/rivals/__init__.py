@@ -1,0 +1,1 @@
+"""What people would pick instead of dipgo, each as a variant that runs in a process of its own."""
