@@ -159,7 +159,7 @@ def options(tiny_pipeline: Path, tmp_path: Path) -> Options:
     prompts.write_text("\n".join(PROMPTS))
     given = {"model": tiny_pipeline, "prompts": prompts, "out": tmp_path / "subnet.json"}
     numbers = {"steps": STEPS, "ratio": 0.6, "batch": 1, "pool": 2, "exchange-examples": 1}
-    every = {**given, **numbers, "scheduler": "ddim", **MANY}
+    every = {**given, **numbers, "scheduler": "ddim", "reuse-filter": 0, **MANY}
     return [text for key, value in every.items() for text in (f"--{key}", str(value))]
 
 
@@ -187,14 +187,19 @@ def _kill_in(stage: str, options: Options, log: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_that_was_killed_goes_on(options: Options, tmp_path: Path) -> None:
-    """In any stage; the file is the same, byte for byte."""
+@pytest.mark.parametrize("filter_size", [0, 3])
+def test_a_search_that_was_killed_goes_on(
+    filter_size: int, options: Options, tmp_path: Path
+) -> None:
+    """In any stage; the file is the same, byte for byte. Filters are not trained."""
     out, log = tmp_path / "subnet.json", tmp_path / "log.csv"
+    options = [*options, "--reuse-filter", str(filter_size)]
+    stages = [stage for stage in KILLED if stage != "reuse" or not filter_size]
     assert run_command(main, options) == 0
     expected = out.read_bytes()
     out.unlink()
     resumable = [*options, "--checkpoint", str(tmp_path / "state"), "--log", str(log)]
-    for stage in KILLED:
+    for stage in stages:
         _kill_in(stage, resumable, log)
         assert not out.exists()
         assert log.read_text().splitlines()[-1].startswith(stage)
@@ -237,11 +242,13 @@ def test_a_loss_that_is_nan_leaves_the_checkpoint_before_it(
     assert go() == uninterrupted
 
 
-@pytest.mark.parametrize("stage", ["iterations", "exchanges", "reuse-iterations"])
+@pytest.mark.parametrize("stage", ["iterations", "exchanges", "reuse-iterations", "reuse-filter"])
 def test_guidance_without_end_is_refused_in_every_stage(
     stage: str, options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = [text for name in MANY if name != stage for text in (f"--{name}", "0")]
+    if stage == "reuse-filter":
+        others += ["--reuse-filter", "3"]
     code = run_command(main, [*options, "--guidance-scale", "inf", *others])
     error = capsys.readouterr().err.splitlines()[-1]
     assert code == 2

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
 from dipgo.models.pipeline_parts import VaeDecoder
 from dipgo.search.examples import Examples
 from dipgo.search.exchange import exchange
+from dipgo.search.finite import check_finite
 from dipgo.search.losses import DISTANCES, without_logarithm
 from dipgo.search.optimise import Decode, Optimisation
 from dipgo.search.problem import Problem
@@ -163,6 +165,7 @@ class Search:
         terms = self._terms
         everything = self._on(self.settings.pool, self.settings.reuse_filter)
         fitted = everything.run(gates, remember=False)
+        check_finite(torch.tensor(fitted.distance), 0, "the distance of what is fitted")
         weights = as_table(fitted.fits, len(gates), terms)
         kinds = len(self.net.predicted)
         if self.settings.reuse_filter:
