@@ -24,6 +24,7 @@ from dipgo.search.__main__ import main
 from dipgo.search.budget import TOLERANCE
 from dipgo.search.problem import Problem
 from dipgo.search.rivals import METHODS, Rivals
+from dipgo.search.settings import SearchSettings
 from dipgo.subnet import SubNet
 from dipgo.unroll import unroll
 from tests.tiny_search import PROMPTS, STEPS, rows_on
@@ -41,7 +42,8 @@ def run(tiny_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     def go(**changes: object) -> tuple[int, str]:
         given = {"model": tiny_pipeline, "prompts": prompts, "out": tmp_path / "subnet.json"}
         numbers = {"steps": STEPS, "ratio": 0.5, "batch": 1, "pool": 1, "exchanges": 2}
-        few = {"reuse_iterations": 1, "exchange_examples": 1, "scheduler": "ddim"}
+        few = {"reuse_filter": 0, "reuse_iterations": 1, "exchange_examples": 1}
+        few |= {"scheduler": "ddim"}
         options = {**given, **numbers, **few, **changes}
         texts = [
             text
@@ -105,6 +107,16 @@ def test_a_ratio_out_of_reach_names_the_nearest(run: Run, problem: Problem) -> N
     nearest = f"{np.floor((1 - least) * 1e4) / 1e4:.4f}"
     _check_refused(run(ratio=0.999), "--ratio", "found 0.9990", f"a ratio from 0 to {nearest}")
     assert run(ratio=nearest)[0] == 0
+
+
+def test_filters_count_in_the_nearest_ratio(run: Run, problem: Problem) -> None:
+    """What is out of reach with them, and is not without."""
+    least = problem.with_filters(SearchSettings().reuse_terms, True, 3).cost.fixed
+    nearest = f"{np.floor((1 - least) * 1e4) / 1e4:.4f}"
+    without = f"{np.floor((1 - problem.cost.fixed) * 1e4) / 1e4:.4f}"
+    assert float(nearest) < float(without)
+    _check_refused(run(ratio=without, reuse_filter=3), "--ratio", f"a ratio from 0 to {nearest}")
+    assert run(ratio=nearest, reuse_filter=3)[0] == 0
 
 
 CALIBRATED = ("smooth-cache", "block-caching", "greedy", "knapsack")

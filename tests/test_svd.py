@@ -95,7 +95,7 @@ def test_an_export_of_a_pipeline_gives_its_latents_and_pictures(tmp_path: Path) 
     error = relative_error(torch.from_numpy(found), expected)
     print(f"relative L2 {error:.1e}")
     assert error < TOLERANCE
-    pictures = Part(runner, "vae_decoder")(found)
+    pictures = Part(runner, "vae_decoder")({"latents": found})["image"]
     decoded = pipeline.decode_latents(expected, expected.shape[1]).transpose(1, 2)
     assert relative_error(torch.from_numpy(pictures), decoded) < TOLERANCE
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
 from dipgo.models.pipeline_parts import VaeDecoder
+from dipgo.search.budget import check_target
 from dipgo.search.examples import Examples
 from dipgo.search.exchange import exchange
 from dipgo.search.finite import check_finite
@@ -57,6 +58,7 @@ class Search:
         guided = settings.reuse_halves and problem.geometry.guidance
         if settings.reuse_terms and settings.reuse_filter:
             problem = problem.with_filters(settings.reuse_terms, guided, settings.reuse_filter)
+            check_target(problem.cost, kept)
         self.problem = problem
         self.accelerator, self.on_progress = accelerator, on_progress
         self.folder = checkpoint
