@@ -228,8 +228,14 @@ EXPORTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("block up_blocks.1.resnets.0", "inside the block up_blocks.1", "overlap", "leave one"),
     ),
     "scheduler": (["--scheduler", "fast"], ("scheduler fast", "a name", "one of ddim", "correct")),
-    "euler-a": (["--scheduler", "euler-a"], ("EulerAncestral", "noise", "deterministic", "ddim")),
-    "ddpm": (["--scheduler", "ddpm"], ("DDPM", "noise drawn", "a deterministic", "choose one of")),
+    "eta beyond 1": (
+        ["--scheduler", "ddim", "--eta", "1.5"],
+        ("--eta", "1.5", "a number from 0 to 1", "1 draws as much noise"),
+    ),
+    "eta of a scheduler that has none": (
+        ["--scheduler", "euler", "--eta", "0.5"],
+        ("--eta", "EulerDiscreteScheduler", "steps take an eta", "leave --eta out"),
+    ),
     "architecture": (["--model", "arch:sd9"], ("arch:sd9", "not known", "arch:sd15", "choose")),
 }
 
