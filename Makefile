@@ -60,5 +60,5 @@ $(OPENVINO_STAMP): pyproject.toml constraints.txt
 	@echo "== set-up: a virtual environment in $(OPENVINO), for OpenVINO"
 	@$(PYTHON) -m venv $(OPENVINO)
 	@$(OPENVINO)/bin/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[openvino,export]' 'pytest>=8' -c constraints.txt
+		-e '.[openvino,export,search]' 'pytest>=8' 'scipy>=1.13' -c constraints.txt
 	@touch $@

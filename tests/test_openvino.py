@@ -25,7 +25,7 @@ pytestmark = pytest.mark.openvino
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo" / "model"
 DEMO_SUBNET = ROOT / "examples" / "subnets" / "demo-dipgo-0.80.json"
-TOLERANCE = {"openvino": 1e-3, "openvino-bf16": 0.25}
+TOLERANCE = {"openvino": 1e-3, "openvino-bf16": 0.05}
 """Relative L2 of the latents; bf16 has 8 bits of mantissa and the steps add up."""
 LEAST_BF16 = 1e-4
 """Nearer than this to f32, it has not been bf16."""
@@ -114,17 +114,18 @@ def test_attention_is_refused(pairs: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
-GROUP_NORMALIZATION = """
-<ir_version: 10, opset_import: ["": 23]>
-normalize (float[1, 4, 8] x) => (float[1, 4, 8] y)
-<float[4] scale = {1, 2, 3, 4}, float[4] bias = {0, 1, 0, 1}> {
-    y = GroupNormalization <num_groups = 2> (x, scale, bias)
+DETERMINANT = """
+<ir_version: 10, opset_import: ["": 22]>
+determinant (float[2, 4, 4] x) => (float[2] y) {
+    found = Det (x)
+    y = Abs (found)
 }
 """
 
 
 def test_nodes_left_to_the_cpu_provider_are_refused(tmp_path: Path) -> None:
-    """ONNX Runtime would run them itself and say nothing."""
-    onnx.save(onnx.parser.parse_model(GROUP_NORMALIZATION), tmp_path / "graph.onnx")
-    with pytest.raises(DipgoError, match="operators that OpenVINO does not take"):
+    """ONNX Runtime would run them itself and say nothing: the session can be made."""
+    onnx.save(onnx.parser.parse_model(DETERMINANT), tmp_path / "graph.onnx")
+    with pytest.raises(DipgoError, match="OpenVINO does not take: Det;") as caught:
         make_session(tmp_path / "graph.onnx", SessionSettings("openvino"))
+    assert caught.value.__cause__ is None
