@@ -227,8 +227,12 @@ def _encoders(pipeline: Any, suffixes: Sequence[str]) -> dict[str, nn.Module]:
 
 PIPELINES: dict[str, Callable[[Any, int], TextEncoding]] = {
     "StableDiffusionPipeline": _stable_diffusion,
+    "StableDiffusionInpaintPipeline": _stable_diffusion,
+    "StableDiffusionControlNetPipeline": _stable_diffusion,
     "LatentConsistencyModelPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _sdxl,
+    "StableDiffusionXLInpaintPipeline": _sdxl,
+    "StableDiffusionXLControlNetPipeline": _sdxl,
     "StableDiffusion3Pipeline": _sd3,
     "PixArtAlphaPipeline": _pixart,
     "PixArtSigmaPipeline": _pixart,
