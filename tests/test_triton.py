@@ -214,9 +214,15 @@ def test_pictures_are_the_pipelines_and_bad_requests_fail_alone(
         "INVALID_ARG",
         "INVALID_ARG",
         None,
-        "INTERNAL",
+        "INVALID_ARG",
     ]
-    for index, words in ((0, "input prompt: found bytes"), (2, "seed: found -1"), (3, "NaN")):
+    told = {
+        0: "input prompt: found bytes",
+        2: "seed: found -1",
+        3: "guidance_scale: found nan",
+        5: "prompt",
+    }
+    for index, words in told.items():
         assert outputs[index] == {}
         assert words in errors[index]["message"]
     first = _pictures(repository, ["a réd circle"])
