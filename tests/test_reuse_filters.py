@@ -117,20 +117,6 @@ def test_fp16_engines_equal_the_oracle(tmp_path: Path) -> None:
     assert relative_error(torch.from_numpy(found["latents"]), expected) < HALF_TOLERANCE
 
 
-def test_an_export_for_several_sizes_filters_in_each(tmp_path: Path) -> None:
-    """Filters are of no size: those that apply to 8 x 8 latents apply to 16 x 8."""
-    chosen = case("asymmetric", "block")
-    subnet = _subnet(chosen.traced.graph, 5, halves=True)
-    source = _source("asymmetric", chosen)
-    both, own = tmp_path / "both", tmp_path / "own"
-    export(source, subnet, both, height=64, width=64, also_sizes=[(128, 64)])
-    export(source, subnet, own, height=128, width=64)
-    noise = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(0))
-    given = {**{key: one.numpy() for key, one in chosen.inputs.items()}, "latents": noise.numpy()}
-    found, expected = (load(path).run(given)["latents"] for path in (both, own))
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
-
-
 # The plan.
 
 
