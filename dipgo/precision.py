@@ -1,9 +1,10 @@
 """Precision: the traced graph, strongly typed. fp16 or bf16 is in the graph, never a builder flag.
 
 What stays in fp32: whatever is outside the denoiser itself (guidance, and with it the prediction
-that the sampler reads), what depends on the timestep alone (computed once, when exporting), and
-the modules that are named. Normalisation, attention and products have operands and results of the
-narrow type; their sums are in fp32 on every engine (ONNX `stash_type`; tensor cores).
+that the sampler reads), what depends on the timestep alone (computed once, when exporting), the
+angles of sinusoidal embeddings, and the modules that are named. Normalisation, attention and
+products have operands and results of the narrow type; their sums are in fp32 on every engine (ONNX
+`stash_type`; tensor cores).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from dipgo.patterns import is_within
 aten = torch.ops.aten
 
 PrecisionName = Literal["fp32", "fp16", "bf16"]
-GUIDANCE, TIMESTEP_TABLES = "guidance", "timestep tables"
-ALWAYS_KEPT = ("sampler", GUIDANCE, TIMESTEP_TABLES)
+GUIDANCE, TIMESTEP_TABLES, ANGLES = "guidance", "timestep tables", "angles"
+ALWAYS_KEPT = ("sampler", GUIDANCE, TIMESTEP_TABLES, ANGLES)
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -44,7 +45,7 @@ class Precision:
     name: PrecisionName = "fp32"
     keep_fp32: tuple[str, ...] = ()
     keep_operators: tuple[str, ...] = ()
-    keep_always: tuple[str, ...] = (GUIDANCE, TIMESTEP_TABLES)
+    keep_always: tuple[str, ...] = (GUIDANCE, TIMESTEP_TABLES, ANGLES)
 
     def __post_init__(self) -> None:
         if self.name not in DTYPES:
@@ -110,6 +111,7 @@ class _Rewrite:
             for source in node.all_input_nodes:
                 kind |= self.dependence[source]
             self.dependence[node] = kind
+        self.angles = self._find_angles() if ANGLES in precision.keep_always else frozenset()
         self.narrowed: dict[fx.Node, fx.Node] = {}
         user_inputs = set(program.graph_signature.user_inputs)
         for node in self.graph.nodes:
@@ -153,6 +155,8 @@ class _Rewrite:
             return torch.float32
         if self.dependence[node] == Dependence.TIMESTEP:
             return torch.float32 if TIMESTEP_TABLES in self.precision.keep_always else self.dtype
+        if node in self.angles:
+            return torch.float32
         stack = node.meta.get("nn_module_stack", {}).values()
         paths = [f"{path}.".split("@")[0] for path, _ in stack]
         inside = [path.removeprefix(self.prefix) for path in paths if path.startswith(self.prefix)]
@@ -161,6 +165,20 @@ class _Rewrite:
         )
         outside = not inside and GUIDANCE in self.precision.keep_always
         return torch.float32 if outside or kept else self.dtype
+
+    def _find_angles(self) -> frozenset[fx.Node]:
+        """Sines and cosines of what the state has no part in, and all that they are made of.
+
+        Sizes in pixels and scales are embedded by the sine of up to thousands of radians, which
+        fp16 holds to half a radian (diffusers' `get_timestep_embedding` computes in fp32, too).
+        """
+        found: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):
+            if node.op != "call_function" or Dependence.STATE in self.dependence[node]:
+                continue
+            if _operator(node) in ("sin", "cos") or found.intersection(node.users):
+                found.add(node)
+        return frozenset(found)
 
     def _choose_storage(self, node: fx.Node) -> None:
         """Stored narrow where every reader computes narrow, or else in fp32."""

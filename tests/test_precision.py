@@ -19,7 +19,7 @@ from dipgo.export.compile import Compiled, compile_plan
 from dipgo.export.numerics import check_segments
 from dipgo.export.prepare import Prepared, Request, prepare
 from dipgo.gap_filters import GapFilters
-from dipgo.graph import Dependence
+from dipgo.graph import Dependence, TensorType
 from dipgo.interpret import interpret
 from dipgo.manifest_file import read_manifest
 from dipgo.models.reuse_filter import FILTERS
@@ -28,7 +28,7 @@ from dipgo.plan import Read, TableRow, value_types
 from dipgo.plan_parser import parse_plan
 from dipgo.precision import Precision
 from tests.test_parity import relative_error
-from tests.zoo import GUIDANCE_CASES, ZOO, Case, case
+from tests.zoo import GUIDANCE_CASES, UNGUIDED, ZOO, Case, case
 
 STEPS = 4
 TOLERANCE = {"fp16": 5e-3, "bf16": 4e-2}
@@ -37,7 +37,8 @@ NARROW = {"fp16": "f16", "bf16": "bf16"}
 
 
 def prepared_case(name: str, guidance: bool = True) -> tuple[Case, Prepared]:
-    """A model of the zoo, dense, in a few steps."""
+    """A model of the zoo, dense, in a few steps; without guidance where the family takes none."""
+    guidance = guidance and name not in UNGUIDED
     chosen = case(name, "block", guidance)
     scheduler = DDIMScheduler(clip_sample=False)
     source = Source("zoo", chosen.denoiser, ZOO[name].family, scheduler, 8, tokens=7)
@@ -48,16 +49,9 @@ def compiled_case(prepared: Prepared, precision: Precision) -> Compiled:
     return compile_plan(prepared.source, prepared.schedule, prepared.geometry, precision=precision)
 
 
-AS_PIPELINES_DO = [
-    (name, guided)
-    for name, grain, guided in GUIDANCE_CASES
-    if grain == "block" and (name, guided) != ("flux", True)
-]
-"""Flux's pipeline does not guide by two predictions, whose difference guidance multiplies, and
-with it what rounding makes of them: 5.6e-3 in fp16, 5.9e-2 in bf16."""
-
-
-@pytest.mark.parametrize(("name", "guidance"), AS_PIPELINES_DO)
+@pytest.mark.parametrize(
+    ("name", "guidance"), [(name, one) for name, grain, one in GUIDANCE_CASES if grain == "block"]
+)
 @pytest.mark.parametrize("precision", NARROW)
 def test_half_precision_is_close_to_fp32(name: str, precision: str, guidance: bool) -> None:
     chosen, prepared = prepared_case(name, guidance)
@@ -120,23 +114,23 @@ def test_filters_that_do_not_fit_are_refused(channels: int, guidance: bool, erro
         compiled_case(wrong, Precision())
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name != "svd"])
+@pytest.mark.parametrize("name", ZOO)
 def test_what_enters_and_leaves_the_plan_is_fp32(name: str) -> None:
-    """And the sampler's state; what passes between segments is narrow.
-
-    But for Stable Video Diffusion, where something passes in f32: not yet looked into.
-    """
+    """And the sampler's state; what passes between segments is narrow."""
     _, prepared = prepared_case(name)
     plan = compiled_case(prepared, Precision("fp16")).plan
     types = value_types(plan)
     assert {value.type.dtype for value in plan.inputs} <= {"f32", "i64"}
     assert types[plan.result].dtype == "f32"
-    passed = {types[slot.value].dtype for slot in plan.slots if ":" in slot.value}
-    assert passed <= {"f16", "i64"}
+    passed = {types[slot.value] for slot in plan.slots if ":" in slot.value}
+    frames = {TensorType("f32", (3, 1, 1, 1))} if name == "svd" else set()  # each frame's scale
+    assert {one for one in passed if one.dtype not in ("f16", "i64")} == frames
     assert all(table.type.dtype == "f16" for table in plan.tables)
 
 
-@pytest.mark.parametrize("name", ["asymmetric", "dit", "sdxl", "sd3", "pixart_alpha"])
+@pytest.mark.parametrize(
+    "name", ["asymmetric", "dit", "sdxl", "sd3", "pixart_alpha", "unconditional"]
+)
 def test_weights_are_stored_narrow(name: str) -> None:
     """But for those that only what depends on the timestep reads: these are in no graph."""
     _, prepared = prepared_case(name)
@@ -153,6 +147,18 @@ def test_weights_are_stored_narrow(name: str) -> None:
     wide = {n for n in floating if traced.tensors[n].dtype != torch.float16}
     assert floating
     assert not wide
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux", "svd", "pixart_alpha"])
+def test_angles_of_embeddings_are_in_fp32(name: str) -> None:
+    """Sizes and scales of a thousand radians: in fp16 their sines would be those of others."""
+    _, prepared = prepared_case(name)
+    traced = compiled_case(prepared, Precision("fp16")).traced
+    nodes = traced.program.graph.nodes
+    sines = [node for node in nodes if "aten.sin." in str(node.target)]
+    read = {source for node in sines for source in node.all_input_nodes}
+    assert sines
+    assert {node.meta["val"].dtype for node in (*sines, *read)} == {torch.float32}
 
 
 def test_modules_can_be_kept_in_fp32() -> None:

@@ -39,7 +39,7 @@ from tests.eager import run_eagerly
 from tests.random_subnets import TERMS
 from tests.test_parity import relative_error
 from tests.tiny_search import rows_on, tiny_examples, tiny_net
-from tests.zoo import ZOO, Case, case
+from tests.zoo import GUIDANCE_CASES, NO_PICTURES, ZOO, Case, case
 
 TOLERANCE = 1e-3
 """Relative L2, float32 kernels of another library, after all steps."""
@@ -84,8 +84,14 @@ def _compiled(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guidance", [False, True])
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(
+    ("name", "guidance"),
+    [
+        (name, guidance)
+        for name, grain, guidance in GUIDANCE_CASES
+        if grain == "block" and name not in NO_PICTURES
+    ],
+)
 def test_engines_and_the_oracle_equal_module_hooks(
     name: str, guidance: bool, tmp_path: Path
 ) -> None:
@@ -115,6 +121,21 @@ def test_fp16_engines_equal_the_oracle(tmp_path: Path) -> None:
     compiled = _compiled("asymmetric", chosen, subnet, True, Precision("fp16"))
     expected = interpret(compiled.plan, compiled.traced, chosen.inputs)
     assert relative_error(torch.from_numpy(found["latents"]), expected) < HALF_TOLERANCE
+
+
+def test_an_export_for_several_sizes_filters_in_each(tmp_path: Path) -> None:
+    """Filters are of no size: those that apply to 8 x 8 latents apply to 16 x 8."""
+    chosen = case("asymmetric", "block")
+    subnet = _subnet(chosen.traced.graph, 5, halves=True)
+    source = _source("asymmetric", chosen)
+    both, own = tmp_path / "both", tmp_path / "own"
+    export(source, subnet, both, height=64, width=64, also_sizes=[(128, 64)])
+    export(source, subnet, own, height=128, width=64)
+    noise = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(0))
+    given = {**{key: one.numpy() for key, one in chosen.inputs.items()}, "latents": noise.numpy()}
+    found = load(both, size="128x64").run(given)["latents"]
+    expected = load(own).run(given)["latents"]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 # The plan.
