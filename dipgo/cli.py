@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -74,6 +75,21 @@ def size(text: str) -> tuple[int, ...]:
 
 
 size.__name__ = "a height and width in pixels such as 512x768, or with a batch 4x512x768"
+
+
+def lora(text: str) -> tuple[str, float]:
+    """The type of an argument such as `style.safetensors` or `style.safetensors:0.8`."""
+    path, _, scale = text.rpartition(":")
+    try:
+        number = float(scale)
+    except ValueError:
+        return text, 1.0
+    if not path or not math.isfinite(number):
+        raise ValueError
+    return path, number
+
+
+lora.__name__ = "a file and a finite scale such as style.safetensors:0.8"
 
 
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:

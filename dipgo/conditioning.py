@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -32,6 +32,8 @@ class Conditioning(Protocol):
 
     takes_negatives: bool
     """Whether there are prompts of what pictures should not show."""
+    gives: Collection[str]
+    """Inputs of the plan that it makes; any others are for the caller to give."""
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises DipgoError for a prompt that is none of this export's."""
@@ -54,11 +56,6 @@ def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
         return Labels(runner, pipeline.classes), pipeline
     if "text_encoder" not in manifest.parts:
         raise _no_pipeline(runner, f"of a {pipeline.class_name}, without text encoder")
-    given = {one.name for one in manifest.parts["text_encoder"].outputs}
-    given |= {one.mask for one in manifest.tokenizers} | set(pipeline.fixed)
-    if not names <= given:
-        missing = " ".join(sorted(names - given))
-        raise _no_pipeline(runner, f"of a {pipeline.class_name}, without what gives {missing}")
     return Texts(runner, pipeline), pipeline
 
 
@@ -75,6 +72,7 @@ class NoPrompt:
     """Of an unconditional model."""
 
     takes_negatives = False
+    gives: Collection[str] = ()
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises DipgoError for any."""
@@ -96,6 +94,7 @@ class Labels:
     """Class labels, or names of classes, to `class_labels` i64[rows]."""
 
     takes_negatives = False
+    gives: Collection[str] = (CLASS_LABELS,)
 
     def __init__(self, runner: Runner, classes: ClassesRecord) -> None:
         self._classes, self._guidance = classes, runner.export.manifest.guidance
@@ -135,6 +134,8 @@ class Texts:
         self._inputs, self._pipeline = runner.inputs, pipeline
         self._guidance, self._batch = manifest.guidance, manifest.batch
         self._encoder = Part(runner, "text_encoder")
+        masks = {one.mask for one in manifest.tokenizers}
+        self.gives: Collection[str] = {*self._encoder.outputs, *masks, *pipeline.fixed}
         self._tokenizers = [
             TextTokens(str(export.path / one.file), one) for one in manifest.tokenizers
         ]

@@ -150,29 +150,42 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     draws: list[DrawRecord] = []
 
 
+class LoraRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA in the weights: its file's name and hash, and what its weights were multiplied by."""
+
+    name: str
+    sha256: str
+    scale: float
+
+
 class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was exported; `source` is an `arch:` name or a pipeline's own name, never a path."""
 
     class_name: str = msgspec.field(name="class")
     config_sha256: str
     source: str
+    loras: list[LoraRecord] = []
 
 
 class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The scheduler whose arithmetic the plan's combinations are.
 
     Noise of unit variance times `init_noise_sigma` is what goes in as `latents`. `eta` is what the
-    scheduler's steps were given, where they take one.
+    scheduler's steps were given, where they take one. An export for image-to-image has a
+    `strength`, the share of the steps that is run: there `image_scale` times the picture's latents
+    are added.
     """
 
     scheduler_class: str = msgspec.field(name="class")
     config: dict[str, Any]
     init_noise_sigma: float
     eta: float = 0.0
+    image_scale: float = 0.0
+    strength: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A graph that runs before or after the plan: `text_encoder` or `vae_decoder`."""
+    """A graph around the plan: `text_encoder`, `vae_encoder` or `vae_decoder`."""
 
     file: FileName
     inputs: Annotated[list[TensorRecord], Meta(min_length=1)]

@@ -59,23 +59,46 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return NoiseStream(seed).draw(shape)
 
 
+class PictureNoise:
+    """The draws of one seed for all pictures, or of several seeds, each for its own picture.
+
+    As diffusers has it for a generator, and for a list of generators. Raises DipgoError as
+    `NoiseStream` does.
+    """
+
+    def __init__(self, seed: int | Sequence[int]) -> None:
+        self.one_a_picture = isinstance(seed, Sequence)
+        self._streams = [
+            NoiseStream(one) for one in (seed if isinstance(seed, Sequence) else [seed])
+        ]
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The next f32[shape], pictures first: of several seeds as many as seeds."""
+        if not self.one_a_picture:
+            return self._streams[0].draw(shape)
+        assert shape[0] == len(self._streams), "a seed for each picture"
+        return np.concatenate([stream.draw((1, *shape[1:])) for stream in self._streams])
+
+    def draw_those(
+        self, shape: tuple[int, ...], indices: Collection[int]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Of the next draws f32[shape] those that `indices` name: 0 is the next."""
+        draws = {}
+        for index in range(max(indices, default=-1) + 1):
+            drawn = self.draw(shape)
+            if index in indices:
+                draws[index] = drawn
+        return draws
+
+
 def draw_noise(
     seed: int | Sequence[int], shape: tuple[int, ...], indices: Collection[int]
 ) -> dict[int, NDArray[np.float32]]:
     """Those draws of a seed that `indices` name, f32[shape] each: 0 is the first.
 
-    Of several seeds, one a picture, each draws its picture: as diffusers has it for a generator,
-    and for a list of generators. Raises DipgoError as `NoiseStream` does.
+    Of several seeds each draws its picture. Raises DipgoError as `NoiseStream` does.
     """
-    many = isinstance(seed, Sequence)
-    streams = [NoiseStream(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
-    part = (1, *shape[1:]) if many else shape
-    draws = {}
-    for index in range(max(indices, default=-1) + 1):
-        drawn = [stream.draw(part) for stream in streams]
-        if index in indices:
-            draws[index] = np.concatenate(drawn)
-    return draws
+    return PictureNoise(seed).draw_those(shape, indices)
 
 
 def _draws(state: np.random.RandomState, count: int) -> NDArray[np.uint32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.conditioning import Prompt, conditioning_of
+from dipgo.conditioning import OTHERS, Prompt, conditioning_of
 from dipgo.engines.load import load
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
+from dipgo.further_inputs import FurtherInput, Given, further_inputs
 from dipgo.hub import find_export, push_export
-from dipgo.noise import draw_noise
+from dipgo.image_input import check_image, encode_picture
 from dipgo.pipeline_arguments import (
     OutputType,
     StepEnd,
@@ -25,6 +26,7 @@ from dipgo.pipeline_arguments import (
     check_latents,
     check_output_type,
     check_scale,
+    draw_latents,
     negatives_of,
     noise_of,
     repeated,
@@ -52,6 +54,7 @@ class _Request:
     prompts: list[Prompt]
     negatives: list[str] | None
     noise: dict[str, NDArray[np.float32]]
+    further: dict[str, FurtherInput]
     scale: float
 
 
@@ -63,6 +66,9 @@ class Pipeline:
         self.runner = runner
         self.manifest = runner.export.manifest
         self._condition, self._pipeline = conditioning_of(runner)
+        drawn = {draw.value for draw in runner.export.plan.draws}
+        made = {*OTHERS, *drawn, *self._condition.gives}
+        self._further = {name: one for name, one in runner.inputs.items() if name not in made}
         has_vae = "vae_decoder" in self.manifest.parts
         self._decoder = Part(runner, "vae_decoder") if has_vae else None
 
@@ -120,6 +126,8 @@ class Pipeline:
         generator: Any = None,
         seed: int | Sequence[int] | None = None,
         latents: NDArray[np.float32] | None = None,
+        image: Any = None,
+        inputs: Mapping[str, Given] | None = None,
         output_type: OutputType = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepEnd | None = None,
@@ -132,7 +140,11 @@ class Pipeline:
         `torch.Generator("cpu").manual_seed(seed)` gives diffusers, and a list of seeds that of a
         list of such generators, one a picture; a `generator` is such a seed, or torch's.
         `latents` f32[N, C, h, w], of unit variance, take the place of the initial noise; what the
-        scheduler draws on the way then begins with the seed's first draw.
+        scheduler draws on the way then begins with the seed's first draw. `image` is what an export
+        with a strength starts from: a PIL picture, or f32[3, H, W] in [-1, 1], one for all or a
+        list of one each. `inputs` are what the plan takes besides, by name (`mask`,
+        `controlnet_cond`, `image_embeds`, …): arrays of one row for all pictures or one for each,
+        or pairs of these, (unconditional, conditional).
         `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
         Without `return_dict` the tuple (images,). Raises DipgoError.
         """
@@ -146,7 +158,8 @@ class Pipeline:
         request = _Request(
             prompts,
             None if negatives is None else repeated(negatives, num_images_per_prompt),
-            self._noise(latents, seeds_of(generator, seed), len(prompts)),
+            self._noise(latents, image, seeds_of(generator, seed), len(prompts)),
+            further_inputs(self._further, inputs or {}, self.manifest.batch, len(prompts)),
             check_scale(
                 self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
             ),
@@ -183,22 +196,31 @@ class Pipeline:
             )
 
     def _noise(
-        self, latents: NDArray[np.float32] | None, seeds: int | list[int], count: int
+        self,
+        latents: NDArray[np.float32] | None,
+        image: Any,
+        seeds: int | list[int],
+        count: int,
     ) -> dict[str, NDArray[np.float32]]:
-        """The plan's inputs that are noise, for `count` pictures."""
+        """The plan's inputs that are noise, for `count` pictures, in the order of the draws.
+
+        Where a trajectory starts from a picture, diffusers draws its latents first.
+        """
+        check_image(self.runner, image)
+        noise, sampler = noise_of(seeds, count), self.manifest.sampler
         shape = self.runner.inputs["latents"].shape[1:]
+        start = None if image is None else encode_picture(self.runner, image, count, noise)
         initial = (
-            noise_of(seeds, count, shape, self._pipeline.packed)
+            draw_latents(noise, count, shape, self._pipeline.packed)
             if latents is None
             else check_latents(latents, count, shape)
         )
-        before = int(latents is not None)  # draws that the seed need not make
-        places = {draw.value: draw.index - before for draw in self.runner.export.plan.draws}
-        draws = draw_noise(seeds, (count, *shape), set(places.values()))
-        return {
-            "latents": initial * np.float32(self.manifest.sampler.init_noise_sigma),
-            **{name: draws[index] for name, index in places.items()},
-        }
+        initial = initial * np.float32(sampler.init_noise_sigma)
+        if start is not None:
+            initial = np.float32(sampler.image_scale) * start + initial
+        places = {draw.value: draw.index - 1 for draw in self.runner.export.plan.draws}
+        draws = noise.draw_those((count, *shape), set(places.values()))
+        return {"latents": initial, **{name: draws[index] for name, index in places.items()}}
 
     def _batches(self, count: int) -> Iterator[slice]:
         size = self.manifest.batch
@@ -212,7 +234,8 @@ class Pipeline:
         negatives = None if request.negatives is None else self._filled(request.negatives[part])
         missing = self.manifest.batch - len(request.prompts[part])
         noise = {name: _padded(array[part], missing) for name, array in request.noise.items()}
-        inputs: dict[str, Any] = {**noise, **self._condition(prompts, negatives)}
+        further = {name: one.batch(part, missing) for name, one in request.further.items()}
+        inputs: dict[str, Any] = {**noise, **self._condition(prompts, negatives), **further}
         if self.manifest.guidance:
             inputs["guidance_scale"] = max(request.scale, 1.0)  # below, diffusers does not guide
         if EMBEDDED_SCALE in self.runner.inputs:

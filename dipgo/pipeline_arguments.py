@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dipgo.engines.runner import OnStep
 from dipgo.errors import DipgoError
-from dipgo.noise import initial_noise
+from dipgo.noise import PictureNoise
 
 OutputType = Literal["pil", "np", "latent"]
 StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Any]], Any]
@@ -71,29 +71,26 @@ def _no_seed(found: str) -> DipgoError:
     )
 
 
-def noise_of(
-    seeds: int | list[int], count: int, shape: tuple[int, ...], packed: tuple[int, int] | None
-) -> NDArray[np.float32]:
-    """Noise f32[count, *shape] of unit variance, as diffusers draws it. Raises DipgoError.
+def noise_of(seeds: int | list[int], count: int) -> PictureNoise:
+    """What draws noise for `count` pictures. Raises DipgoError for another number of seeds."""
+    if isinstance(seeds, list) and len(seeds) != count:
+        raise DipgoError(
+            "seed",
+            found=f"{len(seeds)} seeds",
+            expected=f"one, or as many as pictures: {count}",
+            remedy="give one for each picture",
+        )
+    return PictureNoise(seeds)
 
-    One seed draws all pictures at once; of several each draws one. `packed` latents are drawn
-    unpacked, as `FluxPipeline` does.
-    """
-    drawn = shape
-    if packed is not None:
-        drawn = (shape[-1] // 4, 2 * packed[0], 2 * packed[1])
-    if isinstance(seeds, int):
-        noise = initial_noise(seeds, (count, *drawn))
-    else:
-        if len(seeds) != count:
-            raise DipgoError(
-                "seed",
-                found=f"{len(seeds)} seeds",
-                expected=f"one, or as many as pictures: {count}",
-                remedy="give one for each picture",
-            )
-        noise = np.concatenate([initial_noise(one, (1, *drawn)) for one in seeds])
-    return noise if packed is None else _pack(noise, *packed)
+
+def draw_latents(
+    noise: PictureNoise, count: int, shape: tuple[int, ...], packed: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """f32[count, *shape] of unit variance; `packed` latents are drawn as `FluxPipeline` does."""
+    if packed is None:
+        return noise.draw((count, *shape))
+    unpacked = (shape[-1] // 4, 2 * packed[0], 2 * packed[1])
+    return _pack(noise.draw((count, *unpacked)), *packed)
 
 
 def _pack(noise: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from dipgo.cli import Parser
+from dipgo.cli import Parser, lora
 from dipgo.passes import OPTIMISE
 
 DEFAULT_PASSES = ",".join(one.name for one in OPTIMISE)
@@ -28,7 +28,21 @@ def add_request_arguments(parser: Parser) -> None:
     add("--height", type=int, default=0, metavar="PX", help="pixels (the model's own)")
     add("--width", type=int, default=0, metavar="PX", help="pixels (the model's own)")
     add("--no-guidance", action="store_true", help="without classifier-free guidance")
+    add_lora_argument(parser)
+    add("--strength", type=float, metavar="S", help="start from a picture: run this share of steps")
     add("--passes", metavar="A,B,C", help=f"passes to run, in order ({DEFAULT_PASSES})")
+
+
+def add_lora_argument(parser: Parser) -> None:
+    """What is fused into the weights; shared with `search`."""
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        type=lora,
+        metavar="PATH[:SCALE]",
+        help="fuse a LoRA into the weights; may be given several times",
+    )
 
 
 def request_options(options: Namespace) -> dict[str, Any]:
@@ -42,6 +56,8 @@ def request_options(options: Namespace) -> dict[str, Any]:
         "height": options.height,
         "width": options.width,
         "guidance": False if options.no_guidance else None,
+        "loras": tuple(options.lora),
+        "strength": options.strength,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> None:
     _check_files(options)
     from dipgo.pipeline import Pipeline, to_image
 
+    picture = _open_picture(options.from_image) if options.from_image else None
     with stage("load the engines"):
         pipeline = Pipeline.from_export(options.out, **target_options(options))
     steps = len(pipeline.runner.export.plan.steps)
@@ -38,6 +40,7 @@ def main(arguments: list[str]) -> None:
             negative_prompt=options.negative_prompt,
             guidance_scale=options.guidance,
             seed=options.seed,
+            image=picture,
             output_type="latent",
             on_step=lambda step: advance_to(step + 1),
         ).images
@@ -71,10 +74,26 @@ def _parser() -> Parser:
         metavar="SCALE",
         help="guidance scale (that of diffusers' pipeline)",
     )
+    add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add_target_arguments(parser)
     return parser
+
+
+def _open_picture(path: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise DipgoError(
+            "--from-image",
+            found=str(error),
+            expected="a file that holds a picture",
+            remedy="check the path",
+        ) from error
 
 
 def _check_files(options: Namespace) -> None:

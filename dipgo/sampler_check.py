@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from dipgo.errors import DipgoError
+from dipgo.late_start import remaining_timesteps
 from dipgo.sampler import PriorNoise
 from dipgo.scheduler_run import run_scheduler, takes
 
@@ -44,7 +45,7 @@ def check_linear(
     Row i of the table, f64[E + 1, 1 + E + D], has the coefficients of input i over [noise, output
     0, output 1, …, draw 1, draw 2, …], its last row those of the final latents.
     """
-    evaluations = len(started.timesteps)
+    evaluations = len(remaining_timesteps(started))
     data = _make_data(table.shape[1])
     run = run_scheduler(
         started,

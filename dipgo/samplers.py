@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dipgo.late_start import remaining_timesteps
 from dipgo.recurrence import find_recurrence
 from dipgo.sampler import PriorNoise, Sampler
 from dipgo.sampler_check import check_eta, check_linear
@@ -20,6 +21,7 @@ def probe(
     *,
     eta: float = 0.0,
     prior_noise: PriorNoise | None = None,
+    strength: float | None = None,
     **options: Any,
 ) -> Sampler:
     """The recurrence that a diffusers scheduler performs in `num_inference_steps` steps.
@@ -28,13 +30,14 @@ def probe(
     Stable Diffusion's pipelines do it. The noise is what diffusers calls the initial latents, the
     scheduler's `init_noise_sigma` already in it; what is drawn later has unit variance.
     Coefficients are float64: the scheduler's tables as they are, without the roundings of its
-    casts of the latents to float32. docs/design.md, stage 4.
+    casts of the latents to float32. docs/design.md, stage 4. With a `strength` only that share of
+    the steps is run, the last ones, and the noise is a picture's latents with noise on them.
 
     Raises DipgoError where the scheduler cannot be run so, takes no eta, draws other noise than
     the pipeline's, or is not linear.
     """
     check_eta(scheduler, eta)
-    started = start_scheduler(scheduler, num_inference_steps, options)
+    started = start_scheduler(scheduler, num_inference_steps, options, strength)
     evaluated, table, draws = read_coefficients(started, eta, prior_noise)
     check_linear(started, table, eta, prior_noise)
     timesteps = tuple(dict.fromkeys(evaluated))
@@ -81,7 +84,7 @@ def read_coefficients(
     started: Any, eta: float = 0.0, prior_noise: PriorNoise | None = None
 ) -> Coefficients:
     """Reads them off a scheduler with its timesteps set, by running it on the basis."""
-    evaluations = len(started.timesteps)
+    evaluations = len(remaining_timesteps(started))
     size = 1 + evaluations + _count_draws(started, eta)
     basis = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, 1, size)
     run = run_scheduler(

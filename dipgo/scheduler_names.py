@@ -1,5 +1,6 @@
 """The schedulers one can ask for by name, each made from a pipeline's own scheduler's config."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from dipgo.errors import DipgoError
@@ -29,14 +30,19 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tcd": ("TCDScheduler", {}),
 }
 
+OPTIONS = {key for _, extra in SCHEDULERS.values() for key in extra}
+"""What may differ between schedulers of one class for one model."""
+
 DISTILLED = ("LCMScheduler", "TCDScheduler")
 """Made from the config of any scheduler of Stable Diffusion's kind, though not listed so."""
 
 
-def make_scheduler(base: Any, name: str | None) -> Any:
+def make_scheduler(base: Any, name: str | None, config: Mapping[str, Any] | None = None) -> Any:
     """A scheduler called `name` with the config of `base`, a pipeline's own; `base` for None.
 
-    `name` is one of SCHEDULERS or the name of a diffusers class (`DDIMScheduler`). Raises
+    `name` is one of SCHEDULERS or the name of a diffusers class (`DDIMScheduler`). Of a `config`
+    that a SubNet has, the options that short names stand for are taken: the rest is the model's.
+    Raises
     DipgoError for a name unknown, for a scheduler that needs a package that is missing, and
     for one made for another kind of model than `base`'s.
     """
@@ -51,7 +57,19 @@ def make_scheduler(base: Any, name: str | None) -> Any:
             expected=f"a scheduler that {type(base).__name__} can be exchanged for",
             remedy=f"choose one of {_compatible_names(base)}",
         )
-    return kind.from_config(base.config, **extra)
+    given = {key: value for key, value in (config or {}).items() if key in OPTIONS}
+    return kind.from_config(base.config, **{**extra, **given})
+
+
+def beyond_class(base: Any, scheduler: Any) -> dict[str, Any] | None:
+    """Of a scheduler's config what its class and the config of `base` do not say, if anything.
+
+    With it `make_scheduler(base, class)` makes the same scheduler again.
+    """
+    plain = make_scheduler(base, type(scheduler).__name__).config
+    own = scheduler.config.items()
+    more = {key: one for key, one in own if not key.startswith("_") and plain.get(key) != one}
+    return more or None
 
 
 def _fits(base: Any, kind: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipgo.errors import DipgoError
+from dipgo.late_start import begin_at, remaining_timesteps
 from dipgo.sampler import PriorNoise
 from dipgo.scheduler_draws import Draw, HandOutDraws
 
@@ -43,8 +44,16 @@ class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def start_scheduler(scheduler: Any, num_inference_steps: int, options: dict[str, Any]) -> Any:
-    """A copy of the scheduler with its timesteps set; DipgoError where it will not have it so."""
+def start_scheduler(
+    scheduler: Any,
+    num_inference_steps: int,
+    options: dict[str, Any],
+    strength: float | None = None,
+) -> Any:
+    """A copy of the scheduler with its timesteps set; DipgoError where it will not have it so.
+
+    With a `strength` it begins where image-to-image does.
+    """
     fresh = copy.deepcopy(scheduler)
     try:
         fresh.set_timesteps(num_inference_steps, **options)
@@ -55,6 +64,8 @@ def start_scheduler(scheduler: Any, num_inference_steps: int, options: dict[str,
             expected="a number of steps, and options, that the scheduler takes",
             remedy="choose another number of steps, or another scheduler",
         ) from error
+    if strength is not None:
+        begin_at(fresh, num_inference_steps, strength)
     return fresh
 
 
@@ -107,7 +118,7 @@ def _loop(
 ) -> Trajectory:
     timesteps, inputs, latents = [], [], noise
     made: list[int] = []
-    for index, timestep in enumerate(scheduler.timesteps):
+    for index, timestep in enumerate(remaining_timesteps(scheduler)):
         if prior_noise and timestep < prior_noise.below:
             latents = latents + prior_noise.scale * noise
         scaled = latents

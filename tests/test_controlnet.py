@@ -22,6 +22,7 @@ from dipgo.errors import DipgoError
 from dipgo.export import export
 from dipgo.models.controlnet import attach_controlnet
 from dipgo.models.source import load_source
+from dipgo.pipeline import Pipeline
 from dipgo.plan import PROLOGUE
 from dipgo.subnet import SubNet
 from tests.eager import Gating
@@ -134,6 +135,79 @@ def test_an_export_gives_the_pipelines_latents(
     readers = {one.name for one in plan.callees if "controlnet_cond" in map(_name, one.inputs)}
     assert readers
     assert not readers & in_loop
+
+
+@torch.no_grad()
+def test_a_further_size(pipeline: StableDiffusionControlNetPipeline, tmp_path: Path) -> None:
+    """One export for two sizes: the control picture's goes with the latents'."""
+    noise, image = torch.randn(1, 4, 8, 16), torch.rand(1, 3, IMAGE_SIZE // 2, IMAGE_SIZE)
+    expected = _run_pipeline(pipeline, noise, image)
+    further = [(IMAGE_SIZE // 2, IMAGE_SIZE)]
+    out = export(pipeline, "dense", tmp_path / "out", steps=STEPS, also_sizes=further)
+    runner = load(out, size=f"{IMAGE_SIZE // 2}x{IMAGE_SIZE}")
+    found = runner.run(_inputs(pipeline, noise, image))["latents"]
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative error {error:.1e}")
+    assert error < TOLERANCE
+
+
+@torch.no_grad()
+def test_a_pipeline_of_an_export_takes_the_control_picture(
+    pipeline: StableDiffusionControlNetPipeline, tmp_path: Path
+) -> None:
+    """As diffusers' pipeline for the same seed; three prompts are two batches."""
+    image, generator = torch.rand(3, 3, IMAGE_SIZE, IMAGE_SIZE), torch.Generator().manual_seed(4)
+    expected = pipeline(
+        [PROMPT, "green", PROMPT],
+        image=image,
+        num_inference_steps=STEPS,
+        guidance_scale=SCALE,
+        generator=generator,
+        output_type="latent",
+        controlnet_conditioning_scale=WEIGHT,
+    ).images
+    ours = Pipeline.from_export(export(pipeline, "dense", tmp_path / "o", steps=STEPS, batch=2))
+    given = {"controlnet_cond": image.numpy(), "conditioning_scale": WEIGHT}
+    asked = {"guidance_scale": SCALE, "seed": 4, "output_type": "latent"}
+    found = ours([PROMPT, "green", PROMPT], inputs=given, **asked).images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative error {error:.1e}")
+    assert error < TOLERANCE
+    one = ours([PROMPT] * 2, inputs=given | {"controlnet_cond": image[:1].numpy()}, **asked).images
+    pair = (image[:1].numpy(), image[:1].numpy())
+    both = ours([PROMPT] * 2, inputs=given | {"controlnet_cond": pair}, **asked).images
+    assert np.array_equal(one, both)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        (
+            {"controlnet_cond": None},
+            r"inputs, controlnet_cond: found none; expected f32\[2,3,64,64\], of",
+        ),
+        (
+            {"mask": 1},
+            "inputs, mask: found an input that .*; expected controlnet_cond conditioning_scale; ",
+        ),
+        (
+            {"controlnet_cond": np.zeros((2, 3, 64, 64))},
+            r"shape \[2, 3, 64, 64\]; expected f32\[1,",
+        ),
+        ({"controlnet_cond": (0, 0, 0)}, "found 3 arrays; expected one array, or with guidance"),
+        ({"conditioning_scale": [1, 2]}, r"conditioning_scale: found an array of shape \[2\]"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(
+    pipeline: StableDiffusionControlNetPipeline,
+    changes: dict[str, Any],
+    error: str,
+    tmp_path: Path,
+) -> None:
+    ours = Pipeline.from_export(export(pipeline, "dense", tmp_path / "out", steps=1))
+    given = {"controlnet_cond": np.zeros((1, 3, 64, 64)), "conditioning_scale": 1.0} | changes
+    with pytest.raises(DipgoError, match=error):
+        ours(PROMPT, inputs=given)
 
 
 def _name(value: Any) -> str:

@@ -26,9 +26,10 @@ from scripts.gpu_checks.settings import Settings, failures
 
 ROOT = Path(__file__).parents[1]
 ABSENT = ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy")
+BLOCKED_NAMES = (*ABSENT, "transformers", "peft")
 BLOCKED = f"""
 import runpy, sys
-sys.modules.update(dict.fromkeys({(*ABSENT, "transformers")!r}))  # None: as if not installed
+sys.modules.update(dict.fromkeys({BLOCKED_NAMES!r}))  # None: as if not installed
 runpy.run_path("scripts/gpu_check.py", run_name="__main__")
 """
 

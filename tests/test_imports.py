@@ -22,17 +22,19 @@ LAYERS = {
         graph plan plan_check plan_text plan_parser plan_file plan_cost manifest
         manifest_file manifest_plan
         model_repository engine_manifest numpy_types
-        subnet subnet_check subnet_file safe_pickle gate_pickle
+        subnet subnet_check subnet_file subnet_cut safe_pickle gate_pickle
         """,
     "models": """
         models torch_types costs constants partition precision arithmetic trace tables
-        lanes sizes samplers sampler_check scheduler_draws scheduler_names scheduler_run
+        lanes sizes late_start samplers sampler_check scheduler_draws scheduler_names scheduler_run
         """,
     "plans": "unroll granularity passes interpret",
     "search": "search schedules",
     "engines": "engines",
     "export": "export",
-    "running": "pipeline pipeline_arguments conditioning hub timing machine",
+    "running": """
+        pipeline pipeline_arguments image_input further_inputs conditioning hub timing machine
+        """,
     "evaluation": "evaluation",
     "commands": """
         export_facts cli request_arguments build_arguments target_arguments search_arguments

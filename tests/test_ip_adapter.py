@@ -16,6 +16,7 @@ from dipgo.export import export
 from dipgo.models.families import find_family
 from dipgo.models.family import Geometry
 from dipgo.models.unet import UNetFamily
+from dipgo.pipeline import Pipeline
 from dipgo.plan import PROLOGUE
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
@@ -111,6 +112,15 @@ def test_an_export_gives_the_pipelines_latents(
     error = relative_error(torch.from_numpy(found), expected)
     print(f"relative error {error:.1e}; of the picture {relative_error(without, expected):.1e}")
     assert error < TOLERANCE < 0.01 < relative_error(without, expected)
+    embeds = tuple(half[None].numpy() for half in picture)  # unconditional, conditional
+    ours = Pipeline.from_export(out)(
+        [PROMPT] * batch,
+        latents=noise.numpy(),
+        guidance_scale=SCALE,
+        inputs={"image_embeds": embeds},
+        output_type="latent",
+    ).images
+    assert relative_error(torch.from_numpy(ours), expected) < TOLERANCE
     plan = runner.export.plan
     in_loop = {call.callee for call in plan.calls if call.step != PROLOGUE}
     readers = {one.name for one in plan.callees if _reads(one, "image_embeds")}

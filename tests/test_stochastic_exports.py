@@ -181,6 +181,21 @@ def test_a_subnet_is_exported_with_any_eta(tiny_pipeline: Path, tmp_path: Path) 
     assert [one.index for one in manifest.program.draws] == [1, 2, 3]
 
 
+def test_a_subnet_says_what_its_schedulers_class_does_not(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """DPM-Solver++ is one class, with draws and without."""
+    problem = pose(tiny_pipeline, SearchRequest(0.6, 3, "dpm++-sde", batch=1))
+    subnet = problem.subnet(rows_on(problem, 0, 1, 2), {})
+    assert subnet.scheduler is not None
+    assert subnet.scheduler.config == {"algorithm_type": "sde-dpmsolver++"}
+    subnet.save(tmp_path / "subnet.json")
+    export(tiny_pipeline, tmp_path / "subnet.json", tmp_path / "out")
+    assert read_manifest(tmp_path / "out").program.draws
+    with pytest.raises(DipgoError, match=r"scheduler\.config\.algorithm_type: found 'sde-"):
+        export(tiny_pipeline, subnet, tmp_path / "other", scheduler="dpm++")
+
+
 def test_the_search_walks_the_trajectory_that_is_exported(tiny_pipeline: Path) -> None:
     """Dense and pruned, with noise for every picture from a seed of its own."""
     request = SearchRequest(0.5, 4, "ddim", batch=2, eta=1.0)

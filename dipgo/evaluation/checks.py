@@ -45,7 +45,7 @@ def check_draws_pictures(source: Source) -> tuple[int, int]:
     parts = ("text_encoder", "tokenizer", "vae")
     missing = [name for name in parts if getattr(source.pipeline, name, None) is None]
     if missing or conditioning != {HIDDEN_STATES}:
-        found = f"no {' and no '.join(missing)}" if missing else "several text encoders"
+        found = f"no {' and no '.join(missing)}" if missing else " ".join(sorted(conditioning))
         raise DipgoError(
             f"model {source.name}",
             found=found,

@@ -20,6 +20,7 @@ from dipgo.export.trial import choose_parts
 from dipgo.export.triton import write_model_repository
 from dipgo.export.variants import Size, Variant, make_variants
 from dipgo.export.writer import Writer
+from dipgo.models.lora import Lora
 from dipgo.passes import OPTIMISE, Pass, find_passes
 from dipgo.precision import Precision
 from dipgo.staging import check_destination, staged_directory
@@ -42,6 +43,8 @@ def export(
     height: int = 0,
     width: int = 0,
     guidance: bool | None = None,
+    loras: Sequence[Lora] = (),
+    strength: float | None = None,
     also_sizes: Sequence[Size] = (),
     target: str = "onnxruntime",
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
@@ -58,6 +61,8 @@ def export(
     SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
     `eta`, 0 to 1, is how much noise a scheduler draws that takes one, such as DDIM.
     `guidance` is classifier-free guidance, by two predictions: None where the pipeline has it.
+    With a `strength`, 0 to 1, the last share of the steps is run, from a picture.
+    `loras` are .safetensors files, or pairs of one and a scale, that are fused into the weights.
     The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
     width); calls are not batched then.
     `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32
@@ -74,7 +79,19 @@ def export(
     chosen = _passes_for(passes, also_sizes)
     _check_slots_are_allocated(chosen)
     check_destination(out, force)
-    request = Request(subnet, steps, scheduler, blocks, batch, height, width, guidance, eta)
+    request = Request(
+        subnet,
+        steps,
+        scheduler,
+        blocks,
+        batch,
+        height,
+        width,
+        guidance,
+        eta,
+        tuple(loras),
+        strength,
+    )
     prepared = prepare(model, request, progress)
     with progress("trace, unroll, optimise the plan"):
         compiled = compile_plan(

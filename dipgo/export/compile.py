@@ -9,6 +9,7 @@ from typing import Any
 
 from dipgo.errors import DipgoError
 from dipgo.granularity import choose_split_blocks
+from dipgo.late_start import Start, find_start
 from dipgo.models.family import Geometry
 from dipgo.models.reuse_filter import FILTERS, FilterShape
 from dipgo.models.source import Source
@@ -19,7 +20,9 @@ from dipgo.plan import Plan
 from dipgo.precision import FP32, Precision
 from dipgo.sampler import Sampler
 from dipgo.samplers import make_scheduler, probe
+from dipgo.scheduler_run import start_scheduler
 from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.subnet_cut import cut_to
 from dipgo.trace import Traced
 from dipgo.unroll import check_timesteps, unroll
 
@@ -32,6 +35,7 @@ class Schedule:
 
     `scheduler` None stands for the SubNet's, else the model's own; no `blocks` for the family's.
     `eta` is how much noise a scheduler draws that lets one choose (DDIM): a SubNet does not say.
+    With a `strength` the last share of the steps is run, from a picture.
     """
 
     subnet: SubNet | None
@@ -39,6 +43,7 @@ class Schedule:
     scheduler: str | None
     blocks: tuple[str, ...]
     eta: float = 0.0
+    strength: float | None = None
 
 
 def read_schedule(
@@ -47,10 +52,11 @@ def read_schedule(
     scheduler: str | None,
     blocks: tuple[str, ...],
     eta: float = 0.0,
+    strength: float | None = None,
 ) -> Schedule:
     """`subnet` is a SubNet, its path or "dense". Raises DipgoError where options contradict it."""
     if subnet == DENSE:
-        return Schedule(None, _steps_of_dense(steps), scheduler, blocks, eta)
+        return Schedule(None, _steps_of_dense(steps), scheduler, blocks, eta, strength)
     given = subnet if isinstance(subnet, SubNet) else SubNet.load(subnet)
     if steps not in (None, given.num_inference_steps):
         raise DipgoError(
@@ -66,7 +72,7 @@ def read_schedule(
             expected="none: the SubNet names its blocks",
             remedy="leave --blocks out",
         )
-    return Schedule(given, given.num_inference_steps, scheduler, blocks, eta)
+    return Schedule(given, given.num_inference_steps, scheduler, blocks, eta, strength)
 
 
 def _steps_of_dense(steps: int | None) -> int:
@@ -82,13 +88,14 @@ def _steps_of_dense(steps: int | None) -> int:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan, what its callees are cut from, and the scheduler that it contains, with its eta."""
+    """A plan, what its callees are cut from, the scheduler that it contains, and its start."""
 
     plan: Plan
     traced: Traced
     subnet: SubNet
     scheduler: Any
     eta: float
+    start: Start
 
 
 def compile_plan(
@@ -104,8 +111,9 @@ def compile_plan(
     `on_pass` is called with "unroll" and the plan before the passes, then after each.
     """
     scheduler, sampler, blocks = fit_schedule(source, schedule, geometry)
-    traced = _trace(source, schedule.subnet, geometry, blocks, precision)
-    subnet = schedule.subnet or SubNet.dense(
+    cut = _subnet(schedule, sampler)
+    traced = _trace(source, cut, geometry, blocks, precision)
+    subnet = cut or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
         num_inference_steps=schedule.steps,
@@ -115,7 +123,18 @@ def compile_plan(
     split = choose_split_blocks(traced.graph, subnet, sampler)
     plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
-    return Compiled(run_passes(plan, passes, on_pass), traced, subnet, scheduler, sampler.eta)
+    options = source.timestep_options(scheduler, geometry, schedule.steps)
+    started = start_scheduler(scheduler, schedule.steps, options, schedule.strength)
+    start = find_start(started, schedule.strength)
+    optimised = run_passes(plan, passes, on_pass)
+    return Compiled(optimised, traced, subnet, scheduler, sampler.eta, start)
+
+
+def _subnet(schedule: Schedule, sampler: Sampler) -> SubNet | None:
+    """That of the schedule, cut to the steps that are run."""
+    if schedule.subnet is None or schedule.strength is None:
+        return schedule.subnet
+    return cut_to(schedule.subnet, sampler.timesteps)
 
 
 def _trace(
@@ -168,10 +187,18 @@ def fit_schedule(
     _check_steps(schedule.steps, scheduler)
     options = source.timestep_options(scheduler, geometry, schedule.steps)
     prior_noise = given.prior_noise if given else None
-    sampler = probe(scheduler, schedule.steps, eta=schedule.eta, prior_noise=prior_noise, **options)
+    sampler = probe(
+        scheduler,
+        schedule.steps,
+        eta=schedule.eta,
+        prior_noise=prior_noise,
+        strength=schedule.strength,
+        **options,
+    )
     blocks = _blocks(schedule, source)
-    if given is not None:
-        check_timesteps(given, sampler)
+    left = _subnet(schedule, sampler)
+    if left is not None:
+        check_timesteps(left, sampler)
     return scheduler, sampler, blocks
 
 
@@ -211,8 +238,12 @@ def _check_model(subnet: SubNet, source: Source) -> None:
 
 
 def _scheduler(subnet: SubNet | None, schedule: Schedule, source: Source) -> Any:
-    wanted = subnet.scheduler.class_name if subnet and subnet.scheduler else None
-    scheduler = make_scheduler(source.scheduler, schedule.scheduler or wanted)
+    given = subnet.scheduler if subnet else None
+    wanted = given.class_name if given else None
+    if schedule.scheduler is None and given is not None:
+        scheduler = make_scheduler(source.scheduler, wanted, given.config)
+    else:
+        scheduler = make_scheduler(source.scheduler, schedule.scheduler)
     if wanted and type(scheduler).__name__ != wanted:
         raise DipgoError(
             "--scheduler",

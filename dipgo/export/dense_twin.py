@@ -39,6 +39,7 @@ def export_dense_twin(
     _check_is_found(manifest, model)
     source = load_source(model)
     _check_same_model(manifest, source)
+    _check_same_loras(manifest, source)
     source = replace(source, scheduler=_scheduler_of(manifest, source))
     height, width = _size(manifest, source)
     return export(
@@ -51,6 +52,7 @@ def export_dense_twin(
         height=height,
         width=width,
         guidance=manifest.guidance,
+        strength=manifest.sampler.strength,
         target=target,
         precision=manifest.precision,
         keep_fp32=kept_modules(manifest.kept_fp32, manifest.parts),
@@ -102,4 +104,15 @@ def _check_same_model(manifest: Manifest, source: Source) -> None:
             found=f"{found[0]} of configuration {found[1][:12]}… in {source.name}",
             expected=f"{expected[0]} of configuration {expected[1][:12]}…, as was exported",
             remedy="name the model that the export was made of",
+        )
+
+
+def _check_same_loras(manifest: Manifest, source: Source) -> None:
+    if list(source.loras) != manifest.model.loras:
+        names = " ".join(lora.name for lora in manifest.model.loras)
+        raise DipgoError(
+            "--against dense",
+            found=f"an export with LoRAs in its weights: {names}",
+            expected="one without: their files are not in an export",
+            remedy="export the dense twin with the same --lora, and give its directory",
         )

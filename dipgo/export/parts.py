@@ -15,13 +15,18 @@ from dipgo.errors import DipgoError
 from dipgo.graph import Dependence, Value
 from dipgo.manifest import TokenizerRecord
 from dipgo.models.family import Geometry
-from dipgo.models.pipeline_parts import PackedVaeDecoder, VaeDecoder, VideoVaeDecoder
+from dipgo.models.pipeline_parts import (
+    PackedVaeDecoder,
+    VaeDecoder,
+    VaeEncoder,
+    VideoVaeDecoder,
+)
 from dipgo.models.text_encoders import TextEncoding, Tokens, find_text_encoding
 from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
 from dipgo.trace import trace
 
-TEXT_ENCODER, VAE_DECODER = "text_encoder", "vae_decoder"
+TEXT_ENCODER, VAE_ENCODER, VAE_DECODER = "text_encoder", "vae_encoder", "vae_decoder"
 VIDEO_AXES = 5
 """Latents f32[B, F, C, h, w] are those of a film."""
 
@@ -46,10 +51,13 @@ def parts_of(
     latents: torch.Tensor,
     conditioning: Collection[str],
     precision: Precision = FP32,
+    *,
+    from_image: bool = False,
 ) -> Iterator[Part]:
     """What stands around the denoiser; `latents` is an example of the state.
 
-    A text encoder only where its outputs are the denoiser's `conditioning`.
+    A text encoder only where its outputs are the denoiser's `conditioning`, a VAE encoder only
+    where a trajectory starts `from_image`.
     What goes in and comes out is of the same types whatever the precision.
     """
     encoding = find_text_encoding(pipeline, geometry.tokens)
@@ -62,6 +70,14 @@ def parts_of(
             precision,
         )
     vae = getattr(pipeline, "vae", None)
+    if vae is not None and from_image:
+        yield _part(
+            VAE_ENCODER,
+            VaeEncoder(vae),
+            {"image": _picture(vae, latents)},
+            ("posterior",),
+            precision,
+        )
     if vae is not None:
         decoder = _decoder(vae, latents, geometry)
         yield _part(VAE_DECODER, decoder, {"latents": latents}, ("image",), precision)
@@ -90,6 +106,13 @@ def packed_grid(shape: tuple[int, ...], geometry: Geometry) -> tuple[int, int] |
 def _example_tokens(encoding: TextEncoding, rows: int) -> dict[str, torch.Tensor]:
     """An empty text in each row: a mask of zeros would leave nothing to attend to."""
     return encoding.tokenize([""] * rows)
+
+
+def _picture(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """An example of what has latents of this size: every level but the first halves it."""
+    batch, _, height, width = latents.shape
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    return torch.zeros(batch, vae.config.in_channels, height * scale, width * scale)
 
 
 def _part(

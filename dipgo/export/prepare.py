@@ -11,6 +11,7 @@ from typing import Any
 from dipgo.errors import DipgoError
 from dipgo.export.compile import DENSE, Schedule, read_schedule
 from dipgo.models.family import Geometry
+from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
 from dipgo.subnet import SubNet
 
@@ -40,6 +41,8 @@ class Request:
     width: int = 0
     guidance: bool | None = None
     eta: float = 0.0
+    loras: tuple[Lora, ...] = ()
+    strength: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,19 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     sizes = {name: getattr(request, name) for name in ("batch", "steps", "height", "width")}
     _check_sizes(**sizes)
     schedule = read_schedule(
-        request.subnet, request.steps, request.scheduler, request.blocks, request.eta
+        request.subnet,
+        request.steps,
+        request.scheduler,
+        request.blocks,
+        request.eta,
+        request.strength,
     )
     with progress("load the model"):
-        source = load_source(model)
+        source = load_source(model, request.loras)
     geometry = source.geometry(request.batch, request.height, request.width, request.guidance)
     check_pixels(geometry, source)
+    if request.strength is not None:
+        _check_takes_pictures(source, geometry)
     return Prepared(source, schedule, geometry)
 
 
@@ -78,6 +88,17 @@ def _check_sizes(**sizes: int | None) -> None:
                 expected=f"a number of at least {least}",
                 remedy="correct it",
             )
+
+
+def _check_takes_pictures(source: Source, geometry: Geometry) -> None:
+    shape = source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent)
+    if len(shape) != 4:
+        raise DipgoError(
+            "--strength",
+            found=f"a {source.model_class}, whose latents are of shape {list(shape)}",
+            expected="latents [pictures, channels, height, width], which a picture is encoded to",
+            remedy="leave --strength out",
+        )
 
 
 def check_pixels(geometry: Geometry, source: Source, prefix: str = "--") -> None:

@@ -9,13 +9,12 @@ import torch
 from dipgo.arithmetic import Exact
 from dipgo.export.compile import Compiled
 from dipgo.export.numerics import Numerics, check_part, check_segments
-from dipgo.export.parts import VAE_DECODER, Part, parts_of
+from dipgo.export.parts import VAE_DECODER, VAE_ENCODER, Part, parts_of
 from dipgo.export.prepare import Prepared, Progress
 from dipgo.models.prompts import fixed_conditioning
 from dipgo.models.text_encoders import find_text_encoding
 from dipgo.noise import initial_noise
 from dipgo.precision import FP32, Precision
-from dipgo.samplers import init_noise_sigma
 
 PROMPT = "a photograph of a red house by the sea"
 GUIDANCE_SCALE = 7.5
@@ -36,7 +35,7 @@ def choose_parts(
     with progress(f"check {precision.name} against fp32, {len(compiled.plan.steps)} steps"):
         inputs = trial_inputs(prepared, compiled, parts)
         figures, latents = check_segments(compiled.plan, compiled.traced, inputs)
-    pictures = {VAE_DECODER: [latents]}
+    pictures = {VAE_DECODER: [latents], VAE_ENCODER: [_picture(parts)]}
     for index, part in enumerate(parts):
         with progress(f"check the {part.name.replace('_', ' ')} in {precision.name}"):
             given = pictures.get(part.name)
@@ -63,7 +62,10 @@ def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list
     state = next(value for value in compiled.plan.inputs if value.name == compiled.plan.state)
     latents = torch.zeros(state.type.shape)
     conditioning = source.family.conditioning(source.denoiser, geometry)
-    return list(parts_of(source.pipeline, geometry, latents, conditioning, precision))
+    from_image = prepared.schedule.strength is not None
+    return list(
+        parts_of(source.pipeline, geometry, latents, conditioning, precision, from_image=from_image)
+    )
 
 
 @torch.no_grad()
@@ -82,7 +84,7 @@ def trial_inputs(
             else torch.zeros(kind.shape, dtype=torch.int64)
         )
     state = torch.from_numpy(initial_noise(0, inputs[plan.state].shape))
-    inputs[plan.state] = state * init_noise_sigma(compiled.scheduler, plan.num_inference_steps)
+    inputs[plan.state] = state * compiled.start.noise_scale
     if "guidance_scale" in inputs:
         inputs["guidance_scale"] = torch.tensor(GUIDANCE_SCALE)
     for part in parts:
@@ -102,6 +104,13 @@ def token_ids(prepared: Prepared, part: Part) -> dict[str, torch.Tensor]:
     encoding = find_text_encoding(prepared.source.pipeline, prepared.geometry.tokens)
     assert encoding is not None, "a text encoder that is not known"
     return encoding.tokenize(texts)
+
+
+def _picture(parts: Sequence[Part]) -> torch.Tensor:
+    """Of random colours, as large as the VAE's encoder takes it; nothing where there is none."""
+    shapes = [part.examples[0].shape for part in parts if part.name == VAE_ENCODER]
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(shapes[0] if shapes else (0,), generator=generator) * 2 - 1
 
 
 def _tokens_for(prepared: Prepared, part: Part) -> list[torch.Tensor]:

@@ -39,7 +39,6 @@ from dipgo.models.source import Source
 from dipgo.models.text_encoders import find_text_encoding
 from dipgo.plan import combined_dtypes
 from dipgo.precision import Precision, kept_in_fp32
-from dipgo.samplers import init_noise_sigma
 from dipgo.tables import fill_tables
 
 
@@ -153,6 +152,7 @@ class Writer:
         files: dict[str, records.FileRecord],
     ) -> records.Manifest:
         plan, scheduler = variant.compiled.plan, self.compiled.scheduler
+        start = self.compiled.start
         precision = self.compiled.traced.precision
         (result,) = (value for value in plan.inputs if value.name == "latents")
         return records.Manifest(
@@ -163,12 +163,15 @@ class Writer:
                 class_name=self.source.model_class,
                 config_sha256=self.source.config_sha256,
                 source=self.source.name,
+                loras=list(self.source.loras),
             ),
             sampler=records.SamplerRecord(
                 scheduler_class=type(scheduler).__name__,
                 config=_public(scheduler.config),
-                init_noise_sigma=init_noise_sigma(scheduler, plan.num_inference_steps),
+                init_noise_sigma=start.noise_scale,
                 eta=variant.compiled.eta,
+                image_scale=start.image_scale,
+                strength=start.strength,
             ),
             precision=precision.name,
             kept_fp32=[*kept_in_fp32(precision), *self._parts_in_fp32(precision)],

@@ -1,4 +1,4 @@
-"""What stands behind the denoiser in a pipeline: the VAE's decoder, from latents to a picture."""
+"""The VAE around the denoiser: its encoder for a picture to start from, its decoder for others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def normal_of(vae: Any) -> tuple[Any, Any] | None:
+    """Mean and standard deviation, a number a channel, of latents that are normalised."""
+    mean, std = (getattr(vae.config, f"latents_{one}", None) for one in ("mean", "std"))
+    return None if mean is None or std is None else (mean, std)
+
+
+class VaeEncoder(nn.Module):
+    """A picture f32[B, 3, H, W] in [-1, 1] to mean and deviation of its latents f32[B, 2C, h, w].
+
+    Both are scaled as the latents are; a sample is mean + deviation · noise of unit variance.
+    """
+
+    wrapped = "vae"
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scale = vae.config.scaling_factor
+        self.shift = getattr(vae.config, "shift_factor", None) or 0.0
+        self.normal = normal_of(vae)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The posterior that diffusers' image-to-image pipelines draw from."""
+        posterior = self.vae.encode(image, return_dict=False)[0]
+        mean, deviation = posterior.mean - self.shift, posterior.std
+        if self.normal is not None:
+            centre, width = (torch.tensor(one).view(1, -1, 1, 1).to(mean) for one in self.normal)
+            mean, deviation = (mean - centre) / width, deviation / width
+        scaled: Tensor = torch.cat([mean, deviation], dim=1) * self.scale
+        return scaled
 
 
 class VaeDecoder(nn.Module):
@@ -18,9 +50,7 @@ class VaeDecoder(nn.Module):
         self.vae = vae
         self.scale = vae.config.scaling_factor
         self.shift = getattr(vae.config, "shift_factor", None) or 0.0
-        mean, std = (getattr(vae.config, f"latents_{one}", None) for one in ("mean", "std"))
-        self.normal = None if mean is None or std is None else (mean, std)
-        """Mean and standard deviation, a number a channel, of latents that are normalised."""
+        self.normal = normal_of(vae)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Undoes the latents' scaling, as diffusers' pipelines do, and decodes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 from torch import nn
 
 from dipgo.errors import DipgoError
+from dipgo.manifest import LoraRecord
 from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.controlnet import attach_controlnet
 from dipgo.models.families import find_family, supported_denoisers
 from dipgo.models.family import Family, Geometry, is_guided, timestep_options
+from dipgo.models.lora import Lora, fuse_loras
 from dipgo.models.text_encoders import default_of_call
 from dipgo.models.unet import CONTROLNET
 
@@ -34,6 +36,8 @@ class Source:
     pixels_per_latent: int
     tokens: int
     pipeline: Any | None = None
+    loras: tuple[LoraRecord, ...] = ()
+    """What has been fused into the weights."""
 
     @property
     def model_class(self) -> str:
@@ -65,16 +69,32 @@ class Source:
         )
 
 
-def load_source(model: Any) -> Source:
-    """`model` is a pipeline, its path, a Hub id, `arch:NAME` or a Source. Raises DipgoError."""
+def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
+    """`model` is a pipeline, its path, a Hub id, `arch:NAME` or a Source. Raises DipgoError.
+
+    `loras` are fused into the weights; a pipeline that is given stays as it is.
+    """
+    if loras and (isinstance(model, Source) or str(model).startswith("arch:")):
+        raise _no_loras(model.name if isinstance(model, Source) else str(model))
     if isinstance(model, Source):
         return model
     if not isinstance(model, str | Path):
-        return _from_pipeline(model, type(model).__name__)
+        pipeline, fused = fuse_loras(model, loras, keep=True)
+        return _from_pipeline(pipeline, type(model).__name__, fused)
     name = str(model)
     if name.startswith("arch:"):
         return _from_architecture(name)
-    return _from_pipeline(_load_pipeline(name), Path(name).name)
+    pipeline, fused = fuse_loras(_load_pipeline(name), loras, keep=False)
+    return _from_pipeline(pipeline, Path(name).name, fused)
+
+
+def _no_loras(name: str) -> DipgoError:
+    return DipgoError(
+        "--lora",
+        found=f"{name}, which is no pipeline",
+        expected="a pipeline, into whose weights a LoRA can be fused",
+        remedy="leave --lora out, or give a pipeline's directory or Hub id",
+    )
 
 
 def _from_architecture(name: str) -> Source:
@@ -152,7 +172,7 @@ def _no_pipeline(name: str, problem: str) -> DipgoError:
     )
 
 
-def _from_pipeline(pipeline: Any, name: str) -> Source:
+def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ()) -> Source:
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if denoiser is None:
         raise DipgoError(
@@ -172,6 +192,7 @@ def _from_pipeline(pipeline: Any, name: str) -> Source:
         pixels_per_latent=_pixels_per_latent(pipeline),
         tokens=_tokens(pipeline),
         pipeline=pipeline,
+        loras=loras,
     )
 
 

@@ -12,6 +12,7 @@ from dipgo.cli import Parser, live_progress, mute_unless, run_command, stage, wh
 from dipgo.errors import DipgoError
 from dipgo.export.packages import export_packages
 from dipgo.prompt_file import read_prompts
+from dipgo.request_arguments import add_lora_argument
 from dipgo.search.packages import search_packages
 from dipgo.search_arguments import add_search_arguments, search_settings
 from dipgo.staging import check_file_destination
@@ -147,6 +148,7 @@ def _request(options: Namespace) -> SearchRequest:
         width=options.width,
         guidance=False if options.no_guidance else None,
         weigh=_weigh(options.cost),
+        loras=tuple(options.lora),
     )
 
 
@@ -205,6 +207,7 @@ def _parser() -> Parser:
     add("--calibration", type=whole_number(1), default=1, metavar="N", help="rivals: batches (1)")
     add("--of", type=Path, metavar="FILE", help="steps-of: the SubNet whose timesteps to take")
     add("--router", type=Path, metavar="FILE", help="l2c: a Learning-to-Cache router")
+    add_lora_argument(parser)
     add_search_arguments(parser)
     return parser
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dipgo.errors import DipgoError
+from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
 from dipgo.search.budget import check_target
 from dipgo.search.cost import macs_weights
@@ -44,6 +45,7 @@ class SearchRequest:
     guidance: bool | None = None
     weigh: Weigh = macs_weights
     eta: float = 0.0
+    loras: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -62,7 +64,7 @@ class SearchRequest:
 
 def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu") -> Problem:
     """Loads and traces the model. Raises DipgoError, also for a ratio that is out of reach."""
-    source = load_source(model)
+    source = load_source(model, request.loras)
     _move(source, device)
     problem = make_problem(
         source,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from numpy.typing import NDArray
 
 from dipgo.errors import DipgoError
@@ -20,6 +21,7 @@ from dipgo.models.tracing import trace_source
 from dipgo.patterns import match_blocks
 from dipgo.sampler import Sampler
 from dipgo.samplers import make_scheduler, probe
+from dipgo.scheduler_names import beyond_class
 from dipgo.search.cost import CostModel, FilterCost, macs_weights
 from dipgo.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
 from dipgo.trace import Traced
@@ -81,6 +83,11 @@ class Problem:
         add_weights(digest, self.source.denoiser)
         return digest.hexdigest()
 
+    def _loras(self) -> dict[str, Any]:
+        """What the weights hold beside the model's own, if anything."""
+        loras = self.source.loras
+        return {"loras": [to_builtins(one) for one in loras]} if loras else {}
+
     def subnet(
         self,
         gates: NDArray[np.bool_],
@@ -98,9 +105,11 @@ class Problem:
             gates=gates,
             backup=self.backup,
             model=ModelRef(self.source.model_class, self.source.config_sha256),
-            scheduler=SchedulerRef(type(self.scheduler).__name__),
+            scheduler=SchedulerRef(
+                type(self.scheduler).__name__, beyond_class(self.source.scheduler, self.scheduler)
+            ),
             scores=scores,
-            provenance=provenance,
+            provenance=provenance | self._loras(),
             reuse=reuse,
             reuse_unconditional=reuse_unconditional,
             reuse_filters=reuse_filters,

@@ -1,0 +1,185 @@
+"""LoRAs: fused into a pipeline's weights before it is traced, or refused whole.
+
+Source: Hu et al. 2021 (arXiv 2106.09685). diffusers loads the file; what it would only warn of, a
+tensor for which the pipeline has no place, is an error here.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from dipgo.errors import DipgoError
+from dipgo.manifest import LoraRecord
+
+ADAPTER = "dipgo"
+"""What a LoRA is called while it is being fused."""
+NOT_LOADED = ("dora_scale",)
+"""Parts of key names that diffusers drops."""
+Lora: TypeAlias = str | Path | tuple[str | Path, float]
+"""A .safetensors file, and what its weights are multiplied by: 1 unless said."""
+
+
+def fuse_loras(
+    pipeline: Any, loras: Sequence[Lora], *, keep: bool
+) -> tuple[Any, tuple[LoraRecord, ...]]:
+    """The pipeline with the LoRAs in its weights, one after another, and what they are.
+
+    `keep` leaves the pipeline that is given as it is: those of its parts that may change are
+    copied first. Raises DipgoError.
+    """
+    if not loras:
+        return pipeline, ()
+    _check_possible(pipeline)
+    fused = _with_own_parts(pipeline) if keep else pipeline
+    return fused, tuple(_fuse(fused, *_path_and_scale(lora)) for lora in loras)
+
+
+def _path_and_scale(lora: Lora) -> tuple[Path, float]:
+    path, scale = lora if isinstance(lora, tuple) else (lora, 1.0)
+    return Path(path), float(scale)
+
+
+def _check_possible(pipeline: Any) -> None:
+    if find_spec("peft") is None:
+        raise DipgoError(
+            "--lora",
+            found="no package peft",
+            expected="the package with which diffusers loads LoRAs",
+            remedy="pip install dipgo[lora]",
+        )
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise DipgoError(
+            "--lora",
+            found=f"{type(pipeline).__name__}, which takes no LoRA",
+            expected="a pipeline of which diffusers can load LoRAs",
+            remedy="leave --lora out, or use another pipeline",
+        )
+
+
+def _with_own_parts(pipeline: Any) -> Any:
+    own = copy.copy(pipeline)
+    for name, module in _parts(pipeline).items():
+        setattr(own, name, copy.deepcopy(module))
+    return own
+
+
+def _parts(pipeline: Any) -> dict[str, nn.Module]:
+    """The parts that LoRAs may change, by their names in the pipeline and in keys."""
+    found = {name: getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def _fuse(pipeline: Any, path: Path, scale: float) -> LoraRecord:
+    keys = _keys_of_file(path)
+    for key in keys:
+        if any(part in key for part in NOT_LOADED):
+            raise _foreign(path, key, "a weight-decomposed LoRA (DoRA)")
+    parts = _parts(pipeline)
+    state: dict[str, torch.Tensor] = {}
+    try:
+        state = _converted(pipeline, path)
+        pipeline.load_lora_weights(adapter_name=ADAPTER, **_where(path))
+    except Exception as error:  # of peft, transformers or diffusers, whichever meets it first
+        raise _foreign(path, _first_foreign(state, parts) or keys[0], str(error)) from error
+    _check_all_loaded(path, state, parts)
+    pipeline.fuse_lora(components=list(parts), lora_scale=scale)
+    pipeline.unload_lora_weights()
+    return LoraRecord(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), scale)
+
+
+def _keys_of_file(path: Path) -> list[str]:
+    """Read as data: a pickle could run code."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            keys = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise DipgoError(
+            f"--lora {path}",
+            found=str(error).splitlines()[0],
+            expected="a file in the safetensors format",
+            remedy="check the path, or convert the file",
+        ) from error
+    if not keys:
+        raise DipgoError(
+            f"--lora {path}",
+            found="a file without tensors",
+            expected="the weights of a LoRA",
+            remedy="check the file",
+        )
+    return keys
+
+
+def _converted(pipeline: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The file's tensors by keys of diffusers' own form: `unet.…`, `text_encoder.…`."""
+    config = getattr(pipeline, "unet", None) and pipeline.unet.config
+    options = {"unet_config": config} if config else {}
+    found = type(pipeline).lora_state_dict(**_where(path), **options)
+    return dict(found[0] if isinstance(found, tuple) else found)
+
+
+def _where(path: Path) -> dict[str, Any]:
+    """How diffusers is told of a file, so that it looks nowhere else."""
+    return {
+        "pretrained_model_name_or_path_or_dict": str(path.parent),
+        "weight_name": path.name,
+        "local_files_only": True,
+    }
+
+
+def _first_foreign(state: dict[str, torch.Tensor], parts: dict[str, nn.Module]) -> str | None:
+    """The first key that names no module of a part, or one of another shape."""
+    return next((key for key, tensor in state.items() if not _has_place(key, tensor, parts)), None)
+
+
+def _has_place(key: str, tensor: torch.Tensor, parts: dict[str, nn.Module]) -> bool:
+    part, _, rest = key.partition(".")
+    modules = dict(parts[part].named_modules()) if part in parts else {}
+    module = modules.get(rest.split(".lora")[0].removesuffix(".processor"))
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        return False
+    goes_in = "lora_A" in key or "down" in key.split("lora")[-1]
+    return bool(tensor.shape[1] == weight.shape[1] if goes_in else len(tensor) == len(weight))
+
+
+def _check_all_loaded(
+    path: Path, state: dict[str, torch.Tensor], parts: dict[str, nn.Module]
+) -> None:
+    """Every tensor of the file is now one of the parts' own: none was left out with a warning."""
+    loaded = Counter(
+        _digest(tensor)
+        for part in parts.values()
+        for name, tensor in part.named_parameters()
+        if ".lora_" in name
+    )
+    for key, tensor in state.items():
+        digest = _digest(tensor)
+        if not loaded[digest]:
+            raise _foreign(path, key, "a tensor for which the model has no place")
+        loaded[digest] -= 1
+
+
+def _digest(tensor: torch.Tensor) -> tuple[tuple[int, ...], bytes]:
+    """Equal for equal numbers, whatever float type a file has them in."""
+    flat = tensor.detach().float().cpu().contiguous()
+    return tuple(flat.shape), hashlib.sha256(flat.numpy().tobytes()).digest()
+
+
+def _foreign(path: Path, key: str, problem: str) -> DipgoError:
+    return DipgoError(
+        f"--lora {path.name}, {key}",
+        found=(problem.splitlines() or ["nothing"])[0],
+        expected="a LoRA for this model, every tensor of which fits one of its modules",
+        remedy="use a LoRA that was made for this model",
+    )
