@@ -135,7 +135,7 @@ def _report(
         if "seconds" in one:
             one["seconds_a_step"] = one["seconds"] / task.steps
             one["speedup_over_eager"] = base / one["seconds"] if base else None
-            one["distance_to_eager"] = _distance(task, name)
+            one["distance_to_eager"] = _distance(task, name, BASE)
     _add_retention(task, found)
     return {
         "machine": describe_machine(),
@@ -160,28 +160,31 @@ def _summary(task: Task, name: str, rounds: int, problem: str) -> dict[str, Any]
     return {**summary, "runs": [one["seconds"] for one in runs], "versions": runs[0]["versions"]}
 
 
-def _distance(task: Task, name: str) -> float | None:
-    """Relative L2 of the latents to eager fp32's."""
-    base = _latents_path(task, BASE)
-    if not base.exists():
+def _distance(task: Task, name: str, base: str) -> float | None:
+    """Relative L2 of the latents to those of `base`, if there are any."""
+    if not _latents_path(task, base).exists():
         return None
-    expected, found = np.load(base), np.load(_latents_path(task, name))
+    expected, found = np.load(_latents_path(task, base)), np.load(_latents_path(task, name))
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def _add_retention(task: Task, found: dict[str, dict[str, Any]]) -> None:
-    """Measured speedup of each engine's SubNet over its dense, by what the MACs promise."""
+    """Measured speedup of each engine's SubNet over its dense, by what the MACs promise.
+
+    And how far the engine's arithmetic alone takes the SubNet's latents from fp32's.
+    """
     for engine in ours.PROVIDERS:
         dense, subnet = (found.get(f"{kind} {engine}", {}) for kind in ours.KINDS)
         if "seconds" in dense and "seconds" in subnet:
             ideal = ours.ideal_speedup(task, engine)
             measured = dense["seconds"] / subnet["seconds"]
             subnet.update(ideal=ideal, measured=measured, retention=measured / ideal)
+            subnet["distance_to_fp32"] = _distance(task, f"subnet {engine}", "subnet onnxruntime")
 
 
 def _print(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['task']['model']}, {report['task']['steps']} steps")
-    headings = ("seconds", "a step", "× eager", "distance", "peak GiB", "retention")
+    headings = ("seconds", "a step", "× eager", "distance", "peak GiB", "retention", "to fp32")
     table.add_column("variant")
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -200,6 +203,7 @@ def _cells(one: dict[str, Any]) -> list[str]:
         (one.get("distance_to_eager"), ".1e"),
         (memory, ".2f"),
         (one.get("retention"), ".3f"),
+        (one.get("distance_to_fp32"), ".1e"),
     )
     return ["" if value is None else format(value, form) for value, form in values]
 
