@@ -23,12 +23,15 @@ from diffusers import (
 from dipgo.engines import load
 from dipgo.errors import DipgoError
 from dipgo.export import export
+from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.family import Geometry
 from dipgo.models.pixart import PixArtFamily
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import load_source
+from dipgo.pipeline import Pipeline
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
+from tests.tiny_pipelines import tiny_sdxl
 from tests.zoo import ZOO
 
 TOLERANCE = 1e-5
@@ -137,6 +140,28 @@ def _pixart(kind: type[Any]) -> Any:
 
 
 @torch.no_grad()
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stable_diffusion_xl_turbo(steps: int, tmp_path: Path) -> None:
+    """Few steps without guidance; what the sampler draws comes from the same seed."""
+    torch.manual_seed(0)
+    pipeline = tiny_sdxl(tmp_path)
+    pipeline.scheduler = ARCHITECTURES["sdxl-turbo"].build_scheduler()
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        PROMPT,
+        num_inference_steps=steps,
+        guidance_scale=0.0,
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="latent",
+    ).images
+    out = export(pipeline, "dense", tmp_path / "out", steps=steps, guidance=False)
+    found = Pipeline.from_export(out)(PROMPT, seed=7, output_type="latent").images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative error {error:.1e}")
+    assert error < TOLERANCE
+
+
 @pytest.mark.parametrize("kind", PIXART, ids=lambda kind: kind.__name__)
 def test_pixart(kind: type[Any], tmp_path: Path) -> None:
     """At a size of its own, with prompts of which most tokens pad."""

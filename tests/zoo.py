@@ -250,6 +250,25 @@ ZOO = {
         SD3Family(),
         SD3,
     ),
+    "sd35": Entry(
+        lambda: SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            attention_head_dim=4,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            caption_projection_dim=8,
+            pooled_projection_dim=10,
+            pos_embed_max_size=8,
+            dual_attention_layers=(0, 1),
+            qk_norm="rms_norm",
+        ),
+        SD3Family(),
+        {"block": SD3Family.default_blocks},
+    ),
     "flux": Entry(
         lambda: FluxTransformer2DModel(
             in_channels=16,

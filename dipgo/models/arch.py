@@ -114,6 +114,35 @@ FLUX = {
 }
 """What the transformers of FLUX.1 share."""
 
+SD3 = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+}
+"""What the medium transformers of Stable Diffusion 3 and 3.5 share."""
+
+DIT_XL = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 28,
+    "patch_size": 2,
+    "num_embeds_ada_norm": 1000,
+    "attention_bias": True,
+    "activation_fn": "gelu-approximate",
+    "norm_type": "ada_norm_zero",
+    "norm_elementwise_affine": False,
+}
+"""DiT-XL/2 (Peebles and Xie 2023, table 1)."""
+
 ARCHITECTURES = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
     "sd15": Architecture(
@@ -142,22 +171,30 @@ ARCHITECTURES = {
         "EulerDiscreteScheduler",
         {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "leading"},
     ),
+    # stabilityai/sdxl-turbo: the same files; its pipeline is called without guidance
+    "sdxl-turbo": Architecture(
+        "UNet2DConditionModel",
+        {**SDXL, "sample_size": 64},
+        "EulerAncestralDiscreteScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "trailing"},
+    ),
     # stabilityai/stable-diffusion-3-medium-diffusers: transformer/config.json,
     # scheduler/scheduler_config.json; 77 tokens of CLIP and 256 of T5
     "sd3-medium": Architecture(
         "SD3Transformer2DModel",
+        {**SD3, "pos_embed_max_size": 192},
+        "FlowMatchEulerDiscreteScheduler",
+        {"num_train_timesteps": 1000, "shift": 3.0},
+        tokens=77 + 256,
+    ),
+    # stabilityai/stable-diffusion-3.5-medium: the same files
+    "sd35-medium": Architecture(
+        "SD3Transformer2DModel",
         {
-            "sample_size": 128,
-            "patch_size": 2,
-            "in_channels": 16,
-            "out_channels": 16,
-            "num_layers": 24,
-            "attention_head_dim": 64,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 4096,
-            "caption_projection_dim": 1536,
-            "pooled_projection_dim": 2048,
-            "pos_embed_max_size": 192,
+            **SD3,
+            "pos_embed_max_size": 384,
+            "dual_attention_layers": tuple(range(13)),
+            "qk_norm": "rms_norm",
         },
         "FlowMatchEulerDiscreteScheduler",
         {"num_train_timesteps": 1000, "shift": 3.0},
@@ -215,20 +252,14 @@ ARCHITECTURES = {
     # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
     "dit-xl-2-256": Architecture(
         "DiTTransformer2DModel",
-        {
-            "num_attention_heads": 16,
-            "attention_head_dim": 72,
-            "in_channels": 4,
-            "out_channels": 8,
-            "num_layers": 28,
-            "sample_size": 32,
-            "patch_size": 2,
-            "num_embeds_ada_norm": 1000,
-            "attention_bias": True,
-            "activation_fn": "gelu-approximate",
-            "norm_type": "ada_norm_zero",
-            "norm_elementwise_affine": False,
-        },
+        {**DIT_XL, "sample_size": 32},
+        "DDIMScheduler",
+        {"beta_schedule": "linear", "clip_sample": False},
+    ),
+    # facebook/DiT-XL-2-512: the same files
+    "dit-xl-2-512": Architecture(
+        "DiTTransformer2DModel",
+        {**DIT_XL, "sample_size": 64},
         "DDIMScheduler",
         {"beta_schedule": "linear", "clip_sample": False},
     ),
