@@ -23,7 +23,7 @@ OTHERS = ("latents", "guidance_scale", "guidance")
 SUPPORTED = (
     "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline, "
     "LatentConsistencyModelPipeline, PixArtAlphaPipeline, PixArtSigmaPipeline, FluxPipeline, "
-    "DiTPipeline, and pipelines without a prompt"
+    "DiTPipeline, StableVideoDiffusionPipeline, and pipelines without a prompt"
 )
 
 
@@ -43,33 +43,31 @@ class Conditioning(Protocol):
 
 
 def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
-    """By what the plan takes and the export has. Raises DipgoError where one lacks the other."""
+    """By what the plan takes and the export has. Raises DipgoError for a denoiser alone."""
     manifest = runner.export.manifest
     pipeline = manifest.pipeline
     if pipeline is None:
-        raise _no_pipeline(runner, "of a denoiser alone")
+        raise _no_pipeline(runner)
     drawn = {draw.value for draw in runner.export.plan.draws}
     names = set(runner.inputs) - set(OTHERS) - drawn
-    if not names:
-        return NoPrompt(), pipeline
     if pipeline.classes is not None and names == {CLASS_LABELS}:
         return Labels(runner, pipeline.classes), pipeline
-    if "text_encoder" not in manifest.parts:
-        raise _no_pipeline(runner, f"of a {pipeline.class_name}, without text encoder")
-    return Texts(runner, pipeline), pipeline
+    if "text_encoder" in manifest.parts:
+        return Texts(runner, pipeline), pipeline
+    return NoPrompt(), pipeline
 
 
-def _no_pipeline(runner: Runner, kind: str) -> DipgoError:
+def _no_pipeline(runner: Runner) -> DipgoError:
     return DipgoError(
         str(runner.export.path),
-        found=f"an export {kind}",
+        found="an export of a denoiser alone",
         expected=f"an export of a pipeline: {SUPPORTED}",
         remedy="export such a pipeline, or run the plan alone with dipgo.engines.load",
     )
 
 
 class NoPrompt:
-    """Of an unconditional model."""
+    """Of an unconditional model, or of one whose conditioning is no text: the caller gives it."""
 
     takes_negatives = False
     gives: Collection[str] = ()

@@ -14,7 +14,8 @@ from dipgo.graph import TensorType
 from dipgo.numpy_types import numpy_dtype
 
 Given: TypeAlias = Any
-"""An array of one picture or of each, or a pair of such: unconditional, conditional."""
+"""An array of one picture or of each, the same for both halves of guidance; or a pair of such, or
+both of all pictures in one array: unconditional, then conditional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def _further(name: str, kind: TensorType, given: Given, batch: int, count: int) 
     if not kind.shape:
         return FurtherInput(_as(name, given, kind, ()), ())
     many = kind.shape[0] // batch
-    pair = given if isinstance(given, tuple) else (given,) * many
+    pair = _halves(given, many, count)
     if len(pair) != many:
         raise DipgoError(
             f"inputs, {name}",
@@ -73,6 +74,15 @@ def _further(name: str, kind: TensorType, given: Given, batch: int, count: int) 
             remedy="correct it",
         )
     return FurtherInput(None, tuple(_rows(name, one, kind, count) for one in pair))
+
+
+def _halves(given: Given, many: int, count: int) -> tuple[Any, ...]:
+    if isinstance(given, tuple):
+        return given
+    array = np.asarray(given)
+    if many > 1 and array.ndim and len(array) == many * count:
+        return tuple(np.split(array, many))
+    return (array,) * many
 
 
 def _rows(name: str, given: Any, kind: TensorType, count: int) -> NDArray[Any]:

@@ -36,13 +36,18 @@ from dipgo.pipeline_arguments import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+VIDEO_AXES = 5
+"""Of videos, latents f32[N, F, C, h, w] and decoded f32[N, F, H, W, 3]."""
 EMBEDDED_SCALE = "guidance"
 """The input of a model that takes the guidance scale as a number, f32[B]."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineOutput:
-    """`images`: PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent")."""
+    """`images`: PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent").
+
+    Of a video: lists of pictures, f32[N, F, H, W, 3], or f32[N, F, C, h, w].
+    """
 
     images: Any
 
@@ -143,8 +148,8 @@ class Pipeline:
         scheduler draws on the way then begins with the seed's first draw. `image` is what an export
         with a strength starts from: a PIL picture, or f32[3, H, W] in [-1, 1], one for all or a
         list of one each. `inputs` are what the plan takes besides, by name (`mask`,
-        `controlnet_cond`, `image_embeds`, …): arrays of one row for all pictures or one for each,
-        or pairs of these, (unconditional, conditional).
+        `controlnet_cond`, `image_embeds`, …): arrays of one row for all pictures or one for each;
+        or pairs of these, (unconditional, conditional), or both in one array.
         `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
         Without `return_dict` the tuple (images,). Raises DipgoError.
         """
@@ -255,21 +260,30 @@ class Pipeline:
         if output_type == "latent":
             return latents
         pictures = self.decode(latents)
-        return pictures if output_type == "np" else [to_image(one) for one in pictures]
+        if output_type == "np":
+            return pictures
+        made = [to_images(one) for one in pictures]
+        return made if pictures.ndim == VIDEO_AXES else [picture for (picture,) in made]
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
 
-        Without a VAE the latents are the picture, in [-1, 1].
+        Without a VAE the latents are the picture, in [-1, 1]. Those of a video have an axis of
+        frames behind N.
         """
         size = self.manifest.batch
         padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
         decoded = [self._decode_batch(padded[part]) for part in self._batches(len(padded))]
-        pictures = np.concatenate(decoded)[: len(latents)].transpose(0, 2, 3, 1)
+        pictures = np.moveaxis(np.concatenate(decoded)[: len(latents)], -3, -1)
         return np.clip(pictures / 2 + 0.5, 0.0, 1.0)
 
     def _decode_batch(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         return latents if self._decoder is None else self._decoder({"latents": latents})["image"]
+
+
+def to_images(picture: NDArray[np.float32]) -> list[Image]:
+    """The frames of a video f32[F, H, W, 3] in [0, 1], or one picture f32[H, W, 3]."""
+    return [to_image(frame) for frame in picture.reshape(-1, *picture.shape[-3:])]
 
 
 def to_image(picture: NDArray[np.float32]) -> Image:

@@ -15,6 +15,9 @@ from dipgo.staging import check_file_destination, staged_file
 from dipgo.target_arguments import add_target_arguments, target_options
 
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
+ANIMATED = (".png", ".webp")
+FRAME_MS = 1000 // 7
+"""How long a video's frame is shown: Stable Video Diffusion's seven a second."""
 
 
 def main(arguments: list[str]) -> None:
@@ -28,11 +31,13 @@ def main(arguments: list[str]) -> None:
             remedy="add --image out.png or --latents out.npy",
         )
     _check_files(options)
-    from dipgo.pipeline import Pipeline, to_image
+    from dipgo.pipeline import Pipeline, to_images
 
+    further = _read_inputs(options.inputs) if options.inputs else {}
     picture = _open_picture(options.from_image) if options.from_image else None
     with stage("load the engines"):
         pipeline = Pipeline.from_export(options.out, **target_options(options))
+    _check_can_hold(options.image, pipeline)
     steps = len(pipeline.runner.export.plan.steps)
     with progress_bar(f"run {steps} steps", steps) as advance_to:
         latents = pipeline(
@@ -41,6 +46,7 @@ def main(arguments: list[str]) -> None:
             guidance_scale=options.guidance,
             seed=options.seed,
             image=picture,
+            inputs=further,
             output_type="latent",
             on_step=lambda step: advance_to(step + 1),
         ).images
@@ -51,9 +57,12 @@ def main(arguments: list[str]) -> None:
         with staged_file(options.latents) as path:
             np.save(path, latents)
     if options.image:
-        image = to_image(pipeline.decode(latents)[0])
+        first, *frames = to_images(pipeline.decode(latents)[0])
+        more: dict[str, Any] = {}
+        if frames:
+            more = {"save_all": True, "append_images": frames, "duration": FRAME_MS}
         with staged_file(options.image) as path:
-            image.save(path)
+            first.save(path, **more)
 
 
 def _parser() -> Parser:
@@ -74,11 +83,38 @@ def _parser() -> Parser:
         metavar="SCALE",
         help="guidance scale (that of diffusers' pipeline)",
     )
+    add("--inputs", type=Path, metavar="FILE", help="further inputs by name, .npz")
     add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add_target_arguments(parser)
     return parser
+
+
+def _check_can_hold(image: Path | None, pipeline: Any) -> None:
+    from dipgo.pipeline import VIDEO_AXES
+
+    is_video = len(pipeline.runner.inputs["latents"].shape) == VIDEO_AXES
+    if image and is_video and image.suffix.lower() not in ANIMATED:
+        raise DipgoError(
+            "--image",
+            found=f"{image} for a video",
+            expected=f"a file that ends in {' or '.join(ANIMATED)}, which can hold one",
+            remedy="give the file such a name",
+        )
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DipgoError(
+            "--inputs",
+            found=str(error).splitlines()[0],
+            expected="a .npz file, as numpy.savez(path, mask=…) writes it",
+            remedy="check the path",
+        ) from error
 
 
 def _open_picture(path: Path) -> Any:

@@ -191,8 +191,8 @@ def test_a_pipeline_of_an_export_takes_the_control_picture(
             "inputs, mask: found an input that .*; expected controlnet_cond conditioning_scale; ",
         ),
         (
-            {"controlnet_cond": np.zeros((2, 3, 64, 64))},
-            r"shape \[2, 3, 64, 64\]; expected f32\[1,",
+            {"controlnet_cond": np.zeros((3, 3, 64, 64))},
+            r"shape \[3, 3, 64, 64\]; expected f32\[1,",
         ),
         ({"controlnet_cond": (0, 0, 0)}, "found 3 arrays; expected one array, or with guidance"),
         ({"conditioning_scale": [1, 2]}, r"conditioning_scale: found an array of shape \[2\]"),

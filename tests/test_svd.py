@@ -7,16 +7,21 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from dipgo.engines import load
 from dipgo.engines.parts import Part
+from dipgo.errors import DipgoError
 from dipgo.export import export
 from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.family import Geometry
 from dipgo.models.svd import SVDFamily
+from dipgo.pipeline import Pipeline
+from dipgo.run import main as run
 from tests.test_parity import relative_error
 from tests.zoo import ZOO, case
 
@@ -98,6 +103,45 @@ def test_an_export_of_a_pipeline_gives_its_latents_and_pictures(tmp_path: Path) 
     pictures = Part(runner, "vae_decoder")({"latents": found})["image"]
     decoded = pipeline.decode_latents(expected, expected.shape[1]).transpose(1, 2)
     assert relative_error(torch.from_numpy(pictures), decoded) < TOLERANCE
+
+
+@torch.no_grad()
+def test_a_pipeline_of_an_export_makes_videos(tmp_path: Path) -> None:
+    """Two at once in batches of one; what is made of the picture is given, and no prompt."""
+    pipeline = _pipeline()
+    options = {"steps": 2, "height": HEIGHT, "width": WIDTH}
+    out = export(pipeline, "dense", tmp_path / "out", **options)
+    ours = Pipeline.from_export(out)
+    given = _conditioning(pipeline, torch.rand(1, 3, SIDE, SIDE))
+    halves = {name: tuple(np.split(one, 2)) for name, one in given.items()}
+    asked = {"inputs": halves | {"min_guidance_scale": 1.5}, "guidance_scale": 3.0}
+    noise = np.random.default_rng(0).normal(size=(2, *ours.runner.inputs["latents"].shape[1:]))
+    latents = noise.astype(np.float32)
+    both = ours([None, None], latents=latents, output_type="latent", **asked).images
+    sigma = np.float32(ours.manifest.sampler.init_noise_sigma)
+    scales = {"min_guidance_scale": 1.5, "guidance_scale": 3.0}
+    single = ours.runner.run({"latents": latents[1:] * sigma, **scales, **given})["latents"]
+    assert np.array_equal(both[1:], single)
+    videos = ours([None, None], latents=latents, output_type="np", **asked).images
+    frames = pipeline.unet.config.num_frames
+    assert videos.shape == (2, frames, HEIGHT, WIDTH, 3)
+    expected = pipeline.decode_latents(torch.from_numpy(both), frames, decode_chunk_size=frames)
+    wanted = (expected.permute(0, 2, 3, 4, 1) / 2 + 0.5).clamp(0, 1).numpy()
+    assert np.abs(videos - wanted).max() < 1e-4
+    pictures = ours(latents=latents[:1], **asked).images
+    assert [len(one) for one in pictures] == [frames]
+    assert pictures[0][0].size == (WIDTH, HEIGHT)
+    assert ours(latents=latents[:1], **asked | {"guidance_scale": None}).images
+    with pytest.raises(DipgoError, match="prompt 'a cat': found a prompt for a model that takes"):
+        ours("a cat", latents=latents[:1], **asked)
+    with pytest.raises(DipgoError, match="inputs, encoder_hidden_states: found none"):
+        ours(latents=latents[:1], inputs={"min_guidance_scale": 1.0})
+    np.savez(tmp_path / "in.npz", min_guidance_scale=1.5, **given)
+    run([str(out), "--inputs", str(tmp_path / "in.npz"), "--image", str(tmp_path / "out.png")])
+    with pytest.raises(DipgoError, match=r"--image: found .*out\.jpg for a video"):
+        run([str(out), "--image", str(tmp_path / "out.jpg")])
+    with Image.open(tmp_path / "out.png") as video:
+        assert video.n_frames == frames
 
 
 def test_the_scale_goes_evenly_from_frame_to_frame() -> None:

@@ -18,6 +18,8 @@ def pipeline_record(source: Source, variant: Variant) -> PipelineRecord | None:
     plan = variant.compiled.plan
     state = next(value for value in plan.inputs if value.name == plan.state)
     scale = default_of_call(source.pipeline, "guidance_scale")
+    if scale is None:  # a video's grows from frame to frame up to this
+        scale = default_of_call(source.pipeline, "max_guidance_scale")
     return PipelineRecord(
         class_name=type(source.pipeline).__name__,
         guidance_scale=1.0 if scale is None else float(scale),
