@@ -66,6 +66,8 @@ def beyond_class(base: Any, scheduler: Any) -> dict[str, Any] | None:
 
     With it `make_scheduler(base, class)` makes the same scheduler again.
     """
+    if scheduler is base:
+        return None
     plain = make_scheduler(base, type(scheduler).__name__).config
     own = scheduler.config.items()
     more = {key: one for key, one in own if not key.startswith("_") and plain.get(key) != one}
