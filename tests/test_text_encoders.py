@@ -30,7 +30,7 @@ from dipgo.models.family import Geometry
 from dipgo.models.pipeline_parts import PackedVaeDecoder
 from dipgo.models.source import _tokens
 from dipgo.models.text_encoders import Tokens, find_text_encoding
-from dipgo.pipeline_arguments import noise_of
+from dipgo.pipeline_arguments import draw_latents, noise_of
 from tests.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
 from tests.tiny_pipelines import tiny_t5, tiny_t5_tokenizer
 
@@ -145,7 +145,7 @@ def test_packed_latents_are_unpacked_before_decoding() -> None:
 def test_noise_of_packed_latents() -> None:
     drawn = torch.randn(2, 4, 32, 16, generator=torch.Generator("cpu").manual_seed(6))
     expected = FluxPipeline._pack_latents(drawn, 2, 4, 32, 16).numpy()
-    assert np.abs(noise_of(6, 2, (128, 16), (16, 8)) - expected).max() < 2e-6
+    assert np.abs(draw_latents(noise_of(6, 2), 2, (128, 16), (16, 8)) - expected).max() < 2e-6
 
 
 def test_a_tokenizer_that_cannot_be_converted(
