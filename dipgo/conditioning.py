@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import Runner
 from dipgo.errors import DipgoError
+from dipgo.graph import TensorType
 from dipgo.manifest import ClassesRecord, PipelineRecord, TokenizerRecord
 from dipgo.numpy_types import numpy_dtype
+from dipgo.pipeline_arguments import EMBEDDED_SCALES
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Prompt: TypeAlias = str | int | None
 """A text, a class by name or label, or None for a model that takes none."""
 CLASS_LABELS = "class_labels"
-OTHERS = ("latents", "guidance_scale", "guidance")
+OTHERS = ("latents", "guidance_scale", *EMBEDDED_SCALES)
 """Inputs of plans that are no conditioning by a prompt."""
 SUPPORTED = (
     "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline, "
@@ -48,13 +50,17 @@ def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
     pipeline = manifest.pipeline
     if pipeline is None:
         raise _no_pipeline(runner)
-    drawn = {draw.value for draw in runner.export.plan.draws}
-    names = set(runner.inputs) - set(OTHERS) - drawn
-    if pipeline.classes is not None and names == {CLASS_LABELS}:
+    if pipeline.classes is not None and conditioning_inputs(runner).keys() == {CLASS_LABELS}:
         return Labels(runner, pipeline.classes), pipeline
     if "text_encoder" in manifest.parts:
         return Texts(runner, pipeline), pipeline
     return NoPrompt(), pipeline
+
+
+def conditioning_inputs(runner: Runner) -> dict[str, TensorType]:
+    """Types of what the plan takes besides noise and guidance scales."""
+    others = {*OTHERS, *(draw.value for draw in runner.export.plan.draws)}
+    return {name: kind for name, kind in runner.inputs.items() if name not in others}
 
 
 def _no_pipeline(runner: Runner) -> DipgoError:

@@ -8,31 +8,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.parts import Part
-from dipgo.engines.runner import Runner
 from dipgo.errors import DipgoError
 from dipgo.noise import PictureNoise
 
 ENCODER, PICTURE, POSTERIOR = "vae_encoder", "image", "posterior"
 
 
-def check_image(runner: Runner, image: Any) -> None:
-    """Raises DipgoError for a picture that would be ignored, and for none where one is needed."""
-    wanted = runner.export.manifest.sampler.strength is not None
-    if wanted == (image is not None):
-        return
-    raise DipgoError(
-        "image",
-        found="none for an export that starts from one" if wanted else "a picture",
-        expected="a picture" if wanted else "none: the export starts from noise",
-        remedy="give image= (--from-image)"
-        if wanted
-        else "leave it out, or export with --strength",
-    )
+def check_image(export: ExportDirectory, image: Any) -> None:
+    """Raises DipgoError for a picture that would be ignored, for none where one is needed, and
+    where the export cannot encode it.
+    """
+    wanted = export.manifest.sampler.strength is not None
+    if wanted != (image is not None):
+        raise DipgoError(
+            "image",
+            found="none for an export that starts from one" if wanted else "a picture",
+            expected="a picture" if wanted else "none: the export starts from noise",
+            remedy="give image= (--from-image)"
+            if wanted
+            else "leave it out, or export with --strength",
+        )
+    if wanted and ENCODER not in export.manifest.parts:
+        raise DipgoError(
+            str(export.path),
+            found=f"an export of {export.manifest.model.source} without a VAE encoder",
+            expected="an export of a pipeline with a VAE",
+            remedy="export a pipeline, or run the plan alone with dipgo.engines.load",
+        )
 
 
 def encode_picture(
-    runner: Runner, image: Any, count: int, noise: PictureNoise
+    encoder: Part, image: Any, count: int, noise: PictureNoise
 ) -> NDArray[np.float32]:
     """Latents f32[count, C, h, w] of one picture for all, or of `count` pictures.
 
@@ -40,23 +48,7 @@ def encode_picture(
     The VAE's posterior is sampled by `noise`: for each picture once, but with a seed for each of
     `count` for each of these, as diffusers does it. Raises DipgoError.
     """
-    export = runner.export
-    if ENCODER not in export.manifest.parts:
-        raise DipgoError(
-            str(export.path),
-            found=f"an export of {export.manifest.model.source} without a VAE encoder",
-            expected="an export of a pipeline with a VAE",
-            remedy="export a pipeline, or run the plan alone with dipgo.engines.load",
-        )
-    encoder = Part(runner, ENCODER)
-    pixels = _pixels(image, encoder.inputs[PICTURE].shape[1:])
-    if len(pixels) not in (1, count):
-        raise DipgoError(
-            "image",
-            found=f"{len(pixels)} pictures",
-            expected=f"one, or as many as prompts: {count}",
-            remedy="give one for each prompt",
-        )
+    pixels = _pixels(image, encoder.inputs[PICTURE].shape[1:], count)
     posterior = _encode(encoder, pixels)
     if noise.one_a_picture:
         posterior = np.broadcast_to(posterior, (count, *posterior.shape[1:]))
@@ -76,21 +68,31 @@ def _encode(encoder: Part, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate(encoded)[: len(pixels)]
 
 
-def _pixels(image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """f32[N, 3, H, W] in [-1, 1]."""
-    if not isinstance(image, np.ndarray):
-        images: Sequence[Any] = image if isinstance(image, list | tuple) else [image]
-        image = np.stack([_from_pil(one, shape) for one in images])
-    pixels = np.asarray(image, np.float32)
-    pixels = pixels[None] if pixels.ndim == len(shape) else pixels
-    if pixels.shape[1:] != shape or not (np.abs(pixels) <= 1).all():
+def _pixels(image: Any, shape: tuple[int, ...], count: int) -> NDArray[np.float32]:
+    """f32[1 or count, 3, H, W] in [-1, 1]."""
+    several = isinstance(image, list | tuple) or getattr(image, "ndim", 0) > len(shape)
+    pictures: Sequence[Any] = image if several else [image]
+    if len(pictures) not in (1, count):
         raise DipgoError(
             "image",
-            found=f"numbers of shape {list(pixels.shape)}, or outside [-1, 1]",
-            expected=f"f32{['N', *shape]} in [-1, 1]".replace("'", ""),
+            found=f"{len(pictures)} pictures",
+            expected=f"one, or as many as prompts: {count}",
+            remedy="give one for each prompt",
+        )
+    return np.stack([_picture(one, shape) for one in pictures])
+
+
+def _picture(image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if not isinstance(image, np.ndarray):
+        return _from_pil(image, shape)
+    if image.shape != shape or not (np.abs(image) <= 1).all():
+        raise DipgoError(
+            "image",
+            found=f"numbers of shape {list(image.shape)}, or outside [-1, 1]",
+            expected=f"f32{list(shape)} in [-1, 1]",
             remedy="resize and scale it, or export for this size",
         )
-    return pixels
+    return image.astype(np.float32)
 
 
 def _from_pil(image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.conditioning import OTHERS, Prompt, conditioning_of
+from dipgo.conditioning import Prompt, conditioning_inputs, conditioning_of
 from dipgo.engines.load import load
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
 from dipgo.further_inputs import FurtherInput, Given, further_inputs
 from dipgo.hub import find_export, push_export
-from dipgo.image_input import check_image, encode_picture
+from dipgo.image_input import ENCODER, check_image, encode_picture
 from dipgo.pipeline_arguments import (
+    EMBEDDED_SCALES,
     OutputType,
     StepEnd,
     StepEnds,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 VIDEO_AXES = 5
 """Of videos, latents f32[N, F, C, h, w] and decoded f32[N, F, H, W, 3]."""
-EMBEDDED_SCALE = "guidance"
-"""The input of a model that takes the guidance scale as a number, f32[B]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,15 @@ class Pipeline:
         self.runner = runner
         self.manifest = runner.export.manifest
         self._condition, self._pipeline = conditioning_of(runner)
-        drawn = {draw.value for draw in runner.export.plan.draws}
-        made = {*OTHERS, *drawn, *self._condition.gives}
-        self._further = {name: one for name, one in runner.inputs.items() if name not in made}
-        has_vae = "vae_decoder" in self.manifest.parts
-        self._decoder = Part(runner, "vae_decoder") if has_vae else None
+        self._further = {
+            name: kind
+            for name, kind in conditioning_inputs(runner).items()
+            if name not in self._condition.gives
+        }
+        self._decoder, self._encoder = (
+            Part(runner, name) if name in self.manifest.parts else None
+            for name in ("vae_decoder", ENCODER)
+        )
 
     @classmethod
     def from_export(
@@ -160,11 +163,12 @@ class Pipeline:
         negatives = negatives_of(negative_prompt, len(given))
         self._check(given, negatives, guidance_scale)
         prompts = repeated(given, num_images_per_prompt)
+        further = further_inputs(self._further, inputs or {}, self.manifest.batch, len(prompts))
         request = _Request(
             prompts,
             None if negatives is None else repeated(negatives, num_images_per_prompt),
             self._noise(latents, image, seeds_of(generator, seed), len(prompts)),
-            further_inputs(self._further, inputs or {}, self.manifest.batch, len(prompts)),
+            further,
             check_scale(
                 self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
             ),
@@ -191,7 +195,7 @@ class Pipeline:
                 expected="none",
                 remedy="leave it out",
             )
-        takes_scale = guided or EMBEDDED_SCALE in self.runner.inputs
+        takes_scale = guided or not EMBEDDED_SCALES.keys().isdisjoint(self.runner.inputs)
         if (scale is not None and not takes_scale) or (any(negatives or ()) and not guided):
             raise DipgoError(
                 str(self.runner.export.path),
@@ -211,10 +215,11 @@ class Pipeline:
 
         Where a trajectory starts from a picture, diffusers draws its latents first.
         """
-        check_image(self.runner, image)
+        check_image(self.runner.export, image)
         noise, sampler = noise_of(seeds, count), self.manifest.sampler
         shape = self.runner.inputs["latents"].shape[1:]
-        start = None if image is None else encode_picture(self.runner, image, count, noise)
+        encoder = self._encoder
+        start = None if encoder is None else encode_picture(encoder, image, count, noise)
         initial = (
             draw_latents(noise, count, shape, self._pipeline.packed)
             if latents is None
@@ -243,9 +248,9 @@ class Pipeline:
         inputs: dict[str, Any] = {**noise, **self._condition(prompts, negatives), **further}
         if self.manifest.guidance:
             inputs["guidance_scale"] = max(request.scale, 1.0)  # below, diffusers does not guide
-        if EMBEDDED_SCALE in self.runner.inputs:
-            shape = self.runner.inputs[EMBEDDED_SCALE].shape
-            inputs[EMBEDDED_SCALE] = np.full(shape, request.scale, np.float32)
+        for name, as_input in EMBEDDED_SCALES.items():
+            if name in self.runner.inputs:
+                inputs[name] = as_input(request.scale, self.runner.inputs[name].shape)
         if callback is None:
             return self.runner.run(inputs, on_step=on_step)["latents"]
         ends = StepEnds(self, callback, [one.timestep for one in self.runner.export.plan.steps])

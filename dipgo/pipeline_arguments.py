@@ -141,6 +141,26 @@ def negatives_of(given: str | Sequence[str] | None, count: int) -> list[str] | N
     return list(given)
 
 
+def _plain(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.full(shape, scale, np.float32)
+
+
+def _sinusoids(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """f32[B, width]: `get_guidance_scale_embedding(scale - 1)` of diffusers' pipelines of LCM."""
+    batch, width = shape
+    half = width // 2
+    frequencies = np.exp(
+        np.arange(half, dtype=np.float32) * np.float32(-math.log(1e4) / (half - 1))
+    )
+    angles = np.float32((scale - 1) * 1000) * frequencies
+    row = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2, np.float32)])
+    return np.tile(row, (batch, 1))
+
+
+EMBEDDED_SCALES = {"guidance": _plain, "timestep_cond": _sinusoids}
+"""Inputs by which models take the guidance scale that they were distilled with: Flux's, LCM's."""
+
+
 def check_scale(scale: Any) -> float:
     """A guidance scale. Raises DipgoError for what is no finite number."""
     if not isinstance(scale, Real) or not math.isfinite(scale):

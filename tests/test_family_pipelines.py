@@ -12,6 +12,8 @@ from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
@@ -108,10 +110,38 @@ def test_distilled_with_its_guidance(tmp_path: Path) -> None:
         embedded = pipeline.get_guidance_scale_embedding(torch.tensor([scale - 1]), 6)
         made.append(run_export(out, noise, encoder_hidden_states=hidden, timestep_cond=embedded))
         options = {"num_inference_steps": STEPS, "guidance_scale": scale, "output_type": "latent"}
-        error = relative_error(made[-1], pipeline(PROMPT, latents=noise, **options).images)
+        expected = pipeline(PROMPT, latents=noise, **options).images
+        error = relative_error(made[-1], expected)
         print(f"distilled, scale {scale}: relative L2 {error:.1e}")
         assert error < TOLERANCE
+        asked = {"guidance_scale": scale, "output_type": "latent"}
+        found = Pipeline.from_export(out)(PROMPT, latents=noise.numpy(), **asked).images
+        assert relative_error(torch.from_numpy(found), expected) < TOLERANCE
     assert relative_error(*made) > 10 * TOLERANCE
+
+
+@torch.no_grad()
+def test_latent_consistency_from_the_directory_alone(tmp_path: Path) -> None:
+    """At the pipeline's own scale, with what its sampler draws, for two prompts of one seed."""
+    torch.manual_seed(0)
+    parts = _stable_diffusion(tmp_path, None, attention_head_dim=2, time_cond_proj_dim=7)
+    names = ("vae", "text_encoder", "tokenizer", "unet")
+    pipeline = LatentConsistencyModelPipeline(
+        **{name: getattr(parts, name) for name in names},
+        scheduler=LCMScheduler(clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(5)
+    options = {"num_inference_steps": STEPS, "generator": generator, "output_type": "latent"}
+    expected = pipeline([PROMPT, "green"], **options).images
+    out = export(pipeline, "dense", tmp_path / "out", steps=STEPS)
+    found = Pipeline.from_export(out)([PROMPT, "green"], seed=5, output_type="latent").images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"latent consistency: relative L2 {error:.1e}")
+    assert error < TOLERANCE
 
 
 PIXART: dict[type[Any], int] = {PixArtAlphaPipeline: 120, PixArtSigmaPipeline: 300}

@@ -169,6 +169,12 @@ def test_the_same_seed_gives_the_pipelines_latents(
         pipeline(PROMPT)
     with pytest.raises(DipgoError, match=r"image: found 8 x 8 pixels; .* of 64 x 64 pixels"):
         pipeline(PROMPT, image=_picture().resize((8, 8)))
+    pixels = np.asarray(_picture(), np.float32).transpose(2, 0, 1) / 127.5 - 1
+    options = {"seed": seed, "guidance_scale": SCALE, "output_type": "latent"}
+    arrays = pipeline([PROMPT] * batch, image=[pixels] if batch == 1 else pixels, **options).images
+    assert np.abs(arrays - found).max() < 1e-4 * np.abs(found).max()
+    with pytest.raises(DipgoError, match=r"image: found 3 pictures; expected one, or as many"):
+        pipeline([PROMPT] * batch, image=[pixels] * 3)
 
 
 @torch.no_grad()

@@ -69,6 +69,23 @@ def _pixart(**config: Any) -> Callable[[], torch.nn.Module]:
     )
 
 
+def _sd3(**config: Any) -> Callable[[], torch.nn.Module]:
+    return lambda: SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        joint_attention_dim=12,
+        caption_projection_dim=8,
+        pooled_projection_dim=10,
+        pos_embed_max_size=8,
+        **config,
+    )
+
+
 SDXL: dict[str, Any] = {
     "block_out_channels": (8, 16),
     "layers_per_block": 1,
@@ -234,38 +251,12 @@ ZOO = {
         UNET,
     ),
     "sd3": Entry(
-        lambda: SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=4,
-            out_channels=4,
-            num_layers=3,
-            attention_head_dim=4,
-            num_attention_heads=2,
-            joint_attention_dim=12,
-            caption_projection_dim=8,
-            pooled_projection_dim=10,
-            pos_embed_max_size=8,
-        ),
+        _sd3(),
         SD3Family(),
         SD3,
     ),
     "sd35": Entry(
-        lambda: SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=4,
-            out_channels=4,
-            num_layers=3,
-            attention_head_dim=4,
-            num_attention_heads=2,
-            joint_attention_dim=12,
-            caption_projection_dim=8,
-            pooled_projection_dim=10,
-            pos_embed_max_size=8,
-            dual_attention_layers=(0, 1),
-            qk_norm="rms_norm",
-        ),
+        _sd3(dual_attention_layers=(0, 1), qk_norm="rms_norm"),
         SD3Family(),
         {"block": SD3Family.default_blocks},
     ),

@@ -84,13 +84,13 @@ def export(
         steps,
         scheduler,
         blocks,
-        batch,
-        height,
-        width,
-        guidance,
-        eta,
-        tuple(loras),
-        strength,
+        batch=batch,
+        height=height,
+        width=width,
+        guidance=guidance,
+        eta=eta,
+        loras=tuple(loras),
+        strength=strength,
     )
     prepared = prepare(model, request, progress)
     with progress("trace, unroll, optimise the plan"):

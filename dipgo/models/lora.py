@@ -24,6 +24,8 @@ ADAPTER = "dipgo"
 """What a LoRA is called while it is being fused."""
 NOT_LOADED = ("dora_scale",)
 """Parts of key names that diffusers drops."""
+FOREIGN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+"""What loading raises for a file that is another model's; nothing of the environment."""
 Lora: TypeAlias = str | Path | tuple[str | Path, float]
 """A .safetensors file, and what its weights are multiplied by: 1 unless said."""
 
@@ -88,7 +90,7 @@ def _fuse(pipeline: Any, path: Path, scale: float) -> LoraRecord:
     try:
         state = _converted(pipeline, path)
         pipeline.load_lora_weights(adapter_name=ADAPTER, **_where(path))
-    except Exception as error:  # of peft, transformers or diffusers, whichever meets it first
+    except FOREIGN as error:  # of peft, transformers or diffusers, whichever meets it first
         raise _foreign(path, _first_foreign(state, parts) or keys[0], str(error)) from error
     _check_all_loaded(path, state, parts)
     pipeline.fuse_lora(components=list(parts), lora_scale=scale)

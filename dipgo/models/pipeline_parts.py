@@ -8,17 +8,8 @@ import torch
 from torch import Tensor, nn
 
 
-def normal_of(vae: Any) -> tuple[Any, Any] | None:
-    """Mean and standard deviation, a number a channel, of latents that are normalised."""
-    mean, std = (getattr(vae.config, f"latents_{one}", None) for one in ("mean", "std"))
-    return None if mean is None or std is None else (mean, std)
-
-
-class VaeEncoder(nn.Module):
-    """A picture f32[B, 3, H, W] in [-1, 1] to mean and deviation of its latents f32[B, 2C, h, w].
-
-    Both are scaled as the latents are; a sample is mean + deviation · noise of unit variance.
-    """
+class _ScaledVae(nn.Module):
+    """A VAE with what its latents are scaled, shifted and normalised by."""
 
     wrapped = "vae"
 
@@ -27,7 +18,16 @@ class VaeEncoder(nn.Module):
         self.vae = vae
         self.scale = vae.config.scaling_factor
         self.shift = getattr(vae.config, "shift_factor", None) or 0.0
-        self.normal = normal_of(vae)
+        mean, std = (getattr(vae.config, f"latents_{one}", None) for one in ("mean", "std"))
+        self.normal = None if mean is None or std is None else (mean, std)
+        """Mean and standard deviation, a number a channel, of latents that are normalised."""
+
+
+class VaeEncoder(_ScaledVae):
+    """A picture f32[B, 3, H, W] in [-1, 1] to mean and deviation of its latents f32[B, 2C, h, w].
+
+    Both are scaled as the latents are; a sample is mean + deviation · noise of unit variance.
+    """
 
     def forward(self, image: Tensor) -> Tensor:
         """The posterior that diffusers' image-to-image pipelines draw from."""
@@ -40,17 +40,8 @@ class VaeEncoder(nn.Module):
         return scaled
 
 
-class VaeDecoder(nn.Module):
+class VaeDecoder(_ScaledVae):
     """Latents f32[B, C, h, w] to a picture f32[B, 3, H, W] in [-1, 1]."""
-
-    wrapped = "vae"
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-        self.scale = vae.config.scaling_factor
-        self.shift = getattr(vae.config, "shift_factor", None) or 0.0
-        self.normal = normal_of(vae)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Undoes the latents' scaling, as diffusers' pipelines do, and decodes."""
