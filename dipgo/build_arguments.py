@@ -22,10 +22,11 @@ def add_build_arguments(parser: Parser) -> None:
     )
     add("--build-cache", type=Path, metavar="DIR", help="where built engines are kept")
     add("--no-build-cache", action="store_true", help="build every engine anew")
+    add("--refittable", action="store_true", help="engines that `refit` can give other weights")
     add("--jobs", type=whole_number(0), default=0, help="builds at a time, 0 as memory allows (0)")
 
 
 def build_options(options: Namespace) -> BuildOptions:
     """What was asked for; engines are kept in the user's cache unless told otherwise."""
     cache = None if options.no_build_cache else options.build_cache or default_folder()
-    return BuildOptions(tuple(options.compute_capability), options.jobs, cache)
+    return BuildOptions(tuple(options.compute_capability), options.jobs, cache, options.refittable)

@@ -46,6 +46,7 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `plan_sha256` is that of the export's `plan.json`. `gpu` names the GPU that the engines were
     tuned on; None for engines that were built without one, for `compute_capabilities`.
+    `refittable` engines can be given other weights.
     """
 
     format: Literal["dipgo.engines"]
@@ -57,3 +58,9 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: str | None
     plan_sha256: str
     engines: dict[str, EngineRecord]
+    refittable: bool = False
+
+
+def encode_engines(manifest: EngineManifest) -> bytes:
+    """Indented JSON; equal manifests give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"

@@ -18,7 +18,7 @@ ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 # in this table. A name stands for dipgo.<name> and all that is in it.
 LAYERS = {
     "data": """
-        errors json_file prompt_file staging noise patterns recurrence sampler gap_filters
+        errors hashes json_file prompt_file staging noise patterns recurrence sampler gap_filters
         graph plan plan_check plan_text plan_parser plan_file plan_cost manifest
         manifest_file manifest_plan
         model_repository engine_manifest numpy_types
@@ -38,7 +38,7 @@ LAYERS = {
     "evaluation": "evaluation",
     "commands": """
         export_facts cli request_arguments build_arguments target_arguments search_arguments
-        triton run bench build inspect evaluate __main__
+        triton run bench build refit inspect evaluate __main__
         """,
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}

@@ -32,10 +32,21 @@ CLASSES = {
     "runtime_config": "IRuntimeConfig",
     "builder": "Builder",
     "network": "INetworkDefinition",
+    "refitter": "Refitter",
+    "parser": "OnnxParserRefitter",
+    "serialization_config": "ISerializationConfig",
 }
-"""What the executor and the builder call their objects."""
+"""What the executor, the builder and the refitter call their objects."""
+STAND_INS = (
+    "Runtime",
+    "ICudaEngine",
+    "IExecutionContext",
+    "Refitter",
+    "OnnxParserRefitter",
+    "ISerializationConfig",
+)
 MODULES = {"library", "trt", "tensorrt_rtx"}
-OURS = {"executor.py", "build_engine.py", "gpu.py"}
+OURS = {"executor.py", "build_engine.py", "refit_engine.py", "gpu.py"}
 """The files that call the library's API; in others an `engine` is a path."""
 
 # What TensorRT 11 no longer has, or Polygraphy takes for TensorRT 10 alone.
@@ -157,7 +168,7 @@ def test_the_librarys_names(real_tensorrt: Any) -> None:
 
 def test_the_stand_in_library_has_the_names_that_the_executor_uses(real_tensorrt: Any) -> None:
     """And every public name of the stand-in's classes that is a method is one of the real."""
-    for name in ("Runtime", "ICudaEngine", "IExecutionContext"):
+    for name in STAND_INS:
         for attribute, value in vars(getattr(stand_in_tensorrt, name)).items():
             if not attribute.startswith("_"):
                 real = getattr(getattr(real_tensorrt, name), attribute)

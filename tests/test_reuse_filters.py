@@ -47,7 +47,7 @@ HALF_TOLERANCE = 5e-3
 STEPS = 6
 
 
-def _subnet(graph: BlockGraph, seed: int, halves: bool, channels: int = 4) -> SubNet:
+def subnet_with_filters(graph: BlockGraph, seed: int, halves: bool, channels: int = 4) -> SubNet:
     """Two gaps, of which the first has one prediction to filter; DDIM."""
     sampler = probe(DDIMScheduler(clip_sample=False), STEPS)
     blocks = tuple(block.name for block in graph.blocks)
@@ -96,7 +96,7 @@ def test_engines_and_the_oracle_equal_module_hooks(
     name: str, guidance: bool, tmp_path: Path
 ) -> None:
     chosen = case(name, "block", guidance)
-    subnet = _subnet(chosen.traced.graph, len(name), halves=guidance)
+    subnet = subnet_with_filters(chosen.traced.graph, len(name), halves=guidance)
     expected = run_eagerly(chosen, DDIMScheduler(clip_sample=False), subnet)
     compiled = _compiled(name, chosen, subnet, guidance)
     found = interpret(compiled.plan, compiled.traced, chosen.inputs)
@@ -115,7 +115,7 @@ def test_engines_and_the_oracle_equal_module_hooks(
 
 def test_fp16_engines_equal_the_oracle(tmp_path: Path) -> None:
     chosen = case("asymmetric", "block")
-    subnet = _subnet(chosen.traced.graph, 4, halves=True)
+    subnet = subnet_with_filters(chosen.traced.graph, 4, halves=True)
     out = export(_source("asymmetric", chosen), subnet, tmp_path / "out", precision="fp16")
     found = load(out).run({key: tensor.numpy() for key, tensor in chosen.inputs.items()})
     compiled = _compiled("asymmetric", chosen, subnet, True, Precision("fp16"))
@@ -126,7 +126,7 @@ def test_fp16_engines_equal_the_oracle(tmp_path: Path) -> None:
 def test_an_export_for_several_sizes_filters_in_each(tmp_path: Path) -> None:
     """Filters are of no size: those that apply to 8 x 8 latents apply to 16 x 8."""
     chosen = case("asymmetric", "block")
-    subnet = _subnet(chosen.traced.graph, 5, halves=True)
+    subnet = subnet_with_filters(chosen.traced.graph, 5, halves=True)
     source = _source("asymmetric", chosen)
     both, own = tmp_path / "both", tmp_path / "own"
     export(source, subnet, both, height=64, width=64, also_sizes=[(128, 64)])
@@ -143,7 +143,7 @@ def test_an_export_for_several_sizes_filters_in_each(tmp_path: Path) -> None:
 
 def test_a_gap_is_one_call_and_one_update() -> None:
     chosen = case("asymmetric", "block")
-    subnet = _subnet(chosen.traced.graph, 0, halves=True)
+    subnet = subnet_with_filters(chosen.traced.graph, 0, halves=True)
     plan = _compiled("asymmetric", chosen, subnet, True).plan
     (segment,) = (one for one in plan.callees if REUSE_FILTER in (one.members or (one.name,)))
     assert segment.members in ((), (REUSE_FILTER,))
@@ -162,7 +162,7 @@ def test_a_gap_is_one_call_and_one_update() -> None:
 def test_gaps_that_need_no_newer_state_are_lanes_of_one_call(tmp_path: Path) -> None:
     """Two entries for one run of rows: the same past, each with filters of its own."""
     chosen = case("one_level", "block")
-    whole = _subnet(chosen.traced.graph, 2, halves=True)
+    whole = subnet_with_filters(chosen.traced.graph, 2, halves=True)
     first, second = whole.reuse_filters or ()
     gates = whole.gates.copy()
     gates[3] = False
@@ -183,7 +183,7 @@ def test_gaps_that_need_no_newer_state_are_lanes_of_one_call(tmp_path: Path) -> 
 
 def test_fewer_predictions_than_filters_are_the_oldest_without_weight() -> None:
     chosen = case("one_level", "block")
-    subnet = _subnet(chosen.traced.graph, 0, halves=True)
+    subnet = subnet_with_filters(chosen.traced.graph, 0, halves=True)
     table = FilterShape.of(subnet.reuse_filters or ()).table(subnet.reuse_filters or ())
     assert {row: tuple(one.shape) for row, one in table.items()} == {
         1: (4, 16, 3, 3),
@@ -198,7 +198,9 @@ def test_a_subnet_without_filters_has_the_plan_it_had() -> None:
     for guidance in (False, True):
         plain = case("asymmetric", "layer", guidance)
         traced = case("asymmetric", "layer", guidance, FilterShape(TERMS, guidance, 3))
-        subnet = replace(_subnet(plain.traced.graph, 0, halves=False), reuse_filters=None)
+        subnet = replace(
+            subnet_with_filters(plain.traced.graph, 0, halves=False), reuse_filters=None
+        )
         sampler = probe(DDIMScheduler(clip_sample=False), STEPS)
         plans = [unroll(one.traced.graph, subnet, sampler) for one in (plain, traced)]
         assert str(plans[0]) == str(plans[1])
@@ -226,7 +228,7 @@ def test_a_filter_is_a_sum_over_neighbours() -> None:
 def test_an_export_with_filters_tells_latencies(tmp_path: Path) -> None:
     """They have a segment of their own, which is no part of an evaluation."""
     chosen = case("asymmetric", "block")
-    subnet = _subnet(chosen.traced.graph, 0, halves=True)
+    subnet = subnet_with_filters(chosen.traced.graph, 0, halves=True)
     compiled = _compiled("asymmetric", chosen, subnet, True)
     times = {callee.name: 1.0 for callee in compiled.plan.callees}
     weights = latency_weights(chosen.traced.graph, compiled.plan, times)
@@ -281,7 +283,7 @@ def test_a_run_ends_where_the_supernet_and_the_plan_do(
 
 def test_a_graph_that_was_not_traced_for_filters_is_refused() -> None:
     chosen = case("one_level", "block")
-    subnet = _subnet(chosen.traced.graph, 0, halves=True)
+    subnet = subnet_with_filters(chosen.traced.graph, 0, halves=True)
     sampler = probe(DDIMScheduler(clip_sample=False), STEPS)
     with pytest.raises(DipgoError, match=r"^SubNet, reuse_filters: found filters; expected none"):
         unroll(chosen.traced.graph, subnet, sampler)
@@ -290,7 +292,7 @@ def test_a_graph_that_was_not_traced_for_filters_is_refused() -> None:
 def test_weights_beside_filters_are_refused_on_the_supernet_alone() -> None:
     """An export takes both, of rows that are not the same."""
     chosen = case("one_level", "block")
-    whole = _subnet(chosen.traced.graph, 0, halves=False)
+    whole = subnet_with_filters(chosen.traced.graph, 0, halves=False)
     filters = (whole.reuse_filters or ())[1:]
     both = replace(whole, reuse=((), (0.9,), (0.9,), (), (), ()), reuse_filters=filters)
     with pytest.raises(DipgoError, match=r"^SubNet, reuse: found weights for some rows and"):
@@ -322,7 +324,7 @@ def test_filters_of_latents_that_are_no_pictures_are_refused(problem: Problem) -
 
 def test_inspect_tells_of_filters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = case("one_level", "block")
-    _subnet(chosen.traced.graph, 0, halves=True).save(tmp_path / "subnet.json")
+    subnet_with_filters(chosen.traced.graph, 0, halves=True).save(tmp_path / "subnet.json")
     inspect([str(tmp_path / "subnet.json")])
     assert "rows made of earlier predictions by 3 × 3 filters 4, halves apart" in (
         capsys.readouterr().out

@@ -19,6 +19,7 @@ from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.launches import Launch
 from dipgo.engines.profiles import ShapeRange
 from dipgo.errors import DipgoError
+from dipgo.hashes import sha256_of
 from dipgo.json_file import decode_json, read_file
 from dipgo.manifest import MANIFEST_FILE
 
@@ -48,7 +49,7 @@ class EngineDirectory:
         directory = cls(path, manifest, remedy)
         directory._check_head(file, target)
         plan = export.path / MANIFEST_FILE
-        if manifest.plan_sha256 != hashlib.sha256(plan.read_bytes()).hexdigest():
+        if manifest.plan_sha256 != sha256_of(plan):
             raise directory._mismatch("engines of another export", f"those of {plan} as it is now")
         for name in names:
             if name not in manifest.engines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, deserialize
 
 from dipgo.engines.launches import combine_engine
 from dipgo.errors import DipgoError
+from dipgo.hashes import sha256_of
 from dipgo.manifest import (
     COMBINE_FILES,
     REMEDY,
@@ -98,8 +98,7 @@ def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
         raise _damaged(path, f"{size} bytes", f"{record.nbytes} bytes")
     if not check_hash:
         return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != record.sha256:
         raise _damaged(path, f"sha256 {digest[:12]}…", f"sha256 {record.sha256[:12]}…")
 

@@ -6,18 +6,19 @@ if __name__ != "dipgo.export":
         "a link to it; write `import dipgo.export`"
     )
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dipgo.export.api import export
+    from dipgo.export.refitting import refit
 
-__all__ = ["export"]
+__all__ = ["export", "refit"]
+_HOMES = {"export": "dipgo.export.api", "refit": "dipgo.export.refitting"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch and all that exporting needs when `export` is first used."""
-    if name != "export":
+    """Imports torch and all that exporting needs when one of the functions is first used."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dipgo.export.api import export
-
-    return export
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -92,7 +92,6 @@ class Compiled:
 
     plan: Plan
     traced: Traced
-    subnet: SubNet
     scheduler: Any
     eta: float
     start: Start
@@ -127,7 +126,7 @@ def compile_plan(
     started = start_scheduler(scheduler, schedule.steps, options, schedule.strength)
     start = find_start(started, schedule.strength)
     optimised = run_passes(plan, passes, on_pass)
-    return Compiled(optimised, traced, subnet, scheduler, sampler.eta, start)
+    return Compiled(optimised, traced, scheduler, sampler.eta, start)
 
 
 def _subnet(schedule: Schedule, sampler: Sampler) -> SubNet | None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dipgo.export.attention_masks import expand_masks
+from dipgo.export.hidden_weights import hidden_weights, store_transposed
 
 OPSET = 23
 """The first with native `Attention`; `GroupNormalization` came with 21."""
@@ -31,8 +32,12 @@ def lower(
 
     Shapes are static but for those in `dynamic_shapes`, which is as `torch.export` takes it.
     """
+    weights = module.state_dict()
     program = _export(module.eval(), tuple(example), dynamic_shapes)
+    with hidden_weights(program.model, weights):
+        program.optimize()
     model = program.model
+    store_transposed(model, weights)
     model.graph.name = name
     expand_masks(model)
     _strip_provenance(model)
@@ -44,7 +49,7 @@ def lower(
 def _export(
     module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any
 ) -> torch.onnx.ONNXProgram:
-    """`torch.onnx.export`, without its remarks on packages that are not needed.
+    """`torch.onnx.export`, not yet optimised, without its remarks on packages not needed.
 
     The capture comes first and by itself: left to the exporter it would be tried in several ways,
     and the last error reported, not the first.
@@ -56,7 +61,9 @@ def _export(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(captured, dynamo=True, opset_version=OPSET, verbose=False)
+            program = torch.onnx.export(
+                captured, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
+            )
     finally:
         logger.setLevel(level)
     assert program is not None

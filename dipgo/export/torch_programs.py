@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -24,9 +23,11 @@ from dipgo.engine_manifest import (
     ENGINES_VERSION,
     EngineManifest,
     EngineRecord,
+    encode_engines,
 )
 from dipgo.export.lower_lanes import Lowering
 from dipgo.export.weights import WeightStore
+from dipgo.hashes import sha256_of
 from dipgo.manifest import MANIFEST_FILE
 
 Programs: TypeAlias = dict[str, tuple[torch.export.ExportedProgram, list[str]]]
@@ -61,6 +62,8 @@ def capture_program(
         strict=False,
     )
     _admit_one(program)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it has this machine's paths
     program._example_inputs = None  # they hold the weights, which the file must not
     stored = [
         store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()
@@ -93,8 +96,7 @@ def write_programs(programs: Programs, directory: Path) -> None:
         library_version=str(torch.__version__),
         compute_capabilities=[],
         gpu=None,
-        plan_sha256=hashlib.sha256((directory / MANIFEST_FILE).read_bytes()).hexdigest(),
+        plan_sha256=sha256_of(directory / MANIFEST_FILE),
         engines=records,
     )
-    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (folder / ENGINES_FILE).write_bytes(encoded + b"\n")
+    (folder / ENGINES_FILE).write_bytes(encode_engines(manifest))

@@ -32,11 +32,27 @@ def choose_parts(
     parts = _parts(prepared, compiled, precision)
     if not check or precision == FP32:
         return parts, {}
+    figures, unfit = try_out(prepared, compiled, parts, progress)
+    wide = _parts(prepared, compiled, FP32) if unfit else parts
+    return [b if a.name in unfit else a for a, b in zip(parts, wide, strict=True)], figures
+
+
+def try_out(
+    prepared: Prepared, compiled: Compiled, parts: Sequence[Part], progress: Progress
+) -> tuple[dict[str, Numerics], set[str]]:
+    """The figures of segments and of parts in narrow types, and the parts that these do not suit.
+
+    Raises DipgoError for a segment that its type does not suit.
+    """
+    precision = compiled.traced.precision
     with progress(f"check {precision.name} against fp32, {len(compiled.plan.steps)} steps"):
         inputs = trial_inputs(prepared, compiled, parts)
         figures, latents = check_segments(compiled.plan, compiled.traced, inputs)
     pictures = {VAE_DECODER: [latents], VAE_ENCODER: [_picture(parts)]}
-    for index, part in enumerate(parts):
+    unfit: set[str] = set()
+    for part in parts:
+        if part.precision == FP32:
+            continue
         with progress(f"check the {part.name.replace('_', ' ')} in {precision.name}"):
             given = pictures.get(part.name)
             if given is None:
@@ -45,14 +61,19 @@ def choose_parts(
         if will_do:
             figures[part.name] = found
         else:
-            parts[index] = _parts(prepared, compiled, FP32)[index]
-    return parts, figures
+            unfit.add(part.name)
+    return figures, unfit
 
 
-def parts_like(chosen: Sequence[Part], prepared: Prepared, compiled: Compiled) -> list[Part]:
-    """The parts for another size, in the precisions that were chosen."""
-    of = {one: _parts(prepared, compiled, one) for one in {part.precision for part in chosen}}
-    return [of[part.precision][index] for index, part in enumerate(chosen)]
+def parts_in(
+    precisions: Mapping[str, Precision], prepared: Prepared, compiled: Compiled
+) -> list[Part]:
+    """The parts, each in the precision that its name has."""
+    of = {one: _parts(prepared, compiled, one) for one in set(precisions.values())}
+    return [
+        next(part for part in of[precision] if part.name == name)
+        for name, precision in precisions.items()
+    ]
 
 
 def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list[Part]:

@@ -10,7 +10,7 @@ from dipgo.errors import DipgoError
 from dipgo.export.compile import Compiled, compile_plan
 from dipgo.export.parts import Part
 from dipgo.export.prepare import Prepared, Progress, check_pixels
-from dipgo.export.trial import parts_like
+from dipgo.export.trial import parts_in
 from dipgo.models.family import Geometry
 from dipgo.passes import Pass
 from dipgo.plan import Plan
@@ -57,7 +57,8 @@ def make_variants(
             )
         _check_is_another(variants, compiled.plan, name)
         _check_alike(first.compiled.plan, compiled.plan, name)
-        parts = parts_like(first.parts, replace(prepared, geometry=geometry), compiled)
+        precisions = {part.name: part.precision for part in first.parts}
+        parts = parts_in(precisions, replace(prepared, geometry=geometry), compiled)
         variants.append(Variant(name, geometry, compiled, parts))
     return variants
 

@@ -14,8 +14,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from dipgo.export.hidden_weights import TRANSPOSED
+
 INLINE_NBYTES = 1024
 """Initializers made by the lowering itself, such as shapes, stay in the graph up to this size."""
+
+MADE_BY_LOWERING = "/"
+"""In the names of such of these as are larger, and in no name of a weight."""
 
 
 class WeightStore:
@@ -37,8 +42,11 @@ class WeightStore:
             assert value.const_value is not None
             if value.name in own:
                 name, tensor = f"{prefix}.{value.name}", own[value.name]
+            elif value.name.removesuffix(TRANSPOSED) in own:
+                name = f"{prefix}.{value.name}"
+                tensor = own[value.name.removesuffix(TRANSPOSED)].T
             elif value.const_value.nbytes > INLINE_NBYTES:
-                name = f"{model.graph.name}/{value.name}"
+                name = f"{model.graph.name}{MADE_BY_LOWERING}{value.name}"
                 tensor = _as_torch(value.const_value.numpy().copy())
             else:
                 continue

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+import torch
 from safetensors.torch import save_file
 
 import dipgo
@@ -33,6 +34,7 @@ from dipgo.export.torch_programs import Programs, capture_program, write_program
 from dipgo.export.variants import Variant
 from dipgo.export.weights import WeightStore
 from dipgo.graph import Value
+from dipgo.hashes import sha256_of
 from dipgo.manifest_file import encode
 from dipgo.manifest_plan import program_record, segment_records, tensor_records
 from dipgo.models.source import Source
@@ -63,7 +65,7 @@ class Writer:
         self.decomposed = False
 
     def write(self, *, with_programs: bool = False, decomposed: bool = False) -> None:
-        """The manifest comes last: without it the directory is no export.
+        """Lowers all graphs and writes the directory.
 
         `with_programs` adds those of the target `torch`, whose own manifest names the first.
         `decomposed` graphs have older operators in place of the newest: see `decompose`.
@@ -73,6 +75,20 @@ class Writer:
             self._add_segment(index, with_programs)
         for index in range(len(self.parts)):
             self._add_part(index, with_programs)
+        self._finish()
+        if with_programs:
+            write_programs(self.programs, self.directory)
+
+    def write_around(self, graphs: Iterable[Path], weights: Mapping[str, torch.Tensor]) -> None:
+        """Writes the directory with graphs that are there, to which these weights belong."""
+        for path in graphs:
+            shutil.copyfile(path, self.directory / path.name)
+        for name, tensor in weights.items():
+            self.weights.add(name, tensor)
+        self._finish()
+
+    def _finish(self) -> None:
+        """The manifest comes last: without it the directory is no export."""
         with self.progress(f"write {self.weights.nbytes / 1e9:.2f} GB of weights"):
             self._write_tensors()
         tokenizers = self._save_tokenizers()
@@ -84,8 +100,6 @@ class Writer:
             path.write_bytes(encode(self._manifest(variant, tokenizers, files)))
             path.chmod(0o644)
             files = files | {path.name: _file_record(path)}
-        if with_programs:
-            write_programs(self.programs, self.directory)
 
     def _add_segment(self, index: int, with_program: bool) -> None:
         callee = self.compiled.plan.callees[index]
@@ -222,6 +236,4 @@ def _public(config: Any) -> dict[str, Any]:
 
 
 def _file_record(path: Path) -> records.FileRecord:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return records.FileRecord(digest, path.stat().st_size)
+    return records.FileRecord(sha256_of(path), path.stat().st_size)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from dipgo.errors import DipgoError
+from dipgo.hashes import sha256_of
 from dipgo.manifest import LoraRecord
 
 ADAPTER = "dipgo"
@@ -95,7 +96,7 @@ def _fuse(pipeline: Any, path: Path, scale: float) -> LoraRecord:
     _check_all_loaded(path, state, parts)
     pipeline.fuse_lora(components=list(parts), lora_scale=scale)
     pipeline.unload_lora_weights()
-    return LoraRecord(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), scale)
+    return LoraRecord(path.name, sha256_of(path), scale)
 
 
 def _keys_of_file(path: Path) -> list[str]:

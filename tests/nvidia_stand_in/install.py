@@ -11,7 +11,10 @@ import cuda.bindings
 import pytest
 
 import dipgo.engines.tensorrt.build as build
+import dipgo.engines.tensorrt.refit as refitting
 from dipgo.engines.tensorrt.build_engine import BuildRequest
+from dipgo.engines.tensorrt.refit_engine import RefitRequest, refit
+from dipgo.errors import DipgoError
 from tests.nvidia_stand_in import driver, tensorrt
 from tests.nvidia_stand_in.machine import Machine, reset
 
@@ -24,6 +27,7 @@ def install(patch: pytest.MonkeyPatch, **settings: Any) -> Machine:
     patch.setattr(cuda.bindings, "driver", driver, raising=False)
     patch.setitem(sys.modules, "tensorrt", tensorrt)
     patch.setattr(build, "_build_in_a_process", build_stand_in)
+    patch.setattr(refitting, "_refit_in_a_process", refit_stand_in)
     tensorrt.SAID.clear()
     return reset(**settings)
 
@@ -31,10 +35,19 @@ def install(patch: pytest.MonkeyPatch, **settings: Any) -> Machine:
 def build_stand_in(name: str, request: BuildRequest) -> None:
     """In the place of the process that builds one engine."""
     profile = {key: (one.min, one.opt, one.max) for key, one in request.profile.items()}
-    described = {"graph": request.graph, "profile": profile}
+    described = {"profile": profile, "refittable": request.refittable}
+    described |= tensorrt.read_graph(request.graph)
     Path(request.engine).write_bytes(tensorrt.MAGIC + json.dumps(described).encode())
 
 
-def write_engines(export: Path) -> Path:
+def refit_stand_in(name: str, request: RefitRequest) -> None:
+    """In the place of the process that refits one engine: the same code in this process."""
+    problem = refit(request, tensorrt)
+    if problem:
+        raise DipgoError(f"engine {name}", found=problem, expected="", remedy="")
+
+
+def write_engines(export: Path, *, refittable: bool = False) -> Path:
     """Engines of all graphs of the export, for the machine as it is now."""
-    return build.build_engines(export, TARGET, build.BuildOptions(jobs=1))
+    options = build.BuildOptions(jobs=1, refittable=refittable)
+    return build.build_engines(export, TARGET, options)

@@ -1,4 +1,4 @@
-"""A stand-in for `tensorrt`: an engine is text that names an ONNX graph, run by ONNX Runtime.
+"""A stand-in for `tensorrt`: an engine is text that holds an ONNX graph, run by ONNX Runtime.
 
 It refuses what TensorRT refuses, and what is undefined there: shapes out of profile, addresses
 that are not set, not aligned or not of the device, too little memory to execute in, capturing a
@@ -7,12 +7,16 @@ context that has not been run before. Weights and contexts' own memory are taken
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from enum import IntEnum
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from tests.nvidia_stand_in.machine import (
@@ -46,6 +50,13 @@ class Logger:
 
     def __init__(self, min_severity: int = WARNING) -> None:
         self.min_severity = min_severity
+
+
+def read_graph(path: str) -> dict[str, str]:
+    """What an engine has of a graph: what it is without weights, and all of it with them."""
+    structure = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    model = onnx.load(path).SerializeToString()
+    return {"structure": structure, "model": base64.b64encode(model).decode()}
 
 
 def _refuse(why: str) -> bool:
@@ -82,15 +93,29 @@ class ICudaEngine:
     """A graph with its session, a profile, and memory for weights."""
 
     def __init__(self, described: dict[str, Any], nbytes: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            described["graph"], options, providers=["CPUExecutionProvider"]
-        )
+        self.refittable = described["refittable"]
+        self._read(described)
         self.profile, self.weights = described["profile"], _Memory(nbytes)
         self.inputs = {one.name: one for one in self.session.get_inputs()}
         self.outputs = {one.name: one for one in self.session.get_outputs()}
         self.tensors = self.inputs | self.outputs
+
+    def _read(self, described: dict[str, Any]) -> None:
+        """Takes a graph with its weights."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        model = base64.b64decode(described["model"])
+        self.session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self.described = described
+
+    def create_serialization_config(self) -> ISerializationConfig:
+        return ISerializationConfig()
+
+    def serialize_with_config(self, arg0: ISerializationConfig) -> bytes:
+        stays = self.refittable and SerializationFlag.INCLUDE_REFIT in arg0.flags
+        return MAGIC + json.dumps(self.described | {"refittable": stays}).encode()
 
     @property
     def num_io_tensors(self) -> int:
@@ -198,3 +223,58 @@ class IExecutionContext:
                 view(addresses[name], content.size)[:] = content
 
         return work
+
+
+class Refitter:
+    """Gives an engine other weights when it is told to, of a graph that a parser has read."""
+
+    def __init__(self, engine: ICudaEngine, logger: Logger) -> None:
+        self.engine, self.graph = engine, dict[str, str]()
+
+    def get_missing_weights(self) -> list[str]:
+        """None: a graph has them all."""
+        return []
+
+    def refit_cuda_engine(self) -> bool:
+        self.engine._read(self.engine.described | self.graph)
+        return True
+
+
+class _ParserError:
+    def desc(self) -> str:
+        return "weights of another network"
+
+
+class OnnxParserRefitter:
+    """Reads a graph; one that differs in more than weights is refused."""
+
+    def __init__(self, refitter: Refitter, logger: Logger) -> None:
+        self.refitter, self.num_errors = refitter, 0
+
+    def refit_from_file(self, model: str) -> bool:
+        graph = read_graph(model)
+        if graph["structure"] != self.refitter.engine.described["structure"]:
+            self.num_errors = 1
+            return False
+        self.refitter.graph = graph
+        return True
+
+    def get_error(self, index: int) -> _ParserError:
+        return _ParserError()
+
+
+class SerializationFlag(IntEnum):
+    EXCLUDE_WEIGHTS = 0
+    EXCLUDE_LEAN_RUNTIME = 1
+    INCLUDE_REFIT = 2
+
+
+class ISerializationConfig:
+    """Flags that are set."""
+
+    def __init__(self) -> None:
+        self.flags: set[int] = set()
+
+    def set_flag(self, flag: SerializationFlag) -> bool:
+        self.flags.add(flag)
+        return True

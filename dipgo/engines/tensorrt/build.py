@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +21,20 @@ from dipgo.engine_manifest import (
     EngineManifest,
     EngineRecord,
     RangeRecord,
+    encode_engines,
 )
 from dipgo.engines.export_dir import ExportDirectory
 from dipgo.engines.launches import Launch, launches_of_parts, list_launches
 from dipgo.engines.profiles import profiles_of
+from dipgo.engines.tensorrt import build_engine
 from dipgo.engines.tensorrt.build_cache import BuildCache
 from dipgo.engines.tensorrt.build_engine import RECIPE, BuildRequest
 from dipgo.engines.tensorrt.gpu import Gpu, gpu_to_build_for
 from dipgo.engines.tensorrt.library import find_library
+from dipgo.engines.tensorrt.processes import run_in_a_process
 from dipgo.errors import DipgoError
 from dipgo.graph import DTYPE_NBYTES
+from dipgo.hashes import sha256_of
 from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from dipgo.staging import check_destination, staged_directory
 
@@ -51,12 +53,13 @@ OnBuilt = Callable[[str], object]
 class BuildOptions:
     """No `compute_capabilities` stand for the GPU at hand, `jobs` of 0 for as many as memory holds.
 
-    `cache` None: build everything anew.
+    `cache` None: build everything anew. `refittable` engines can be given other weights later.
     """
 
     compute_capabilities: tuple[str, ...] = ()
     jobs: int = 0
     cache: Path | None = None
+    refittable: bool = False
 
 
 DEFAULT_BUILD = BuildOptions()
@@ -79,7 +82,7 @@ def build_engines(
     check_destination(out, force=True)
     out.parent.mkdir(exist_ok=True)
     with staged_directory(out, force=True) as staging:
-        build = _Build(export, target, version, gpu, options.cache, staging)
+        build = _Build(export, target, version, gpu, options, staging)
         records = build.run(build.jobs(options.jobs), on_built)
         manifest = EngineManifest(
             format=ENGINES_FORMAT,
@@ -89,11 +92,11 @@ def build_engines(
             library_version=version,
             compute_capabilities=list(gpu.compute_capabilities),
             gpu=gpu.name,
-            plan_sha256=_sha256(export.path / MANIFEST_FILE),
+            plan_sha256=sha256_of(export.path / MANIFEST_FILE),
             engines=records,
+            refittable=options.refittable,
         )
-        encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-        (staging / ENGINES_FILE).write_bytes(encoded + b"\n")
+        (staging / ENGINES_FILE).write_bytes(encode_engines(manifest))
     return out
 
 
@@ -102,7 +105,15 @@ def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:
     version = str(find_library(target).load().__version__)
     if importlib.util.find_spec("polygraphy") is None:
         raise find_library(target).missing("no package polygraphy, which builds")
-    return version, gpu_to_build_for(target, options.compute_capabilities)
+    gpu = gpu_to_build_for(target, options.compute_capabilities)
+    if options.refittable and gpu.name is None:
+        raise DipgoError(
+            "--refittable",
+            found=f"{find_library(target).title} without a GPU",
+            expected="a GPU: without one it builds no engines that can be refitted",
+            remedy="build on such a GPU without --compute-capability, or leave --refittable out",
+        )
+    return version, gpu
 
 
 class _Build:
@@ -114,12 +125,12 @@ class _Build:
         target: str,
         version: str,
         gpu: Gpu,
-        cache: Path | None,
+        options: BuildOptions,
         staging: Path,
     ) -> None:
         self.export, self.target, self.version, self.gpu = export, target, version, gpu
-        self.cache = BuildCache(cache) if cache else None
-        self.staging = staging
+        self.cache = BuildCache(options.cache) if options.cache else None
+        self.refittable, self.staging = options.refittable, staging
         self.profiles = profiles_of(_launches_of_all_sizes(export))
         parts = {name: part.file for name, part in export.manifest.parts.items()}
         self.graphs = {**export.engine_files, **parts}
@@ -157,6 +168,7 @@ class _Build:
             },
             compute_capabilities=[] if self.gpu.name else list(self.gpu.compute_capabilities),
             timing_cache=self._timing_cache(),
+            refittable=self.refittable,
         )
         engine, key = Path(request.engine), self._key(request)
         if not (self.cache and self.cache.fetch(key, engine)):
@@ -165,7 +177,7 @@ class _Build:
                 self.cache.store(key, engine)
         on_built(name)
         nbytes = engine.stat().st_size
-        return EngineRecord(engine.name, nbytes, _sha256(engine), key, request.profile)
+        return EngineRecord(engine.name, nbytes, sha256_of(engine), key, request.profile)
 
     def _key(self, request: BuildRequest) -> str:
         """Of what decides about the engine's bytes; names and paths do not."""
@@ -179,6 +191,7 @@ class _Build:
             self.version,
             self.gpu.name,
             self.gpu.compute_capabilities,
+            *(["refittable"] if self.refittable else []),
         )
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
@@ -199,27 +212,13 @@ def _launches_of_all_sizes(export: ExportDirectory) -> Iterator[Launch]:
 
 
 def _build_in_a_process(name: str, request: BuildRequest) -> None:
-    command = [sys.executable, "-m", "dipgo.engines.tensorrt.build_engine"]
-    done = subprocess.run(
-        command, input=msgspec.json.encode(request), capture_output=True, check=False
-    )
-    if done.returncode == 0:
-        return
-    raise DipgoError(
+    run_in_a_process(
+        build_engine.__name__,
+        request,
         f"engine {name}",
-        found=_last_words(done.stderr.decode(errors="replace"), done.returncode),
         expected=f"a graph that {find_library(request.target).title} builds",
         remedy="see what it says; a build needs some four times the weights in memory",
     )
-
-
-def _last_words(stderr: str, code: int) -> str:
-    """What the library said, in one line; where the system ended the process, that."""
-    if code < 0:
-        return f"the builder ended by signal {-code}, as when memory runs out"
-    lines: Sequence[str] = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("[E]") or "Error" in line]
-    return (errors or lines or ["no word on why"])[-1][:500]
 
 
 def available_memory() -> int:
@@ -230,8 +229,3 @@ def available_memory() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

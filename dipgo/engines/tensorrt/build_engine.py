@@ -33,6 +33,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
     profile: dict[str, RangeRecord]
     compute_capabilities: list[str]
     timing_cache: str | None
+    refittable: bool = False
 
 
 def main() -> int:
@@ -64,7 +65,10 @@ def _build(request: BuildRequest) -> Any:
     profile = Profile()
     for tensor, one in request.profile.items():
         profile.add(tensor, tuple(one.min), tuple(one.opt), tuple(one.max))
-    settings: dict[str, Any] = {"profiles": [profile] if request.profile else None}
+    settings: dict[str, Any] = {
+        "profiles": [profile] if request.profile else None,
+        "refittable": request.refittable,
+    }
     if request.timing_cache and Path(request.timing_cache).exists():
         settings["load_timing_cache"] = request.timing_cache
     # Attention of a head size without a fused kernel is taken apart instead of refused.

@@ -1,0 +1,275 @@
+"""`refit`: another model's weights, or a LoRA's, into the graphs and engines of an export.
+
+Graphs hold no weights and are the same for any (`hidden_weights`); neither plan nor SubNet changes.
+So nothing is lowered again: what is traced anew is for what depends on the weights besides, which
+is the tables and the check of narrow types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from dipgo.engines.export_dir import ExportDirectory
+from dipgo.errors import DipgoError
+from dipgo.export.compile import Compiled, Schedule
+from dipgo.export.hidden_weights import TRANSPOSED
+from dipgo.export.numerics import Numerics
+from dipgo.export.parts import Part
+from dipgo.export.prepare import Prepared, Progress, silent
+from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
+from dipgo.export.refit_engines import carry_engines, check_can_carry
+from dipgo.export.trial import parts_in, try_out
+from dipgo.export.variants import Variant
+from dipgo.export.weights import MADE_BY_LOWERING, tensor_offsets
+from dipgo.export.writer import Writer
+from dipgo.graph import HALF, Node
+from dipgo.late_start import Start
+from dipgo.manifest import REMEDY, WEIGHTS_FILE, Manifest, constants_file
+from dipgo.manifest_file import read_manifest
+from dipgo.models.lora import Lora
+from dipgo.models.reuse_filter import FILTERS, FilterShape
+from dipgo.models.source import Source, load_source
+from dipgo.models.tracing import trace_source
+from dipgo.plan import Callee, Plan
+from dipgo.precision import FP32
+from dipgo.samplers import make_scheduler
+from dipgo.scheduler_names import OPTIONS
+from dipgo.staging import check_destination, staged_directory
+from dipgo.trace import Traced
+
+WHERE = "--model"
+DENOISER = "denoiser"
+"""What the names of its weights begin with; those of another part's begin with its name."""
+
+
+def refit(
+    export_dir: str | Path,
+    model: Any,
+    out: str | Path,
+    *,
+    loras: Sequence[Lora] = (),
+    check_numerics: bool = True,
+    without_engines: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Writes a copy of an export with the weights of `model`, and returns its path.
+
+    `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline, of the
+    architecture that was exported; `loras` are fused into its weights, as `export` does. Engines
+    that hold weights are refitted too, on the GPU at hand; `without_engines` leaves engines out.
+    `out` may be `export_dir` itself, with `force`. The directory is the one that `export` would
+    write for this model, byte for byte.
+
+    Raises DipgoError, and then nothing is written.
+    """
+    out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
+    check_destination(out, force)
+    if not without_engines:
+        check_can_carry(old)
+    with progress("load the model"):
+        source = load_source(model, loras)
+    check_same_model(old.manifest, source, WHERE)
+    _check_same_scheduler(old.manifest, source)
+    source = replace(source, scheduler=scheduler_of(old.manifest, source))
+    with progress("trace"):
+        sizes = [_Size(ExportDirectory.open(old.path, size=size, check_hashes=False), source)
+                 for size in ("", *old.manifest.sizes)]  # fmt: skip
+        variants = [one.variant for one in sizes]
+    numerics = _numerics(sizes[0], progress) if check_numerics else {}
+    with staged_directory(out, force) as staging:
+        writer = Writer(source, variants, numerics, staging, progress)
+        writer.write_around(_graphs(old), _weights(old, variants[0]))
+        _check_copied(old, staging)
+        if not without_engines:
+            carry_engines(old, staging, progress)
+    return out
+
+
+@dataclass(frozen=True)
+class _Size:
+    """One size of the export, with what belongs to its plan now."""
+
+    old: ExportDirectory
+    source: Source
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """As for an export: the schedule's steps are in the plan."""
+        manifest = self.old.manifest
+        program, sampler = manifest.program, manifest.sampler
+        schedule = Schedule(
+            None,
+            program.num_inference_steps,
+            None,
+            tuple(program.blocks),
+            sampler.eta,
+            sampler.strength,
+        )
+        return Prepared(self.source, schedule, geometry_of(manifest, self.source, WHERE))
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """The plan of the manifest over a new trace."""
+        sampler = self.old.manifest.sampler
+        start = Start(sampler.image_scale, sampler.init_noise_sigma, sampler.strength)
+        traced = _trace(self.old, self.prepared)
+        _check_same_graph(self.old.plan, traced)
+        return Compiled(self.old.plan, traced, self.source.scheduler, sampler.eta, start)
+
+    @cached_property
+    def variant(self) -> Variant:
+        """What the writer takes."""
+        return Variant(self.old.size, self.prepared.geometry, self.compiled, self._parts())
+
+    def _parts(self) -> list[Part]:
+        """In the precisions that their graphs have."""
+        manifest = self.old.manifest
+        narrow = replace(precision_of(manifest), keep_fp32=())
+        precisions = {
+            name: FP32 if name in manifest.kept_fp32 else narrow for name in manifest.parts
+        }
+        found = parts_in(precisions, self.prepared, self.compiled)
+        for part in found:
+            record = manifest.parts[part.name]
+            if [str(one.type) for one in part.inputs] != [one.type for one in record.inputs]:
+                raise _unlike(f"the {part.name}", "other inputs")
+        return found
+
+
+def _check_same_scheduler(manifest: Manifest, source: Source) -> None:
+    """The plan's numbers are those of the scheduler: of one that another model needs, others."""
+    chosen = make_scheduler(source.scheduler, manifest.sampler.scheduler_class)
+    config = msgspec.json.decode(msgspec.json.encode(dict(chosen.config)))
+    for key, value in manifest.sampler.config.items():
+        if key not in OPTIONS and config.get(key, value) != value:
+            raise DipgoError(
+                f"{WHERE}, scheduler.{key}",
+                found=f"{config[key]!r} in {source.name}",
+                expected=f"{value!r}, of which the plan was made",
+                remedy="export this model anew",
+            )
+
+
+def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
+    """With the filters of reuse, if any, as they were: they are the SubNet's, not the model's."""
+    plan, blocks = old.plan, prepared.schedule.blocks
+    table = next((one for one in plan.tables if one.name == FILTERS), None)
+    precision = precision_of(old.manifest)
+    if table is None:
+        return trace_source(prepared.source, prepared.geometry, blocks, precision)
+    names = [value.name for callee in plan.callees for value in callee.inputs]
+    halves = any(name.startswith("past.") and name.endswith(HALF) for name in names)
+    channels, inputs, size, _ = table.type.shape
+    shape = FilterShape(inputs // channels // (2 if halves else 1), halves, size)
+    traced = trace_source(prepared.source, prepared.geometry, blocks, precision, shape)
+    stored = load_file(old.path / constants_file(old.size))[FILTERS]
+    return replace(traced, given_tables={FILTERS: dict(zip(table.rows, stored, strict=True))})
+
+
+def _check_same_graph(plan: Plan, traced: Traced) -> None:
+    """Names of nodes are numbered: another version of a library might number them otherwise."""
+    graph = traced.graph
+    filters = [graph.reuse_filter.node] if graph.reuse_filter else []
+    nodes = {one.name: one for node in (*graph.nodes, *filters) for one in (node, *node.parts)}
+    for callee in plan.callees:
+        if not _is_same(callee, nodes, traced):
+            raise _unlike(f"segment {callee.name}", "other nodes, types or costs")
+
+
+def _is_same(callee: Callee, nodes: Mapping[str, Node], traced: Traced) -> bool:
+    members = [nodes.get(name) for name in callee.members or (callee.name,)]
+    found = [one for one in members if one is not None]
+    costs = [sum(getattr(one, kind) for one in found) for kind in COSTS]
+    return (
+        len(found) == len(members)
+        and costs == [getattr(callee, kind) for kind in COSTS]
+        and all(traced.graph.types.get(one.name, one.type) == one.type for one in callee.inputs)
+    )
+
+
+COSTS = ("macs", "attention_macs", "parameters")
+
+
+def _unlike(where: str, found: str) -> DipgoError:
+    return DipgoError(
+        where,
+        found=f"{found} than when it was exported",
+        expected="the same graph from the same architecture",
+        remedy="export this model anew",
+    )
+
+
+def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
+    """Of the new weights, where types are narrow. Raises DipgoError where these do not suit."""
+    variant = first.variant
+    if variant.compiled.traced.precision == FP32:
+        return {}
+    figures, unfit = try_out(first.prepared, variant.compiled, variant.parts, progress)
+    for name in sorted(unfit):
+        raise DipgoError(
+            f"{WHERE}, {name.replace('_', ' ')}",
+            found=f"weights that {variant.compiled.traced.precision.name} does not hold",
+            expected="such as its graph, which is in that type, can take",
+            remedy="export this model anew: the part is then kept in fp32",
+        )
+    return figures
+
+
+def _graphs(old: ExportDirectory) -> Iterable[Path]:
+    manifest = old.manifest
+    segments = [one.file for one in manifest.segments]
+    return [old.path / file for file in (*segments, *(one.file for one in manifest.parts.values()))]
+
+
+def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
+    """All that the old file holds, by its names, of the new model.
+
+    Raises DipgoError where the new model has no such tensor, or one of another shape or type.
+    """
+    traced = variant.compiled.traced
+    states = {part.name: dict(part.module.state_dict()) for part in variant.parts}
+    states[DENOISER] = {name: traced.tensors[key] for key, name in traced.tensor_names.items()}
+    weights: dict[str, torch.Tensor] = {}
+    with safe_open(old.path / WEIGHTS_FILE, "pt") as stored:
+        for name in stored.keys():  # noqa: SIM118  # the file is no mapping
+            is_weight = MADE_BY_LOWERING not in name
+            weights[name] = _weight(name, states) if is_weight else stored.get_tensor(name)
+            before, now = stored.get_slice(name).get_shape(), list(weights[name].shape)
+            if before != now:
+                raise _unlike(f"{WHERE}, weight {name}", f"a shape of {now}, other")
+    return weights
+
+
+def _weight(name: str, states: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    part, _, path = name.partition(".")
+    try:
+        if path.endswith(TRANSPOSED):
+            return states[part][path.removesuffix(TRANSPOSED)].T
+        return states[part][path]
+    except KeyError:
+        raise _unlike(f"{WHERE}, weight {name}", "no such weight, other") from None
+
+
+def _check_copied(old: ExportDirectory, staging: Path) -> None:
+    """The graphs are those that were exported, and their weights lie where they lay."""
+    found, listed = read_manifest(staging).files, old.manifest.files
+    for path in _graphs(old):
+        if found[path.name] != listed[path.name]:
+            raise DipgoError(
+                str(path),
+                found="another file than was exported",
+                expected=f"sha256 {listed[path.name].sha256[:12]}…",
+                remedy=REMEDY,
+            )
+    if tensor_offsets(staging / WEIGHTS_FILE) != tensor_offsets(old.path / WEIGHTS_FILE):
+        raise _unlike(f"{WHERE}, {WEIGHTS_FILE}", "weights in another order")

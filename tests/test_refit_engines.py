@@ -1,0 +1,132 @@
+"""Refitting engines, on stand-ins for NVIDIA's libraries: what holds weights takes the new ones."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from dipgo.cli import run_command
+from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
+from dipgo.engines import load
+from dipgo.errors import DipgoError
+from dipgo.export import export, refit
+from tests.nvidia_stand_in.install import TARGET, install, write_engines
+from tests.nvidia_stand_in.machine import Machine
+
+STEPS = 2
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A process with the stand-ins."""
+    return install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export without engines."""
+    return export(tiny_pipeline, "dense", tmp_path_factory.mktemp("plain") / "out", steps=STEPS)
+
+
+@pytest.fixture
+def built(plain: Path, machine: Machine, tmp_path: Path) -> Path:
+    """A copy, with engines that can be refitted."""
+    out = Path(shutil.copytree(plain, tmp_path / "built"))
+    write_engines(out, refittable=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def other(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pipeline with another denoiser of the same architecture."""
+    torch.manual_seed(1)
+    pipeline = DiffusionPipeline.from_pretrained(tiny_pipeline)
+    pipeline.unet = type(pipeline.unet).from_config(pipeline.unet.config)
+    path = tmp_path_factory.mktemp("other") / "pipeline"
+    pipeline.save_pretrained(path)
+    return path
+
+
+def _latents(out: Path, target: str) -> np.ndarray:
+    runner, random = load(out, target=target), np.random.default_rng(0)
+    given = {
+        name: np.asarray(random.normal(size=kind.shape), np.float32)
+        for name, kind in runner.inputs.items()
+    }
+    return runner.run(given)["latents"]
+
+
+def _engines(out: Path) -> EngineManifest:
+    content = (out / "engines" / TARGET / ENGINES_FILE).read_bytes()
+    return msgspec.json.decode(content, type=EngineManifest)
+
+
+def test_engines_have_the_new_weights(built: Path, other: Path, tmp_path: Path) -> None:
+    """Refitted twice: the second time from engines that were refitted."""
+    once = refit(built, other, tmp_path / "once")
+    assert np.abs(_latents(once, TARGET) - _latents(once, "onnxruntime")).max() < 1e-6
+    assert np.abs(_latents(once, TARGET) - _latents(built, TARGET)).max() > 1e-2
+    twice = refit(once, other, once, force=True)
+    assert np.abs(_latents(twice, TARGET) - _latents(twice, "onnxruntime")).max() < 1e-6
+    before, after = _engines(built), _engines(twice)
+    assert (before.refittable, after.refittable) == (True, True)
+    assert before.plan_sha256 != after.plan_sha256
+    assert all(before.engines[name].key != one.key for name, one in after.engines.items())
+
+
+def test_engines_that_were_not_built_for_it(
+    plain: Path, other: Path, machine: Machine, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(plain, tmp_path / "built"))
+    write_engines(out)
+    with pytest.raises(DipgoError, match=r"engines/tensorrt: found engines that cannot be refit.*"
+                       r"--refittable, or leave the engines out: --without-engines"):  # fmt: skip
+        refit(out, other, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["built"]
+    new = refit(out, other, tmp_path / "new", without_engines=True)
+    assert not (new / "engines").exists()
+
+
+def test_another_gpu(
+    built: Path, other: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, name="Another GPU", capability=(9, 0))
+    with pytest.raises(DipgoError, match="found engines for Stand-in GPU; expected Another GPU"):
+        refit(built, other, tmp_path / "new")
+
+
+def test_an_engine_of_another_graph(built: Path, other: Path, tmp_path: Path) -> None:
+    """What the library says is told, and nothing is written."""
+    folder, engines = built / "engines" / TARGET, _engines(built)
+    names = [one.file for one in engines.engines.values()]
+    shutil.copyfile(folder / names[1], folder / names[0])
+    with pytest.raises(DipgoError, match=r"engine seg.*: found weights of another network"):
+        refit(built, other, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built"]
+
+
+def test_a_damaged_engine(built: Path, other: Path, tmp_path: Path) -> None:
+    folder = built / "engines" / TARGET
+    (folder / next(iter(_engines(built).engines.values())).file).write_bytes(b"no engine")
+    with pytest.raises(DipgoError, match="an engine that cannot be loaded here"):
+        refit(built, other, tmp_path / "new")
+
+
+def test_without_a_gpu_no_such_engine_is_built(
+    plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TensorRT for RTX builds without one, but not engines that can be refitted."""
+    import dipgo.build
+
+    pytest.importorskip("tensorrt_rtx")
+    given = [plain, "--target", "tensorrt-rtx", "--compute-capability", "8.9", "--refittable"]
+    assert run_command(dipgo.build.main, list(map(str, given))) == 2
+    said = capsys.readouterr().err
+    assert "--refittable: found TensorRT for RTX without a GPU" in said
+    assert not (plain / "engines").exists()
