@@ -255,6 +255,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `kept_fp32` names what is in fp32 whatever the `precision`; `numerics` is by segment and part.
     `sizes` are further sizes of the export, height x width in pixels, perhaps with the pictures a
     run before them: each has a manifest of its own, `plan-512x768.json`, over the same graphs.
+    The graphs of a `refittable` export hold for any weights of these names and sizes.
     """
 
     format: Literal["dipgo.export"]
@@ -277,3 +278,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokenizers: list[TokenizerRecord]
     pipeline: PipelineRecord | None
     files: dict[FileName, FileRecord]
+    refittable: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -279,3 +280,26 @@ def test_weights_that_a_narrow_type_does_not_hold(tmp_path: Path) -> None:
     with pytest.raises(DipgoError, match=r"segment .*infinity or NaN"):
         refit(first, large, tmp_path / "two")
     refit(first, large, tmp_path / "two", check_numerics=False)
+
+
+def test_an_export_of_an_earlier_version(folder: Path, first: Path, tmp_path: Path) -> None:
+    """Its graphs may hold numbers that are made of weights."""
+    old = Path(shutil.copytree(first, tmp_path / "old"))
+    text = (old / "plan.json").read_text()
+    assert '"refittable": true' in text
+    (old / "plan.json").write_text(text.replace('"refittable": true', '"refittable": false'))
+    with pytest.raises(DipgoError, match=r"an export of an earlier version.*export again"):
+        refit(old, folder, tmp_path / "out")
+
+
+def test_a_denoiser_for_a_whole_pipeline(folder: Path, first: Path, tmp_path: Path) -> None:
+    """And a pipeline for a denoiser."""
+    whole = load_source(folder)
+    alone = replace(whole, pipeline=None)
+    words = "with nothing around its denoiser; expected a model with text encoder, vae decoder"
+    with pytest.raises(DipgoError, match=words):
+        refit(first, alone, tmp_path / "out")
+    denoiser = export(alone, "dense", tmp_path / "denoiser", steps=STEPS)
+    with pytest.raises(DipgoError, match=r"with text encoder, vae decoder .* model with nothing"):
+        refit(denoiser, whole, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["denoiser"]

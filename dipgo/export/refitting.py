@@ -49,6 +49,8 @@ from dipgo.trace import Traced
 WHERE = "--model"
 DENOISER = "denoiser"
 """What the names of its weights begin with; those of another part's begin with its name."""
+COSTS = ("macs", "attention_macs", "parameters")
+"""Of a node, by which one is told from another of the same name."""
 
 
 def refit(
@@ -74,6 +76,7 @@ def refit(
     """
     out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
     check_destination(out, force)
+    _check_refittable(old)
     if not without_engines:
         check_can_carry(old)
     with progress("load the model"):
@@ -82,8 +85,7 @@ def refit(
     _check_same_scheduler(old.manifest, source)
     source = replace(source, scheduler=scheduler_of(old.manifest, source))
     with progress("trace"):
-        sizes = [_Size(ExportDirectory.open(old.path, size=size, check_hashes=False), source)
-                 for size in ("", *old.manifest.sizes)]  # fmt: skip
+        sizes = [_Size(one, source) for one in _all_sizes(old)]
         variants = [one.variant for one in sizes]
     numerics = _numerics(sizes[0], progress) if check_numerics else {}
     with staged_directory(out, force) as staging:
@@ -93,6 +95,11 @@ def refit(
         if not without_engines:
             carry_engines(old, staging, progress)
     return out
+
+
+def _all_sizes(old: ExportDirectory) -> Iterable[ExportDirectory]:
+    further = old.manifest.sizes
+    return (old, *(ExportDirectory.open(old.path, size=one, check_hashes=False) for one in further))
 
 
 @dataclass(frozen=True)
@@ -138,12 +145,40 @@ class _Size:
         precisions = {
             name: FP32 if name in manifest.kept_fp32 else narrow for name in manifest.parts
         }
-        found = parts_in(precisions, self.prepared, self.compiled)
+        found = parts_in(precisions, narrow, self.prepared, self.compiled)
+        _check_same_parts(manifest, self.source, found)
         for part in found:
             record = manifest.parts[part.name]
             if [str(one.type) for one in part.inputs] != [one.type for one in record.inputs]:
                 raise _unlike(f"the {part.name}", "other inputs")
         return found
+
+
+def _check_refittable(old: ExportDirectory) -> None:
+    """In graphs of earlier versions there may be numbers that are made of weights."""
+    if not old.manifest.refittable:
+        raise DipgoError(
+            str(old.path),
+            found="an export of an earlier version, whose graphs depend on their weights",
+            expected="one whose graphs hold for any weights",
+            remedy="export again with this version of dipgo",
+        )
+
+
+def _check_same_parts(manifest: Manifest, source: Source, parts: Sequence[Part]) -> None:
+    """An architecture alone has no text encoder; a pipeline may be saved without."""
+    names = {part.name for part in parts}
+    if names != set(manifest.parts) or (source.pipeline is None) != (manifest.pipeline is None):
+        raise DipgoError(
+            WHERE,
+            found=f"{source.name}, with {_listed(names)} around its denoiser",
+            expected=f"a model with {_listed(manifest.parts)} around it, as was exported",
+            remedy="give the whole pipeline, or export this model anew",
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(name.replace("_", " ") for name in names)) or "nothing"
 
 
 def _check_same_scheduler(manifest: Manifest, source: Source) -> None:
@@ -195,9 +230,6 @@ def _is_same(callee: Callee, nodes: Mapping[str, Node], traced: Traced) -> bool:
         and costs == [getattr(callee, kind) for kind in COSTS]
         and all(traced.graph.types.get(one.name, one.type) == one.type for one in callee.inputs)
     )
-
-
-COSTS = ("macs", "attention_macs", "parameters")
 
 
 def _unlike(where: str, found: str) -> DipgoError:

@@ -66,13 +66,15 @@ def try_out(
 
 
 def parts_in(
-    precisions: Mapping[str, Precision], prepared: Prepared, compiled: Compiled
+    precisions: Mapping[str, Precision],
+    otherwise: Precision,
+    prepared: Prepared,
+    compiled: Compiled,
 ) -> list[Part]:
-    """The parts, each in the precision that its name has."""
-    of = {one: _parts(prepared, compiled, one) for one in set(precisions.values())}
+    """The parts, each in the precision that its name has there, or in the other."""
+    of = {one: _parts(prepared, compiled, one) for one in {*precisions.values(), otherwise}}
     return [
-        next(part for part in of[precision] if part.name == name)
-        for name, precision in precisions.items()
+        of[precisions.get(part.name, otherwise)][index] for index, part in enumerate(of[otherwise])
     ]
 
 

@@ -14,6 +14,7 @@ from dipgo.export.trial import parts_in
 from dipgo.models.family import Geometry
 from dipgo.passes import Pass
 from dipgo.plan import Plan
+from dipgo.precision import FP32
 
 Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
 """Height and width in pixels, perhaps with the pictures a run before them."""
@@ -58,7 +59,8 @@ def make_variants(
         _check_is_another(variants, compiled.plan, name)
         _check_alike(first.compiled.plan, compiled.plan, name)
         precisions = {part.name: part.precision for part in first.parts}
-        parts = parts_in(precisions, replace(prepared, geometry=geometry), compiled)
+        usual = next(iter(precisions.values()), FP32)
+        parts = parts_in(precisions, usual, replace(prepared, geometry=geometry), compiled)
         variants.append(Variant(name, geometry, compiled, parts))
     return variants
 

@@ -212,6 +212,7 @@ class Writer:
             tokenizers=tokenizers,
             pipeline=pipeline_record(self.source, variant),
             files=files,
+            refittable=True,
         )
 
     def _parts_in_fp32(self, precision: Precision) -> list[str]:
