@@ -27,6 +27,7 @@ from dipgo.models.source import Source
 from dipgo.plan import Read, TableRow, value_types
 from dipgo.plan_parser import parse_plan
 from dipgo.precision import Precision
+from dipgo.subnet import SubNet
 from tests.test_parity import relative_error
 from tests.zoo import GUIDANCE_CASES, UNGUIDED, ZOO, Case, case
 
@@ -87,7 +88,9 @@ def test_filters_of_reuse_stay_in_fp32(name: str, precision: str) -> None:
 
 def _with_a_filter(prepared: Prepared) -> Prepared:
     """Rows 2 and 3 of four are off, and filter the two predictions before and their halves."""
-    made = compiled_case(prepared, Precision()).subnet
+    plan = compiled_case(prepared, Precision()).plan
+    timesteps = [step.timestep for step in plan.steps]
+    made = SubNet.dense(timesteps, plan.blocks, num_inference_steps=plan.num_inference_steps)
     gates = made.gates.copy()
     gates[2:] = False
     random = np.random.default_rng(0)

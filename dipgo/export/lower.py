@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -33,10 +34,7 @@ def lower(
     Shapes are static but for those in `dynamic_shapes`, which is as `torch.export` takes it.
     """
     weights = module.state_dict()
-    program = _export(module.eval(), tuple(example), dynamic_shapes)
-    with hidden_weights(program.model, weights):
-        program.optimize()
-    model = program.model
+    model = _export(module.eval(), tuple(example), dynamic_shapes, weights)
     store_transposed(model, weights)
     model.graph.name = name
     expand_masks(model)
@@ -47,27 +45,39 @@ def lower(
 
 
 def _export(
-    module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any
-) -> torch.onnx.ONNXProgram:
-    """`torch.onnx.export`, not yet optimised, without its remarks on packages not needed.
+    module: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dynamic_shapes: Any,
+    weights: Container[str],
+) -> ir.Model:
+    """`torch.onnx.export`, whose optimiser does not see the weights of these names.
 
     The capture comes first and by itself: left to the exporter it would be tried in several ways,
     and the last error reported, not the first.
     """
     captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+    with _quiet():
+        program = torch.onnx.export(
+            captured, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
+        )
+        assert program is not None
+        with hidden_weights(program.model, weights):
+            program.optimize()
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on packages that are not needed, and numpy's on infinity."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                captured, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
-            )
+            yield
     finally:
         logger.setLevel(level)
-    assert program is not None
-    return program
 
 
 def _strip_provenance(model: ir.Model) -> None:
