@@ -14,6 +14,7 @@ from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
 from dipgo.errors import DipgoError
 from dipgo.evaluation.packages import evaluation_packages
 from dipgo.json_file import write_text
+from dipgo.request_arguments import add_lora_argument
 from dipgo.staging import check_folder_destination
 from dipgo.subnet import SubNet
 
@@ -55,6 +56,7 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
         reference=options.reference,
         clip_model=options.clip_model,
         fid=options.fid,
+        loras=tuple(options.lora),
         time_repeats=0 if options.no_time else options.time_repeats,
         time_batch=options.time_batch,
         threads=options.threads,
@@ -115,6 +117,7 @@ def _parser() -> Parser:
     add("--batch", type=whole_number(1), default=8, metavar="N", help="pictures a run (8)")
     add("--steps", type=whole_number(1), metavar="N", help="dense's steps (the first SubNet's)")
     add("--scheduler", metavar="NAME", help="dense's scheduler (the first SubNet's)")
+    add_lora_argument(parser)
     add("--classifier", type=Path, metavar="DIR", help="a classifier that reads captions")
     add("--reference", type=Path, metavar="DIR", help="PNG files for Fréchet distances")
     add("--clip-model", metavar="M", help="folder or Hub id of a CLIP model, for CLIP scores")

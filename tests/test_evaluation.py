@@ -23,6 +23,7 @@ from diffusers import (
 )
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from scipy import linalg, ndimage, stats
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
@@ -454,6 +455,29 @@ def test_times_of_another_batch(inputs: Path, tmp_path: Path) -> None:
         f"export {name}, batch {n}" for name in ("dense", "fewer") for n in (1, 2)
     ]
     assert not list(tmp_path.glob("export-*"))
+
+
+def test_a_lora_is_in_dense_and_in_the_subnets(
+    inputs: Path, out: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    """Another model, so nothing of what is kept is taken."""
+    module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+    torch.manual_seed(0)
+    tensors = {f"{module}.lora_A.weight": torch.randn(2, WIDTH)}
+    tensors[f"{module}.lora_B.weight"] = torch.randn(32, 2)
+    save_file(tensors, tmp_path / "style.safetensors")
+    copied = Path(shutil.copytree(out, tmp_path / "out"))
+    arguments = _arguments(inputs, copied, subnets=[inputs / "pruned.json"])
+    lora = f"{tmp_path / 'style.safetensors'}:0.5"
+    assert run_command(dipgo.evaluate.main, [*arguments, "--no-time", "--lora", lora]) == 0
+    found = json.loads((copied / "report.json").read_text())
+    assert found["model"] == f"{report['model']}, style.safetensors at 0.5"
+    assert found["model_sha256"] != report["model_sha256"]
+    kept = {path.name for path in (out / "cache").iterdir()}
+    added = {path.suffix for path in (copied / "cache").iterdir() if path.name not in kept}
+    assert ".npz" in added
+    pictures = [_by_name(one)["pruned"]["metrics"]["ssim"]["mean"] for one in (found, report)]
+    assert pictures[0] != pictures[1]
 
 
 def test_nothing_but_results_is_left(out: Path) -> None:

@@ -15,6 +15,7 @@ from dipgo.evaluation.report import Report, Result, Timed
 from dipgo.evaluation.variants import DENSE, Settings, Variant, model_fingerprint
 from dipgo.export.packages import silence_libraries
 from dipgo.machine import describe_machine
+from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
 from dipgo.subnet import SubNet
 
@@ -39,6 +40,7 @@ def evaluate(
     reference: str | Path | None = None,
     clip_model: str | Path | None = None,
     fid: bool = False,
+    loras: Sequence[Lora] = (),
     time_repeats: int = TIME_REPEATS,
     time_batch: int | None = None,
     threads: int = 0,
@@ -49,7 +51,8 @@ def evaluate(
     `model` is as for `export`; `dense` is the number of steps and the scheduler (None: the model's
     own) that all are compared with; SubNets that name no scheduler have dense's. Pair i is prompt
     i mod their number, with the seed `seed` + i. `classifier` and `reference` (PNG files) are
-    folders, `clip_model` a folder or a Hub id. 0 `time_repeats`: nothing is timed; runs
+    folders, `clip_model` a folder or a Hub id. `loras` are as for `export`, and in dense too.
+    0 `time_repeats`: nothing is timed; runs
     that are timed draw `time_batch` pictures (None: `batch`). In the folder
     `cache` every SubNet's result is kept, and found again by the same call.
     Raises DipgoError, where possible before the first picture is drawn.
@@ -60,7 +63,7 @@ def evaluate(
     )
     silence_libraries()
     with progress.stage("load the model and the judges"):
-        source = load_source(model)
+        source = load_source(model, loras)
         size = check_draws_pictures(source)
         reference_variant = Variant(DENSE, None, *dense)
         variants = [Variant.of_subnet(name, one, dense[1]) for name, one in subnets.items()]
@@ -112,7 +115,7 @@ def _report(
     dense, *others = results
     return Report(
         machine=describe_machine(),
-        model=source.name,
+        model=_name(source),
         model_sha256=fingerprint,
         guidance=settings.guidance,
         batch=settings.batch,
@@ -123,6 +126,11 @@ def _report(
         dense=dense,
         subnets=tuple(others),
     )
+
+
+def _name(source: Source) -> str:
+    """With the LoRAs in its weights: `model, style.safetensors at 0.5`."""
+    return ", ".join([source.name, *(f"{one.name} at {one.scale:g}" for one in source.loras)])
 
 
 def _path(given: str | Path | None) -> Path | None:
