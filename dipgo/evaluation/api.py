@@ -52,9 +52,9 @@ def evaluate(
     own) that all are compared with; SubNets that name no scheduler have dense's. Pair i is prompt
     i mod their number, with the seed `seed` + i. `classifier` and `reference` (PNG files) are
     folders, `clip_model` a folder or a Hub id. `loras` are as for `export`, and in dense too.
-    0 `time_repeats`: nothing is timed; runs
-    that are timed draw `time_batch` pictures (None: `batch`). In the folder
-    `cache` every SubNet's result is kept, and found again by the same call.
+    0 `time_repeats`: nothing is timed; runs that are timed draw `time_batch` pictures (None:
+    `batch`). In the folder `cache` every SubNet's result is kept, and found again by the same
+    call.
     Raises DipgoError, where possible before the first picture is drawn.
     """
     check_options(subnets, {"classifier": classifier, "reference": reference, "fid": fid})
