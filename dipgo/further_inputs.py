@@ -37,6 +37,19 @@ class FurtherInput:
         return np.concatenate([np.concatenate([one, one[-1:].repeat(missing, 0)]) for one in rows])
 
 
+def one_of_each(given: Mapping[str, Given], made: Mapping[str, Given]) -> dict[str, Given]:
+    """What was given by name and what was made of pictures. Raises DipgoError for both of one."""
+    for name in made:
+        if name in given:
+            raise DipgoError(
+                f"inputs, {name}",
+                found="an array, beside the picture and mask that it is made of",
+                expected="one of the two",
+                remedy="leave it out, or mask_image",
+            )
+    return {**given, **made}
+
+
 def further_inputs(
     wanted: Mapping[str, TensorType], given: Mapping[str, Given], batch: int, count: int
 ) -> dict[str, FurtherInput]:

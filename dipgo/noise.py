@@ -73,11 +73,12 @@ class PictureNoise:
         ]
 
     def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The next f32[shape], pictures first: of several seeds as many as seeds."""
+        """The next f32[shape], pictures first: of several seeds a picture each of the first."""
         if not self.one_a_picture:
             return self._streams[0].draw(shape)
-        assert shape[0] == len(self._streams), "a seed for each picture"
-        return np.concatenate([stream.draw((1, *shape[1:])) for stream in self._streams])
+        assert shape[0] <= len(self._streams), "a seed for each picture"
+        streams = self._streams[: shape[0]]
+        return np.concatenate([stream.draw((1, *shape[1:])) for stream in streams])
 
     def draw_those(
         self, shape: tuple[int, ...], indices: Collection[int]

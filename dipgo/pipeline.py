@@ -11,25 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.conditioning import Prompt, conditioning_inputs, conditioning_of
+from dipgo.drawn_inputs import draw_inputs
 from dipgo.engines.load import load
 from dipgo.engines.parts import Part
 from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
-from dipgo.further_inputs import FurtherInput, Given, further_inputs
+from dipgo.further_inputs import FurtherInput, Given, further_inputs, one_of_each
 from dipgo.hub import find_export, push_export
-from dipgo.image_input import ENCODER, check_image, encode_picture
+from dipgo.image_input import ENCODER, Pictures, check_image
 from dipgo.pipeline_arguments import (
     EMBEDDED_SCALES,
     OutputType,
     StepEnd,
     StepEnds,
     both,
-    check_latents,
     check_output_type,
     check_scale,
-    draw_latents,
     negatives_of,
-    noise_of,
     repeated,
     seeds_of,
 )
@@ -57,7 +55,7 @@ class _Request:
 
     prompts: list[Prompt]
     negatives: list[str] | None
-    noise: dict[str, NDArray[np.float32]]
+    noise: Mapping[str, NDArray[np.float32]]
     further: dict[str, FurtherInput]
     scale: float
 
@@ -135,6 +133,7 @@ class Pipeline:
         seed: int | Sequence[int] | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
+        mask_image: Any = None,
         inputs: Mapping[str, Given] | None = None,
         output_type: OutputType = "pil",
         return_dict: bool = True,
@@ -150,8 +149,9 @@ class Pipeline:
         `latents` f32[N, C, h, w], of unit variance, take the place of the initial noise; what the
         scheduler draws on the way then begins with the seed's first draw. `image` is what an export
         with a strength starts from: a PIL picture, or f32[3, H, W] in [-1, 1], one for all or a
-        list of one each. `inputs` are what the plan takes besides, by name (`mask`,
-        `controlnet_cond`, `image_embeds`, …): arrays of one row for all pictures or one for each;
+        list of one each. With a `mask_image` (PIL's, or f32[H, W] in [0, 1], white where to paint)
+        it is what an inpainting model paints in. `inputs` are what the plan takes besides, by name
+        (`controlnet_cond`, `image_embeds`, …): arrays of one row for all pictures or one for each;
         or pairs of these, (unconditional, conditional), or both in one array.
         `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
         Without `return_dict` the tuple (images,). Raises DipgoError.
@@ -163,11 +163,22 @@ class Pipeline:
         negatives = negatives_of(negative_prompt, len(given))
         self._check(given, negatives, guidance_scale)
         prompts = repeated(given, num_images_per_prompt)
-        further = further_inputs(self._further, inputs or {}, self.manifest.batch, len(prompts))
+        pictures = Pictures(image, mask_image)
+        check_image(self.runner.export, pictures)
+        drawn = draw_inputs(
+            self.runner,
+            self._encoder,
+            pictures,
+            latents,
+            seeds_of(generator, seed),
+            len(prompts),
+        )
+        given_inputs = one_of_each(inputs or {}, drawn.masked)
+        further = further_inputs(self._further, given_inputs, self.manifest.batch, len(prompts))
         request = _Request(
             prompts,
             None if negatives is None else repeated(negatives, num_images_per_prompt),
-            self._noise(latents, image, seeds_of(generator, seed), len(prompts)),
+            drawn.noise,
             further,
             check_scale(
                 self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
@@ -203,34 +214,6 @@ class Pipeline:
                 expected="neither",
                 remedy="leave them out, or export without --no-guidance",
             )
-
-    def _noise(
-        self,
-        latents: NDArray[np.float32] | None,
-        image: Any,
-        seeds: int | list[int],
-        count: int,
-    ) -> dict[str, NDArray[np.float32]]:
-        """The plan's inputs that are noise, for `count` pictures, in the order of the draws.
-
-        Where a trajectory starts from a picture, diffusers draws its latents first.
-        """
-        check_image(self.runner.export, image)
-        noise, sampler = noise_of(seeds, count), self.manifest.sampler
-        shape = self.runner.inputs["latents"].shape[1:]
-        encoder = self._encoder
-        start = None if encoder is None else encode_picture(encoder, image, count, noise)
-        initial = (
-            draw_latents(noise, count, shape, self._pipeline.packed)
-            if latents is None
-            else check_latents(latents, count, shape)
-        )
-        initial = initial * np.float32(sampler.init_noise_sigma)
-        if start is not None:
-            initial = np.float32(sampler.image_scale) * start + initial
-        places = {draw.value: draw.index - 1 for draw in self.runner.export.plan.draws}
-        draws = noise.draw_those((count, *shape), set(places.values()))
-        return {"latents": initial, **{name: draws[index] for name, index in places.items()}}
 
     def _batches(self, count: int) -> Iterator[slice]:
         size = self.manifest.batch

@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
     from dipgo.pipeline import Pipeline, to_images
 
     further = _read_inputs(options.inputs) if options.inputs else {}
-    picture = _open_picture(options.from_image) if options.from_image else None
+    picture = _open_picture("--from-image", options.from_image)
+    mask = _open_picture("--mask", options.mask)
     with stage("load the engines"):
         pipeline = Pipeline.from_export(options.out, **target_options(options))
     _check_can_hold(options.image, pipeline)
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> None:
             guidance_scale=options.guidance,
             seed=options.seed,
             image=picture,
+            mask_image=mask,
             inputs=further,
             output_type="latent",
             on_step=lambda step: advance_to(step + 1),
@@ -85,6 +87,7 @@ def _parser() -> Parser:
     )
     add("--inputs", type=Path, metavar="FILE", help="further inputs by name, .npz")
     add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")
+    add("--mask", type=Path, metavar="FILE", help="where to paint in it (white), if exported so")
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add_target_arguments(parser)
@@ -117,15 +120,18 @@ def _read_inputs(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _open_picture(path: Path) -> Any:
+def _open_picture(option: str, path: Path | None) -> Any:
+    """None where no file is named."""
     from PIL import Image, UnidentifiedImageError
 
+    if path is None:
+        return None
     try:
         with Image.open(path) as file:
             return file.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise DipgoError(
-            "--from-image",
+            option,
             found=str(error),
             expected="a file that holds a picture",
             remedy="check the path",

@@ -33,7 +33,8 @@ LAYERS = {
     "engines": "engines",
     "export": "export",
     "running": """
-        pipeline pipeline_arguments image_input further_inputs conditioning hub timing machine
+        pipeline pipeline_arguments image_input further_inputs drawn_inputs conditioning hub
+        timing machine
         """,
     "evaluation": "evaluation",
     "commands": """

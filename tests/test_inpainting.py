@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 
+import dipgo.run
+from dipgo.cli import run_command
 from dipgo.engines import load
 from dipgo.errors import DipgoError
 from dipgo.export import export
@@ -20,6 +24,8 @@ from dipgo.models.families import find_family
 from dipgo.models.family import Geometry
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import load_source
+from dipgo.pipeline import Pipeline
+from dipgo.samplers import make_scheduler
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import (
     IMAGE_SIZE,
@@ -89,7 +95,7 @@ def test_an_export_gives_the_pipelines_latents(
     out = export(pipeline, "dense", tmp_path / "out", steps=STEPS, batch=batch)
     runner = load(out)
     manifest = runner.export.manifest
-    assert set(manifest.parts) == {"text_encoder", "vae_decoder"}
+    assert set(manifest.parts) == {"text_encoder", "vae_encoder", "vae_decoder"}
     hidden, no_hidden = pipeline.encode_prompt(PROMPT, "cpu", batch, True)
     given = {
         "latents": noise.numpy() * np.float32(manifest.sampler.init_noise_sigma),
@@ -104,6 +110,121 @@ def test_an_export_gives_the_pipelines_latents(
     error = relative_error(torch.from_numpy(found), expected)
     print(f"relative error {error:.1e}")
     assert error < TOLERANCE
+
+
+def _pictures(count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Pictures and masks, of random colours and greys."""
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    greys = random.integers(0, 256, (count, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    return [*map(Image.fromarray, colours)], [*map(Image.fromarray, greys)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("scheduler", "batch", "pictures", "seed", "strength"),
+    [
+        ("euler", 1, 1, 5, None),
+        ("euler-a", 2, 2, 5, None),
+        ("euler-a", 2, 1, [5, 7], None),
+        ("heun", 2, 2, [5, 7], 0.6),
+        ("euler-a", 2, 1, [5, 7], 0.6),
+    ],
+)
+def test_the_same_seed_gives_the_pipelines_latents(
+    pipeline: StableDiffusionInpaintPipeline,
+    scheduler: str,
+    batch: int,
+    pictures: int,
+    seed: int | list[int],
+    strength: float | None,
+    tmp_path: Path,
+) -> None:
+    """From pictures and masks: encoded, sampled, and the noise drawn, all in diffusers' order."""
+    pipeline.scheduler = make_scheduler(pipeline.scheduler, scheduler)
+    images, masks = _pictures(pictures)
+    seeds = seed if isinstance(seed, list) else [seed]
+    generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
+    expected = pipeline(
+        [PROMPT] * batch,
+        image=images,
+        mask_image=masks,
+        height=IMAGE_SIZE,
+        width=IMAGE_SIZE,
+        strength=strength or 1.0,
+        num_inference_steps=5,
+        guidance_scale=SCALE,
+        generator=generators if isinstance(seed, list) else generators[0],
+        output_type="latent",
+    ).images
+    out = export(pipeline, "dense", tmp_path / "out", steps=5, batch=batch, strength=strength)
+    options: dict[str, Any] = {"seed": seed, "guidance_scale": SCALE, "output_type": "latent"}
+    ours, prompts = Pipeline.from_export(out), [PROMPT] * batch
+    found = ours(prompts, image=images, mask_image=masks, **options).images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative error {error:.1e}")
+    assert error < TOLERANCE
+    pixels = np.stack([np.asarray(one, np.float32) / 127.5 - 1 for one in images])
+    greys = np.stack([np.asarray(one, np.float32) / 255 for one in masks])
+    arrays = {"image": pixels.transpose(0, 3, 1, 2).clip(-1, 1), "mask_image": greys}
+    again = ours(prompts, **arrays, **options).images
+    assert np.abs(again - found).max() < 1e-4 * np.abs(found).max()
+
+
+def test_by_the_command(pipeline: StableDiffusionInpaintPipeline, tmp_path: Path) -> None:
+    """Prompt, picture and mask to a picture; another mask makes another."""
+    out = export(pipeline, "dense", tmp_path / "out", steps=2)
+    (picture,), (mask,) = _pictures(1)
+    picture.save(tmp_path / "in.png")
+    mask.save(tmp_path / "mask.png")
+    Image.new("L", picture.size, 255).save(tmp_path / "all.png")
+    made = []
+    for name in ("mask.png", "all.png"):
+        given = [out, "--prompt", PROMPT, "--from-image", tmp_path / "in.png", "--mask"]
+        given += [tmp_path / name, "--latents", tmp_path / "made.npy"]
+        assert run_command(dipgo.run.main, list(map(str, given))) == 0
+        made.append(np.load(tmp_path / "made.npy"))
+    assert np.abs(made[0] - made[1]).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Of a model that does not paint within a mask."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    return Pipeline.from_export(export(tiny_pipeline, "dense", out, steps=1))
+
+
+def test_what_is_refused(
+    pipeline: StableDiffusionInpaintPipeline, plain: Pipeline, tmp_path: Path
+) -> None:
+    ours = Pipeline.from_export(export(pipeline, "dense", tmp_path / "out", steps=1))
+    (picture,), (mask,) = _pictures(1)
+    mask_latents = {"mask": np.zeros((1, 1, 16, 16), np.float32)}
+    for given, words in (
+        ({"mask_image": mask}, "image: found none; expected the picture that the mask is of"),
+        ({"image": picture}, r"image: found a picture; .*with a mask give mask_image= too"),
+        ({}, "inputs, mask: found none"),
+        (
+            {"image": picture, "mask_image": mask.resize((8, 8))},
+            "mask_image: found 8 x 8 pixels; expected a PIL picture of 64 x 64",
+        ),
+        (
+            {"image": picture, "mask_image": np.full((IMAGE_SIZE, IMAGE_SIZE), 2.0)},
+            r"mask_image: found numbers of shape \[64, 64\], or outside \[0, 1\]",
+        ),
+        (
+            {"image": picture, "mask_image": [mask] * 3},
+            "mask_image: found 3 pictures; expected one, or as many as prompts: 1",
+        ),
+        (
+            {"image": picture, "mask_image": mask, "inputs": mask_latents},
+            "inputs, mask: found an array, beside the picture and mask",
+        ),
+    ):
+        with pytest.raises(DipgoError, match=words):
+            ours(PROMPT, **given)
+    with pytest.raises(DipgoError, match="mask_image: found a mask for a model that does not"):
+        plain(PROMPT, image=picture, mask_image=mask)
 
 
 def test_channels_that_are_neither_a_states_nor_a_masks_are_refused() -> None:

@@ -57,7 +57,7 @@ def parts_of(
     """What stands around the denoiser; `latents` is an example of the state.
 
     A text encoder only where its outputs are the denoiser's `conditioning`, a VAE encoder only
-    where a trajectory starts `from_image`.
+    where a run is given pictures: `from_image`.
     What goes in and comes out is of the same types whatever the precision.
     """
     encoding = find_text_encoding(pipeline, geometry.tokens)

@@ -13,6 +13,7 @@ from dipgo.export.parts import VAE_DECODER, VAE_ENCODER, Part, parts_of
 from dipgo.export.prepare import Prepared, Progress
 from dipgo.models.prompts import fixed_conditioning
 from dipgo.models.text_encoders import find_text_encoding
+from dipgo.models.unet_inputs import MASK
 from dipgo.noise import initial_noise
 from dipgo.precision import FP32, Precision
 
@@ -85,7 +86,7 @@ def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list
     state = next(value for value in compiled.plan.inputs if value.name == compiled.plan.state)
     latents = torch.zeros(state.type.shape)
     conditioning = source.family.conditioning(source.denoiser, geometry)
-    from_image = prepared.schedule.strength is not None
+    from_image = prepared.schedule.strength is not None or MASK in conditioning
     return list(
         parts_of(source.pipeline, geometry, latents, conditioning, precision, from_image=from_image)
     )
