@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     EulerDiscreteScheduler,
     StableDiffusionInpaintPipeline,
+    StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
 )
 from PIL import Image
@@ -34,6 +35,7 @@ from tests.tiny_pipeline import (
     tiny_tokenizer,
     tiny_vae,
 )
+from tests.tiny_pipelines import tiny_sdxl
 
 TOLERANCE = 1e-4
 """Relative L2, float32 kernels of another library, after four steps."""
@@ -169,6 +171,41 @@ def test_the_same_seed_gives_the_pipelines_latents(
     arrays = {"image": pixels.transpose(0, 3, 1, 2).clip(-1, 1), "mask_image": greys}
     again = ours(prompts, **arrays, **options).images
     assert np.abs(again - found).max() < 1e-4 * np.abs(found).max()
+
+
+@torch.no_grad()
+def test_stable_diffusion_xl(tmp_path: Path) -> None:
+    """Its own inpainting pipeline, at a strength, from one picture for two prompts."""
+    torch.manual_seed(0)
+    plain = tiny_sdxl(tmp_path)
+    parts = {key: one for key, one in plain.components.items() if key not in ("unet", "scheduler")}
+    pipeline = StableDiffusionXLInpaintPipeline(
+        **{**parts, "image_encoder": None, "feature_extractor": None},
+        unet=UNet2DConditionModel.from_config(plain.unet.config, in_channels=9, out_channels=4),
+        scheduler=EulerDiscreteScheduler(),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    (picture,), (mask,) = _pictures(1)
+    expected = pipeline(
+        [PROMPT] * 2,
+        image=picture,
+        mask_image=mask,
+        height=IMAGE_SIZE,
+        width=IMAGE_SIZE,
+        strength=0.8,
+        num_inference_steps=5,
+        guidance_scale=SCALE,
+        generator=torch.Generator("cpu").manual_seed(5),
+        output_type="latent",
+    ).images
+    out = export(pipeline, "dense", tmp_path / "out", steps=5, batch=2, strength=0.8)
+    options: dict[str, Any] = {"seed": 5, "guidance_scale": SCALE, "output_type": "latent"}
+    ours = Pipeline.from_export(out)
+    found = ours([PROMPT] * 2, image=picture, mask_image=mask, **options).images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative error {error:.1e}")
+    assert error < TOLERANCE
 
 
 def test_by_the_command(pipeline: StableDiffusionInpaintPipeline, tmp_path: Path) -> None:
