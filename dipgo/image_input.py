@@ -14,7 +14,9 @@ from dipgo.engines.parts import Part
 from dipgo.errors import DipgoError
 from dipgo.noise import PictureNoise
 
-ENCODER, PICTURE, POSTERIOR = "vae_encoder", "image", "posterior"
+ENCODER, PICTURE = "vae_encoder", "image"
+FRAME_ENCODER = "image_encoder"
+"""Of exports that make videos, which begin with a picture."""
 MASK, MASKED_IMAGE = "mask", "masked_image_latents"
 """What an inpainting U-Net takes, in latents' size."""
 HALF = np.float32(0.5)
@@ -50,7 +52,7 @@ def check_image(export: ExportDirectory, given: Pictures) -> None:
             expected="a picture" if starts_from_one else "the picture that the mask is of",
             remedy="give image= (--from-image)",
         )
-    if image is not None and not wanted:
+    if image is not None and not wanted and FRAME_ENCODER not in export.manifest.parts:
         raise DipgoError(
             "image",
             found="a picture",
@@ -75,8 +77,8 @@ def encode_picture(
     The VAE's posterior is sampled by `noise`: for each picture once, but with a seed for each of
     `count` for each of these, unless with a mask, as diffusers does it. Raises DipgoError.
     """
-    pixels = _pixels(given.image, encoder.inputs[PICTURE].shape[1:], count)
-    posterior = _encode(encoder, pixels)
+    pixels = pixels_of(given.image, encoder.inputs[PICTURE].shape[1:], count)
+    posterior = encode(encoder, pixels)
     if noise.one_a_picture and given.mask_image is None:
         posterior = np.broadcast_to(posterior, (count, *posterior.shape[1:]))
     latents = _sampled(posterior, noise)
@@ -93,8 +95,8 @@ def encode_masked(
     Source: `StableDiffusionInpaintPipeline.prepare_mask_latents`.
     """
     shape = encoder.inputs[PICTURE].shape[1:]
-    pixels, mask = _pixels(given.image, shape, count), _masks(given.mask_image, shape[1:], count)
-    latents = _sampled(_encode(encoder, pixels * (mask < HALF)), noise)
+    pixels, mask = pixels_of(given.image, shape, count), _masks(given.mask_image, shape[1:], count)
+    latents = _sampled(encode(encoder, pixels * (mask < HALF)), noise)
     scale = shape[1] // latents.shape[2]
     found = {MASK: mask[:, :, ::scale, ::scale], MASKED_IMAGE: latents}
     return {name: np.broadcast_to(one, (count, *one.shape[1:])) for name, one in found.items()}
@@ -105,18 +107,18 @@ def _sampled(posterior: NDArray[np.float32], noise: PictureNoise) -> NDArray[np.
     return mean + deviation * noise.draw(mean.shape)
 
 
-def _encode(encoder: Part, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean and deviation f32[N, 2C, h, w] of N pictures, in batches of the export's."""
+def encode(encoder: Part, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What an encoder makes of N pictures, such as f32[N, 2C, h, w], in batches of the export's."""
     size = encoder.inputs[PICTURE].shape[0]
     padded = np.concatenate([pixels, pixels[-1:].repeat(-len(pixels) % size, axis=0)])
     encoded = [
-        encoder({PICTURE: padded[start : start + size]})[POSTERIOR]
+        next(iter(encoder({PICTURE: padded[start : start + size]}).values()))
         for start in range(0, len(padded), size)
     ]
     return np.concatenate(encoded)[: len(pixels)]
 
 
-def _pixels(image: Any, shape: tuple[int, ...], count: int) -> NDArray[np.float32]:
+def pixels_of(image: Any, shape: tuple[int, ...], count: int) -> NDArray[np.float32]:
     """f32[1 or count, 3, H, W] in [-1, 1]."""
     return np.stack([_picture(one, shape) for one in _each("image", image, len(shape), count)])
 

@@ -185,7 +185,7 @@ class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A graph around the plan: `text_encoder`, `vae_encoder` or `vae_decoder`."""
+    """A graph around the plan: `text_encoder`, `image_encoder`, `vae_encoder`, `vae_decoder`."""
 
     file: FileName
     inputs: Annotated[list[TensorRecord], Meta(min_length=1)]

@@ -18,7 +18,7 @@ from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
 from dipgo.further_inputs import FurtherInput, Given, further_inputs, one_of_each
 from dipgo.hub import find_export, push_export
-from dipgo.image_input import ENCODER, Pictures, check_image
+from dipgo.image_input import ENCODER, FRAME_ENCODER, Pictures, check_image
 from dipgo.pipeline_arguments import (
     EMBEDDED_SCALES,
     OutputType,
@@ -35,6 +35,7 @@ from dipgo.pipeline_arguments import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+DECODER, ENCODERS = "vae_decoder", (ENCODER, FRAME_ENCODER)
 VIDEO_AXES = 5
 """Of videos, latents f32[N, F, C, h, w] and decoded f32[N, F, H, W, 3]."""
 
@@ -73,10 +74,9 @@ class Pipeline:
             for name, kind in conditioning_inputs(runner).items()
             if name not in self._condition.gives
         }
-        self._decoder, self._encoder = (
-            Part(runner, name) if name in self.manifest.parts else None
-            for name in ("vae_decoder", ENCODER)
-        )
+        names = [name for name in (DECODER, *ENCODERS) if name in self.manifest.parts]
+        parts = {name: Part(runner, name) for name in names}
+        self._decoder, self._encoders = parts.pop(DECODER, None), parts
 
     @classmethod
     def from_export(
@@ -150,9 +150,10 @@ class Pipeline:
         scheduler draws on the way then begins with the seed's first draw. `image` is what an export
         with a strength starts from: a PIL picture, or f32[3, H, W] in [-1, 1], one for all or a
         list of one each. With a `mask_image` (PIL's, or f32[H, W] in [0, 1], white where to paint)
-        it is what an inpainting model paints in. `inputs` are what the plan takes besides, by name
-        (`controlnet_cond`, `image_embeds`, …): arrays of one row for all pictures or one for each;
-        or pairs of these, (unconditional, conditional), or both in one array.
+        it is what an inpainting model paints in; a video begins with it. `inputs` are what the plan
+        takes besides, by name (`controlnet_cond`, `image_embeds`, …): arrays of one row for all
+        pictures or one for each; or pairs of these, (unconditional, conditional), or both in one
+        array.
         `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
         Without `return_dict` the tuple (images,). Raises DipgoError.
         """
@@ -160,6 +161,8 @@ class Pipeline:
         given: list[Prompt] = (
             [prompt] if prompt is None or isinstance(prompt, str | int) else list(prompt)
         )
+        if prompt is None and isinstance(image, list):
+            given = [None] * len(image)
         negatives = negatives_of(negative_prompt, len(given))
         self._check(given, negatives, guidance_scale)
         prompts = repeated(given, num_images_per_prompt)
@@ -167,13 +170,14 @@ class Pipeline:
         check_image(self.runner.export, pictures)
         drawn = draw_inputs(
             self.runner,
-            self._encoder,
+            self._encoders,
             pictures,
+            inputs or {},
             latents,
             seeds_of(generator, seed),
             len(prompts),
         )
-        given_inputs = one_of_each(inputs or {}, drawn.masked)
+        given_inputs = one_of_each(inputs or {}, drawn.made)
         further = further_inputs(self._further, given_inputs, self.manifest.batch, len(prompts))
         request = _Request(
             prompts,

@@ -6,12 +6,15 @@ import random
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
 from dipgo.engines import load
 from dipgo.export import export
+from dipgo.export.lower import lower
 from dipgo.graph import BlockGraph
 from dipgo.manifest_file import read_manifest
 from dipgo.models.source import Source
@@ -137,3 +140,16 @@ def test_pictures_are_those_of_diffusers(tiny_pipeline: Path, tmp_path: Path, ba
         output_type="np",
     ).images
     assert np.abs(found - expected).max() < TOLERANCE
+
+
+def test_a_value_within_may_be_called_as_an_output_is() -> None:
+    """`embedding`, `add` and `mul` are names of torch's operators, too."""
+
+    class Sum(torch.nn.Module):
+        def forward(self, mul: torch.Tensor) -> torch.Tensor:
+            return (mul * 2 + 1).tanh()
+
+    model = lower(Sum(), [torch.ones(2)], name="sum", inputs=["mul"], outputs=["add"])
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    (found,) = session.run(["add"], {"mul": np.array([0.0, 1.0], np.float32)})
+    assert np.allclose(found, np.tanh([1.0, 3.0]))

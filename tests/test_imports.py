@@ -34,7 +34,7 @@ LAYERS = {
     "export": "export",
     "running": """
         pipeline pipeline_arguments image_input further_inputs drawn_inputs conditioning hub
-        timing machine
+        video_input timing machine
         """,
     "evaluation": "evaluation",
     "commands": """

@@ -31,8 +31,8 @@ STEPS, HEIGHT, WIDTH, SIDE = 4, 16, 24, 16
 FPS, BUCKET = 7, 127
 
 
-def _pipeline() -> StableVideoDiffusionPipeline:
-    """Two pixels a latent pixel, two channels; the published sampler."""
+def _pipeline(side: int = SIDE) -> StableVideoDiffusionPipeline:
+    """Two pixels a latent pixel, two channels; the published sampler. CLIP sees `side` pixels."""
     torch.manual_seed(0)
     vae = AutoencoderKLTemporalDecoder(
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -46,7 +46,7 @@ def _pipeline() -> StableVideoDiffusionPipeline:
         num_hidden_layers=1,
         num_attention_heads=2,
         projection_dim=12,
-        image_size=SIDE,
+        image_size=side,
         patch_size=8,
     )
     return StableVideoDiffusionPipeline(
@@ -145,6 +145,48 @@ def test_a_pipeline_of_an_export_makes_videos(tmp_path: Path) -> None:
         run([str(out), "--image", str(tmp_path / "out.jpg")])
     with Image.open(tmp_path / "out.png") as video:
         assert video.n_frames == frames
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height", [HEIGHT, 256], ids=["made larger", "made smaller"])
+def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Path) -> None:
+    """By the same seed: noise on the picture, then that of the frames; CLIP sees 224 pixels."""
+    pipeline = _pipeline(224)
+    pipeline.set_progress_bar_config(disable=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, WIDTH, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    expected = pipeline(
+        picture,
+        height=height,
+        width=WIDTH,
+        num_inference_steps=STEPS,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="latent",
+    ).frames
+    out = export(pipeline, "dense", tmp_path / "out", steps=STEPS, height=height, width=WIDTH)
+    ours = Pipeline.from_export(out)
+    found = ours(image=picture, seed=3, output_type="latent").images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"relative error {error:.1e}")
+    assert error < TOLERANCE
+    array = (pixels.transpose(2, 0, 1) / np.float32(127.5) - 1).clip(-1, 1)
+    still = {"added_time_ids": np.array([[6, 127, 0]]), "min_guidance_scale": 2.0}
+    two = ours(image=[array, -array], inputs=still, seed=[3, 4], output_type="latent").images
+    assert two.shape[0] == 2
+    assert relative_error(torch.from_numpy(two[:1]), expected) > TOLERANCE
+    given = {"encoder_hidden_states": np.zeros((2, 1, 12)), **still}
+    other = ours(image=picture, inputs=given, seed=3, output_type="latent").images
+    assert relative_error(torch.from_numpy(other), torch.from_numpy(two[:1])) > TOLERANCE
+    run([str(out), "--from-image", str(_saved(picture, tmp_path)), "--image", f"{tmp_path}/o.webp"])
+    with Image.open(tmp_path / "o.webp") as video:
+        assert video.size == (WIDTH, height)
+    with pytest.raises(DipgoError, match=r"image: found 8 x 8 pixels; .* PIL picture of 24 x"):
+        ours(image=picture.resize((8, 8)))
+
+
+def _saved(picture: Image.Image, folder: Path) -> Path:
+    picture.save(folder / "in.png")
+    return folder / "in.png"
 
 
 def test_the_scale_goes_evenly_from_frame_to_frame() -> None:

@@ -39,6 +39,7 @@ def lower(
     model.graph.name = name
     expand_masks(model)
     _strip_provenance(model)
+    _free_names(model.graph, {*inputs, *outputs})
     _name_values(model.graph.inputs, inputs)
     _name_values(model.graph.outputs, outputs)
     return model
@@ -91,6 +92,14 @@ def _strip_provenance(model: ir.Model) -> None:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
+
+
+def _free_names(graph: ir.Graph, names: Container[str]) -> None:
+    """Values between have names of operators, such as `embedding`, which a graph may be told of."""
+    for node in graph:
+        for value in node.outputs:
+            if value.name in names:
+                value.name = f"{value.name} within"
 
 
 def _name_values(values: Sequence[ir.Value], names: Sequence[str]) -> None:

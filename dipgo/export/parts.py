@@ -21,12 +21,15 @@ from dipgo.models.pipeline_parts import (
     VaeEncoder,
     VideoVaeDecoder,
 )
+from dipgo.models.svd import IMAGE_LATENTS
 from dipgo.models.text_encoders import TextEncoding, Tokens, find_text_encoding
+from dipgo.models.video_encoders import FrameEncoder, FrameVaeEncoder, takes_frames
 from dipgo.precision import FP32, Precision
 from dipgo.torch_types import tensor_type
 from dipgo.trace import trace
 
-TEXT_ENCODER, VAE_ENCODER, VAE_DECODER = "text_encoder", "vae_encoder", "vae_decoder"
+TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
+VAE_ENCODER, VAE_DECODER = "vae_encoder", "vae_decoder"
 VIDEO_AXES = 5
 """Latents f32[B, F, C, h, w] are those of a film."""
 
@@ -57,7 +60,7 @@ def parts_of(
     """What stands around the denoiser; `latents` is an example of the state.
 
     A text encoder only where its outputs are the denoiser's `conditioning`, a VAE encoder only
-    where a run is given pictures: `from_image`.
+    where a run is given pictures: `from_image`. A video's picture has encoders of its own.
     What goes in and comes out is of the same types whatever the precision.
     """
     encoding = find_text_encoding(pipeline, geometry.tokens)
@@ -70,6 +73,8 @@ def parts_of(
             precision,
         )
     vae = getattr(pipeline, "vae", None)
+    if vae is not None and IMAGE_LATENTS in conditioning and takes_frames(pipeline):
+        yield from _frame_encoders(pipeline, _picture(vae, latents), precision)
     if vae is not None and from_image:
         yield _part(
             VAE_ENCODER,
@@ -81,6 +86,15 @@ def parts_of(
     if vae is not None:
         decoder = _decoder(vae, latents, geometry)
         yield _part(VAE_DECODER, decoder, {"latents": latents}, ("image",), precision)
+
+
+def _frame_encoders(pipeline: Any, picture: torch.Tensor, precision: Precision) -> Iterator[Part]:
+    """Of what a video begins with."""
+    size = picture.shape[-2:]
+    clip = FrameEncoder(pipeline.image_encoder, pipeline.feature_extractor, *size)
+    given = {"image": picture}
+    yield _part(IMAGE_ENCODER, clip, given, ("frame_embedding",), precision)
+    yield _part(VAE_ENCODER, FrameVaeEncoder(pipeline.vae), given, ("mode",), precision)
 
 
 def _decoder(vae: Any, latents: torch.Tensor, geometry: Geometry) -> VaeDecoder:
@@ -110,7 +124,7 @@ def _example_tokens(encoding: TextEncoding, rows: int) -> dict[str, torch.Tensor
 
 def _picture(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """An example of what has latents of this size: every level but the first halves it."""
-    batch, _, height, width = latents.shape
+    batch, *_, height, width = latents.shape
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     return torch.zeros(batch, vae.config.in_channels, height * scale, width * scale)
 

@@ -9,7 +9,7 @@ import torch
 from dipgo.arithmetic import Exact
 from dipgo.export.compile import Compiled
 from dipgo.export.numerics import Numerics, check_part, check_segments
-from dipgo.export.parts import VAE_DECODER, VAE_ENCODER, Part, parts_of
+from dipgo.export.parts import IMAGE_ENCODER, VAE_DECODER, VAE_ENCODER, Part, parts_of
 from dipgo.export.prepare import Prepared, Progress
 from dipgo.models.prompts import fixed_conditioning
 from dipgo.models.text_encoders import find_text_encoding
@@ -49,7 +49,8 @@ def try_out(
     with progress(f"check {precision.name} against fp32, {len(compiled.plan.steps)} steps"):
         inputs = trial_inputs(prepared, compiled, parts)
         figures, latents = check_segments(compiled.plan, compiled.traced, inputs)
-    pictures = {VAE_DECODER: [latents], VAE_ENCODER: [_picture(parts)]}
+    picture = [_picture(parts)]
+    pictures = {VAE_DECODER: [latents], VAE_ENCODER: picture, IMAGE_ENCODER: picture}
     unfit: set[str] = set()
     for part in parts:
         if part.precision == FP32:

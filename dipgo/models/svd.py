@@ -12,6 +12,7 @@ from dipgo.models.family import Geometry
 
 TIME_IDS = 3
 """Pictures a second less one, the motion's bucket, the strength of the noise on the picture."""
+IMAGE_LATENTS = "image_latents"
 MIN_SCALE = "min_guidance_scale"
 
 
@@ -54,7 +55,7 @@ class SVDFamily:
         return {
             "encoder_hidden_states": torch.zeros(rows, 1, width),
             "added_time_ids": torch.zeros(rows, TIME_IDS),
-            "image_latents": torch.zeros(rows, *self._frames(denoiser)),
+            IMAGE_LATENTS: torch.zeros(rows, *self._frames(denoiser)),
             **least,
         }
 
@@ -67,7 +68,7 @@ class SVDFamily:
     ) -> torch.Tensor:
         """The U-Net's sample f32[rows, F, C, h, w]."""
         prediction: torch.Tensor = denoiser(
-            torch.cat([latents, conditioning["image_latents"]], dim=2),
+            torch.cat([latents, conditioning[IMAGE_LATENTS]], dim=2),
             timestep,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
             added_time_ids=conditioning["added_time_ids"],

@@ -1,0 +1,58 @@
+"""The picture that a video begins with becomes what Stable Video Diffusion's U-Net takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.engines.parts import Part
+from dipgo.further_inputs import Given
+from dipgo.graph import TensorType
+from dipgo.image_input import ENCODER, FRAME_ENCODER, PICTURE, encode, pixels_of
+from dipgo.noise import PictureNoise
+
+HIDDEN_STATES, IMAGE_LATENTS, TIME_IDS = "encoder_hidden_states", "image_latents", "added_time_ids"
+DEFAULTS: Mapping[str, Given] = {
+    TIME_IDS: np.array([[6.0, 127.0, 0.02]], np.float32),
+    "min_guidance_scale": 1.0,
+}
+"""Frames a second less one, motion bucket, and the noise on the picture; the first frame's scale.
+
+Source: the defaults of `StableVideoDiffusionPipeline.__call__`."""
+
+
+def video_inputs(
+    wanted: Mapping[str, TensorType],
+    given: Mapping[str, Given],
+    encoders: Mapping[str, Part],
+    image: Any,
+    count: int,
+    noise: PictureNoise,
+) -> dict[str, Given]:
+    """Inputs of the plan by name, of one picture for all of `count` videos or one for each.
+
+    What is `given` is not made. Unconditional rows are zeros. `image` is as for `encode_picture`;
+    its latents are those of the picture with noise on it, as much as the last of the time ids say.
+    Raises DipgoError.
+    """
+    pixels = pixels_of(image, encoders[ENCODER].inputs[PICTURE].shape[1:], count)
+    defaults = {name: one for name, one in DEFAULTS.items() if name in wanted}
+    ids = given.get(TIME_IDS, defaults[TIME_IDS])
+    amount = np.asarray(ids[-1] if isinstance(ids, tuple) else ids, np.float32)[:1, -1]
+    noisy = pixels + amount * noise.draw(pixels.shape)
+    latents = encode(encoders[ENCODER], noisy)[:, np.newaxis]
+    frames = wanted[IMAGE_LATENTS].shape[1]
+    made = {
+        HIDDEN_STATES: encode(encoders[FRAME_ENCODER], pixels)[:, np.newaxis],
+        IMAGE_LATENTS: latents.repeat(frames, axis=1),
+    }
+    guided = "min_guidance_scale" in wanted
+    halves = {name: _halves(one) if guided else one for name, one in made.items()}
+    return {name: one for name, one in {**defaults, **halves}.items() if name not in given}
+
+
+def _halves(conditional: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    return (np.zeros_like(conditional), conditional)
