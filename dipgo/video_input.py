@@ -40,9 +40,8 @@ def video_inputs(
     """
     pixels = pixels_of(image, encoders[ENCODER].inputs[PICTURE].shape[1:], count)
     defaults = {name: one for name, one in DEFAULTS.items() if name in wanted}
-    ids = given.get(TIME_IDS, defaults[TIME_IDS])
-    amount = np.asarray(ids[-1] if isinstance(ids, tuple) else ids, np.float32)[:1, -1]
-    noisy = pixels + amount * noise.draw(pixels.shape)
+    amounts = _noise_amounts(given.get(TIME_IDS, defaults[TIME_IDS]), count)
+    noisy = pixels + amounts * noise.draw(pixels.shape)
     latents = encode(encoders[ENCODER], noisy)[:, np.newaxis]
     frames = wanted[IMAGE_LATENTS].shape[1]
     made = {
@@ -52,6 +51,18 @@ def video_inputs(
     guided = "min_guidance_scale" in wanted
     halves = {name: _halves(one) if guided else one for name, one in made.items()}
     return {name: one for name, one in {**defaults, **halves}.items() if name not in given}
+
+
+def _noise_amounts(ids: Given, count: int) -> NDArray[np.float32]:
+    """f32[1 or count, 1, 1, 1]: the last of every video's time ids, of the conditional half.
+
+    Time ids of a wrong shape are refused with the other inputs, where nothing is made of them.
+    """
+    numbers = np.asarray(ids[-1] if isinstance(ids, tuple) else ids, np.float32)
+    amounts = numbers.reshape(-1)[2::3][-count:]
+    if len(amounts) != count:
+        amounts = np.append(np.float32(0), amounts)[-1:]
+    return amounts.reshape(-1, 1, 1, 1)
 
 
 def _halves(conditional: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:

@@ -177,6 +177,14 @@ def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Pa
     given = {"encoder_hidden_states": np.zeros((2, 1, 12)), **still}
     other = ours(image=picture, inputs=given, seed=3, output_type="latent").images
     assert relative_error(torch.from_numpy(other), torch.from_numpy(two[:1])) > TOLERANCE
+    ids = np.array([[6, 127, 0.02], [6, 127, 0.5]])
+    both = ours(
+        image=[picture] * 2, inputs={"added_time_ids": ids}, seed=[3, 3], output_type="latent"
+    ).images
+    assert relative_error(torch.from_numpy(both[:1]), expected) < TOLERANCE
+    assert relative_error(torch.from_numpy(both[1:]), expected) > TOLERANCE
+    with pytest.raises(DipgoError, match=r"inputs, added_time_ids: found an array of shape \[2\]"):
+        ours(image=picture, inputs={"added_time_ids": np.zeros(2)})
     run([str(out), "--from-image", str(_saved(picture, tmp_path)), "--image", f"{tmp_path}/o.webp"])
     with Image.open(tmp_path / "o.webp") as video:
         assert video.size == (WIDTH, height)
