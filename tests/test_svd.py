@@ -183,8 +183,10 @@ def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Pa
     ).images
     assert relative_error(torch.from_numpy(both[:1]), expected) < TOLERANCE
     assert relative_error(torch.from_numpy(both[1:]), expected) > TOLERANCE
-    with pytest.raises(DipgoError, match=r"inputs, added_time_ids: found an array of shape \[2\]"):
-        ours(image=picture, inputs={"added_time_ids": np.zeros(2)})
+    with pytest.raises(
+        DipgoError, match=r"inputs, added_time_ids: found an array of shape \[1, 2\]"
+    ):
+        ours(image=picture, inputs={"added_time_ids": np.zeros((1, 2))})
     run([str(out), "--from-image", str(_saved(picture, tmp_path)), "--image", f"{tmp_path}/o.webp"])
     with Image.open(tmp_path / "o.webp") as video:
         assert video.size == (WIDTH, height)
