@@ -129,10 +129,14 @@ def _masks(mask_image: Any, shape: tuple[int, ...], count: int) -> NDArray[np.fl
     return (np.stack(masks)[:, np.newaxis] >= HALF).astype(np.float32)
 
 
+def pictures_in(image: Any) -> int:
+    """How many there are: those of a list, or of an array with an axis for them."""
+    return len(image) if _are_several(image, axes=3) else 1
+
+
 def _each(name: str, given: Any, axes: int, count: int) -> Sequence[Any]:
     """The pictures of a list or an array; one picture alone has so many axes."""
-    several = isinstance(given, list | tuple) or getattr(given, "ndim", 0) > axes
-    pictures: Sequence[Any] = given if several else [given]
+    pictures: Sequence[Any] = given if _are_several(given, axes) else [given]
     if len(pictures) not in (1, count):
         raise DipgoError(
             name,
@@ -143,32 +147,36 @@ def _each(name: str, given: Any, axes: int, count: int) -> Sequence[Any]:
     return pictures
 
 
+def _are_several(given: Any, axes: int) -> bool:
+    return isinstance(given, list | tuple) or getattr(given, "ndim", 0) > axes
+
+
 def _mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if not isinstance(mask, np.ndarray):
-        return _pil_channels("mask_image", mask, shape, "L")
-    if mask.shape != shape or not ((mask >= 0) & (mask <= 1)).all():
-        raise DipgoError(
-            "mask_image",
-            found=f"numbers of shape {list(mask.shape)}, or outside [0, 1]",
-            expected=f"f32{list(shape)} in [0, 1], 1 where to paint",
-            remedy="resize and scale it, or export for this size",
-        )
-    return mask.astype(np.float32)
+    if isinstance(mask, np.ndarray):
+        return _numbers("mask_image", mask, shape, (0, 1))
+    return _pil_channels("mask_image", mask, shape, "L")
 
 
 def _picture(image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if not isinstance(image, np.ndarray):
-        one = _pil_channels("image", image, shape[1:], "RGB")
-        pixels: NDArray[np.float32] = np.float32(2) * one.transpose(2, 0, 1) - np.float32(1)
-        return pixels
-    if image.shape != shape or not (np.abs(image) <= 1).all():
+    if isinstance(image, np.ndarray):
+        return _numbers("image", image, shape, (-1, 1))
+    one = _pil_channels("image", image, shape[1:], "RGB")
+    pixels: NDArray[np.float32] = np.float32(2) * one.transpose(2, 0, 1) - np.float32(1)
+    return pixels
+
+
+def _numbers(
+    name: str, array: NDArray[Any], shape: tuple[int, ...], limits: tuple[int, int]
+) -> NDArray[np.float32]:
+    least, most = limits
+    if array.shape != shape or not ((array >= least) & (array <= most)).all():
         raise DipgoError(
-            "image",
-            found=f"numbers of shape {list(image.shape)}, or outside [-1, 1]",
-            expected=f"f32{list(shape)} in [-1, 1]",
+            name,
+            found=f"numbers of shape {list(array.shape)}, or outside {list(limits)}",
+            expected=f"f32{list(shape)} in {list(limits)}",
             remedy="resize and scale it, or export for this size",
         )
-    return image.astype(np.float32)
+    return array.astype(np.float32)
 
 
 def _pil_channels(name: str, image: Any, shape: tuple[int, ...], mode: str) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from dipgo.engines.runner import OnStep, Runner
 from dipgo.errors import DipgoError
 from dipgo.further_inputs import FurtherInput, Given, further_inputs, one_of_each
 from dipgo.hub import find_export, push_export
-from dipgo.image_input import ENCODER, FRAME_ENCODER, Pictures, check_image
+from dipgo.image_input import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in
 from dipgo.pipeline_arguments import (
     EMBEDDED_SCALES,
     OutputType,
@@ -161,8 +161,8 @@ class Pipeline:
         given: list[Prompt] = (
             [prompt] if prompt is None or isinstance(prompt, str | int) else list(prompt)
         )
-        if prompt is None and isinstance(image, list):
-            given = [None] * len(image)
+        if prompt is None:
+            given *= pictures_in(image)
         negatives = negatives_of(negative_prompt, len(given))
         self._check(given, negatives, guidance_scale)
         prompts = repeated(given, num_images_per_prompt)

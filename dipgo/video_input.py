@@ -15,9 +15,11 @@ from dipgo.image_input import ENCODER, FRAME_ENCODER, PICTURE, encode, pixels_of
 from dipgo.noise import PictureNoise
 
 HIDDEN_STATES, IMAGE_LATENTS, TIME_IDS = "encoder_hidden_states", "image_latents", "added_time_ids"
+MIN_SCALE = "min_guidance_scale"
+"""An input of exports with guidance."""
 DEFAULTS: Mapping[str, Given] = {
     TIME_IDS: np.array([[6.0, 127.0, 0.02]], np.float32),
-    "min_guidance_scale": 1.0,
+    MIN_SCALE: 1.0,
 }
 """Frames a second less one, motion bucket, and the noise on the picture; the first frame's scale.
 
@@ -39,18 +41,16 @@ def video_inputs(
     Raises DipgoError.
     """
     pixels = pixels_of(image, encoders[ENCODER].inputs[PICTURE].shape[1:], count)
-    defaults = {name: one for name, one in DEFAULTS.items() if name in wanted}
-    amounts = _noise_amounts(given.get(TIME_IDS, defaults[TIME_IDS]), count)
+    made = {key: one for key, one in DEFAULTS.items() if key in wanted and key not in given}
+    amounts = _noise_amounts(given.get(TIME_IDS, DEFAULTS[TIME_IDS]), count)
     noisy = pixels + amounts * noise.draw(pixels.shape)
-    latents = encode(encoders[ENCODER], noisy)[:, np.newaxis]
-    frames = wanted[IMAGE_LATENTS].shape[1]
-    made = {
-        HIDDEN_STATES: encode(encoders[FRAME_ENCODER], pixels)[:, np.newaxis],
-        IMAGE_LATENTS: latents.repeat(frames, axis=1),
-    }
-    guided = "min_guidance_scale" in wanted
-    halves = {name: _halves(one) if guided else one for name, one in made.items()}
-    return {name: one for name, one in {**defaults, **halves}.items() if name not in given}
+    halves = _halves if MIN_SCALE in wanted else _conditional
+    if HIDDEN_STATES not in given:
+        made[HIDDEN_STATES] = halves(encode(encoders[FRAME_ENCODER], pixels)[:, np.newaxis])
+    if IMAGE_LATENTS not in given:
+        latents, frames = encode(encoders[ENCODER], noisy), wanted[IMAGE_LATENTS].shape[1]
+        made[IMAGE_LATENTS] = halves(latents[:, np.newaxis].repeat(frames, axis=1))
+    return made
 
 
 def _noise_amounts(ids: Given, count: int) -> NDArray[np.float32]:
@@ -65,5 +65,9 @@ def _noise_amounts(ids: Given, count: int) -> NDArray[np.float32]:
     return amounts.reshape(-1, 1, 1, 1)
 
 
-def _halves(conditional: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+def _halves(conditional: NDArray[np.float32]) -> Given:
     return (np.zeros_like(conditional), conditional)
+
+
+def _conditional(conditional: NDArray[np.float32]) -> Given:
+    return conditional

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+)
 from safetensors.torch import save_file
 
 import dipgo.refit
@@ -202,6 +208,21 @@ def test_programs_of_pytorch(tmp_path: Path) -> None:
     assert not (
         refit(first, _source("dit", 1), tmp_path / "3", without_engines=True) / "engines"
     ).exists()
+
+
+def test_packed_latents_of_another_size(tmp_path: Path) -> None:
+    """The manifest tells rows and columns, of which the model's own size is another."""
+    absent = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+
+    def pipeline(seed: int | None) -> FluxPipeline:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+        transformer = _source("flux", seed).denoiser
+        return FluxPipeline(transformer=transformer, scheduler=scheduler, **dict.fromkeys(absent))
+
+    options: dict[str, Any] = {"steps": STEPS, "height": 64, "width": 96}
+    first = export(pipeline(None), "dense", tmp_path / "first", **options)
+    expected = export(pipeline(1), "dense", tmp_path / "expected", **options)
+    _assert_same(refit(first, pipeline(1), tmp_path / "found"), expected)
 
 
 # What is refused; nothing is written then.

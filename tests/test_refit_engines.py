@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +19,7 @@ from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
 from dipgo.engines import load
 from dipgo.errors import DipgoError
 from dipgo.export import export, refit
+from tests.nvidia_stand_in import tensorrt
 from tests.nvidia_stand_in.install import TARGET, install, write_engines
 from tests.nvidia_stand_in.machine import Machine
 
@@ -116,6 +120,69 @@ def test_a_damaged_engine(built: Path, other: Path, tmp_path: Path) -> None:
     (folder / next(iter(_engines(built).engines.values())).file).write_bytes(b"no engine")
     with pytest.raises(DipgoError, match="an engine that cannot be loaded here"):
         refit(built, other, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("method", "yields", "words"),
+    [
+        ("get_missing_weights", ["a", "b"], "no weights for a, b"),
+        ("refit_cuda_engine", False, "weights that the engine does not take"),
+    ],
+)
+def test_what_the_library_refuses(
+    built: Path,
+    other: Path,
+    method: str,
+    yields: Any,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(tensorrt.Refitter, method, lambda refitter: yields)
+    with pytest.raises(DipgoError, match=words):
+        refit(built, other, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["built"]
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("REFIT",), ("REFIT_IDENTICAL",), ("REFIT_INDIVIDUAL",), ("STRIP_PLAN",)]
+)
+def test_the_real_library_builds_nothing_refittable_without_a_gpu(flags: tuple[str, ...]) -> None:
+    """One product and a sum, in a process of its own: it may not survive it."""
+    pytest.importorskip("tensorrt_rtx")
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    command = [sys.executable, "-c", BUILDS_A_PRODUCT, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout + done.stderr)
+    assert (done.returncode == 0) == (flags == ())
+
+
+BUILDS_A_PRODUCT = """
+import sys
+import numpy as np
+import tensorrt_rtx as trt
+logger = trt.Logger(trt.Logger.ERROR)
+builder = trt.Builder(logger)
+network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+x = network.add_input("x", trt.float16, (4, 64))
+weight = network.add_constant((64, 64), np.eye(64, dtype=np.float16))
+bias = network.add_constant((1, 64), np.ones((1, 64), np.float16))
+none = trt.MatrixOperation.NONE
+product = network.add_matrix_multiply(x, none, weight.get_output(0), none)
+sides = product.get_output(0), bias.get_output(0)
+total = network.add_elementwise(*sides, trt.ElementWiseOperation.SUM)
+network.mark_output(total.get_output(0))
+config = builder.create_builder_config()
+config.num_compute_capabilities = 1
+config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+for flag in sys.argv[1:]:
+    config.set_flag(getattr(trt.BuilderFlag, flag))
+if "REFIT_INDIVIDUAL" in sys.argv:
+    network.set_weights_name(weight.weights, "weight")
+    assert network.mark_weights_refittable("weight")
+sys.exit(builder.build_serialized_network(network, config) is None)
+"""
 
 
 def test_without_a_gpu_no_such_engine_is_built(

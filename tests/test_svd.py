@@ -16,7 +16,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from dipgo.engines import load
 from dipgo.engines.parts import Part
 from dipgo.errors import DipgoError
-from dipgo.export import export
+from dipgo.export import export, refit
 from dipgo.models.arch import ARCHITECTURES
 from dipgo.models.family import Geometry
 from dipgo.models.svd import SVDFamily
@@ -179,7 +179,7 @@ def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Pa
     assert relative_error(torch.from_numpy(other), torch.from_numpy(two[:1])) > TOLERANCE
     ids = np.array([[6, 127, 0.02], [6, 127, 0.5]])
     both = ours(
-        image=[picture] * 2, inputs={"added_time_ids": ids}, seed=[3, 3], output_type="latent"
+        image=[array, picture], inputs={"added_time_ids": ids}, seed=[3, 3], output_type="latent"
     ).images
     assert relative_error(torch.from_numpy(both[:1]), expected) < TOLERANCE
     assert relative_error(torch.from_numpy(both[1:]), expected) > TOLERANCE
@@ -192,6 +192,34 @@ def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Pa
         assert video.size == (WIDTH, height)
     with pytest.raises(DipgoError, match=r"image: found 8 x 8 pixels; .* PIL picture of 24 x"):
         ours(image=picture.resize((8, 8)))
+
+
+def test_in_half_precision_and_refitted(tmp_path: Path) -> None:
+    """Its encoders narrow too; another model's weights give that model's export."""
+    other = _pipeline(224)
+    for part in (other.image_encoder, other.vae, other.unet):
+        for parameter in part.parameters():
+            parameter.data *= 1.01
+    options: dict[str, Any] = {"steps": 2, "height": HEIGHT, "width": WIDTH, "precision": "fp16"}
+    first = export(_pipeline(224), "dense", tmp_path / "first", **options)
+    manifest = load(first).export.manifest
+    assert {"image_encoder", "vae_encoder"} <= manifest.parts.keys() & manifest.numerics.keys()
+    expected = export(other, "dense", tmp_path / "expected", **options)
+    found = refit(first, other, tmp_path / "found")
+    for path in expected.iterdir():
+        assert path.read_bytes() == (found / path.name).read_bytes(), path.name
+    picture = np.zeros((3, HEIGHT, WIDTH))
+    assert np.isfinite(Pipeline.from_export(found)(image=picture, output_type="np").images).all()
+
+
+def test_without_an_image_encoder_the_caller_gives_what_it_makes(tmp_path: Path) -> None:
+    pipeline = _pipeline()
+    pipeline.image_encoder = None
+    out = export(pipeline, "dense", tmp_path / "out", steps=1, height=HEIGHT, width=WIDTH)
+    ours = Pipeline.from_export(out)
+    assert set(ours.manifest.parts) == {"vae_decoder"}
+    with pytest.raises(DipgoError, match="image: found a picture; expected none"):
+        ours(image=np.zeros((3, HEIGHT, WIDTH)))
 
 
 def _saved(picture: Image.Image, folder: Path) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -30,6 +30,7 @@ from dipgo.trace import trace
 
 TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
 VAE_ENCODER, VAE_DECODER = "vae_encoder", "vae_decoder"
+PrecisionOf: TypeAlias = Callable[[str], Precision]
 VIDEO_AXES = 5
 """Latents f32[B, F, C, h, w] are those of a film."""
 
@@ -53,7 +54,7 @@ def parts_of(
     geometry: Geometry,
     latents: torch.Tensor,
     conditioning: Collection[str],
-    precision: Precision = FP32,
+    precision_of: PrecisionOf = lambda name: FP32,
     *,
     from_image: bool = False,
 ) -> Iterator[Part]:
@@ -61,7 +62,8 @@ def parts_of(
 
     A text encoder only where its outputs are the denoiser's `conditioning`, a VAE encoder only
     where a run is given pictures: `from_image`. A video's picture has encoders of its own.
-    What goes in and comes out is of the same types whatever the precision.
+    `precision_of` tells by a part's name in what it computes; what goes in and comes out is of the
+    same types whatever that is.
     """
     encoding = find_text_encoding(pipeline, geometry.tokens)
     if encoding is not None and set(encoding.outputs) <= set(conditioning):
@@ -70,31 +72,36 @@ def parts_of(
             encoding.module,
             _example_tokens(encoding, geometry.rows),
             encoding.outputs,
-            precision,
+            precision_of(TEXT_ENCODER),
         )
     vae = getattr(pipeline, "vae", None)
     if vae is not None and IMAGE_LATENTS in conditioning and takes_frames(pipeline):
-        yield from _frame_encoders(pipeline, _picture(vae, latents), precision)
+        yield from _frame_encoders(pipeline, _picture(vae, latents), precision_of)
     if vae is not None and from_image:
         yield _part(
             VAE_ENCODER,
             VaeEncoder(vae),
             {"image": _picture(vae, latents)},
             ("posterior",),
-            precision,
+            precision_of(VAE_ENCODER),
         )
     if vae is not None:
         decoder = _decoder(vae, latents, geometry)
-        yield _part(VAE_DECODER, decoder, {"latents": latents}, ("image",), precision)
+        yield _part(
+            VAE_DECODER, decoder, {"latents": latents}, ("image",), precision_of(VAE_DECODER)
+        )
 
 
-def _frame_encoders(pipeline: Any, picture: torch.Tensor, precision: Precision) -> Iterator[Part]:
+def _frame_encoders(
+    pipeline: Any, picture: torch.Tensor, precision_of: PrecisionOf
+) -> Iterator[Part]:
     """Of what a video begins with."""
     size = picture.shape[-2:]
     clip = FrameEncoder(pipeline.image_encoder, pipeline.feature_extractor, *size)
     given = {"image": picture}
-    yield _part(IMAGE_ENCODER, clip, given, ("frame_embedding",), precision)
-    yield _part(VAE_ENCODER, FrameVaeEncoder(pipeline.vae), given, ("mode",), precision)
+    named = precision_of(IMAGE_ENCODER), precision_of(VAE_ENCODER)
+    yield _part(IMAGE_ENCODER, clip, given, ("frame_embedding",), named[0])
+    yield _part(VAE_ENCODER, FrameVaeEncoder(pipeline.vae), given, ("mode",), named[1])
 
 
 def _decoder(vae: Any, latents: torch.Tensor, geometry: Geometry) -> VaeDecoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,23 +17,24 @@ from dipgo.hashes import sha256_of
 from dipgo.manifest import MANIFEST_FILE
 
 
-def check_can_carry(old: ExportDirectory) -> None:
-    """Raises DipgoError for engines that cannot be refitted, before anything else is done."""
-    for target in _targets(old):
-        if target in LIBRARIES:
-            open_refittable(old, target)
-        else:
-            _open_programs(old, target)
+def open_built(old: ExportDirectory) -> dict[str, EngineDirectory]:
+    """By target. Raises DipgoError for what cannot be carried, such as engines of another GPU."""
+    return {
+        target: open_refittable(old, target) if target in LIBRARIES else _open_programs(old, target)
+        for target in _targets(old)
+    }
 
 
-def carry_engines(old: ExportDirectory, new: Path, progress: Progress) -> None:
+def carry_engines(
+    built: Mapping[str, EngineDirectory], old: ExportDirectory, new: Path, progress: Progress
+) -> None:
     """Programs of PyTorch's hold no weights and are copied; engines are refitted."""
-    for target in _targets(old):
+    for target, engines in built.items():
         if target in LIBRARIES:
             with progress(f"refit the engines of {target}"):
-                refit_engines(old, new, target)
+                refit_engines(engines, old, new)
         else:
-            _copy_programs(_open_programs(old, target), new)
+            _copy_programs(engines, new)
 
 
 def _targets(old: ExportDirectory) -> list[str]:
@@ -50,8 +51,8 @@ def _open_programs(old: ExportDirectory, target: str) -> EngineDirectory:
 def _copy_programs(programs: EngineDirectory, new: Path) -> None:
     folder = new / ENGINES_FOLDER / programs.path.name
     folder.mkdir(parents=True)
-    for record in programs.manifest.engines.values():
-        shutil.copyfile(programs.path / record.file, folder / record.file)
+    for name, record in programs.manifest.engines.items():
+        (folder / record.file).write_bytes(programs.read(name))
     manifest = msgspec.structs.replace(
         programs.manifest, plan_sha256=sha256_of(new / MANIFEST_FILE)
     )

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -26,31 +25,32 @@ from dipgo.export.numerics import Numerics
 from dipgo.export.parts import Part
 from dipgo.export.prepare import Prepared, Progress, silent
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
-from dipgo.export.refit_engines import carry_engines, check_can_carry
-from dipgo.export.trial import parts_in, try_out
+from dipgo.export.refit_checks import (
+    WHERE,
+    check_refittable,
+    check_same_graph,
+    check_same_parts,
+    check_same_scheduler,
+    check_unchanged,
+    unlike,
+)
+from dipgo.export.refit_engines import carry_engines, open_built
+from dipgo.export.trial import make_parts, try_out
 from dipgo.export.variants import Variant
 from dipgo.export.weights import MADE_BY_LOWERING, tensor_offsets
 from dipgo.export.writer import Writer
-from dipgo.graph import HALF, Node
 from dipgo.late_start import Start
-from dipgo.manifest import REMEDY, WEIGHTS_FILE, Manifest, constants_file
-from dipgo.manifest_file import read_manifest
+from dipgo.manifest import WEIGHTS_FILE, constants_file
 from dipgo.models.lora import Lora
 from dipgo.models.reuse_filter import FILTERS, FilterShape
 from dipgo.models.source import Source, load_source
 from dipgo.models.tracing import trace_source
-from dipgo.plan import Callee, Plan
 from dipgo.precision import FP32
-from dipgo.samplers import make_scheduler
-from dipgo.scheduler_names import OPTIONS
 from dipgo.staging import check_destination, staged_directory
 from dipgo.trace import Traced
 
-WHERE = "--model"
 DENOISER = "denoiser"
 """What the names of its weights begin with; those of another part's begin with its name."""
-COSTS = ("macs", "attention_macs", "parameters")
-"""Of a node, by which one is told from another of the same name."""
 
 
 def refit(
@@ -76,13 +76,13 @@ def refit(
     """
     out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
     check_destination(out, force)
-    _check_refittable(old)
-    if not without_engines:
-        check_can_carry(old)
+    check_refittable(old)
+    built = {} if without_engines else open_built(old)
+    check_unchanged(old, _kept_files(old))
     with progress("load the model"):
         source = load_source(model, loras)
     check_same_model(old.manifest, source, WHERE)
-    _check_same_scheduler(old.manifest, source)
+    check_same_scheduler(old.manifest, source)
     source = replace(source, scheduler=scheduler_of(old.manifest, source))
     with progress("trace"):
         sizes = [_Size(one, source) for one in _all_sizes(old)]
@@ -90,10 +90,10 @@ def refit(
     numerics = _numerics(sizes[0], progress) if check_numerics else {}
     with staged_directory(out, force) as staging:
         writer = Writer(source, variants, numerics, staging, progress)
-        writer.write_around(_graphs(old), _weights(old, variants[0]))
-        _check_copied(old, staging)
-        if not without_engines:
-            carry_engines(old, staging, progress)
+        writer.write_around([old.path / file for file in _graphs(old)], _weights(old, variants[0]))
+        if tensor_offsets(staging / WEIGHTS_FILE) != tensor_offsets(old.path / WEIGHTS_FILE):
+            raise unlike(f"{WHERE}, {WEIGHTS_FILE}", "weights in another order")
+        carry_engines(built, old, staging, progress)
     return out
 
 
@@ -130,7 +130,7 @@ class _Size:
         sampler = self.old.manifest.sampler
         start = Start(sampler.image_scale, sampler.init_noise_sigma, sampler.strength)
         traced = _trace(self.old, self.prepared)
-        _check_same_graph(self.old.plan, traced)
+        check_same_graph(self.old.plan, traced)
         return Compiled(self.old.plan, traced, self.source.scheduler, sampler.eta, start)
 
     @cached_property
@@ -142,57 +142,13 @@ class _Size:
         """In the precisions that their graphs have."""
         manifest = self.old.manifest
         narrow = replace(precision_of(manifest), keep_fp32=())
-        precisions = {
-            name: FP32 if name in manifest.kept_fp32 else narrow for name in manifest.parts
-        }
-        found = parts_in(precisions, narrow, self.prepared, self.compiled)
-        _check_same_parts(manifest, self.source, found)
-        for part in found:
-            record = manifest.parts[part.name]
-            if [str(one.type) for one in part.inputs] != [one.type for one in record.inputs]:
-                raise _unlike(f"the {part.name}", "other inputs")
+        found = make_parts(
+            self.prepared,
+            self.compiled,
+            lambda name: FP32 if name in manifest.kept_fp32 else narrow,
+        )
+        check_same_parts(manifest, self.source, found)
         return found
-
-
-def _check_refittable(old: ExportDirectory) -> None:
-    """In graphs of earlier versions there may be numbers that are made of weights."""
-    if not old.manifest.refittable:
-        raise DipgoError(
-            str(old.path),
-            found="an export of an earlier version, whose graphs depend on their weights",
-            expected="one whose graphs hold for any weights",
-            remedy="export again with this version of dipgo",
-        )
-
-
-def _check_same_parts(manifest: Manifest, source: Source, parts: Sequence[Part]) -> None:
-    """An architecture alone has no text encoder; a pipeline may be saved without."""
-    names = {part.name for part in parts}
-    if names != set(manifest.parts) or (source.pipeline is None) != (manifest.pipeline is None):
-        raise DipgoError(
-            WHERE,
-            found=f"{source.name}, with {_listed(names)} around its denoiser",
-            expected=f"a model with {_listed(manifest.parts)} around it, as was exported",
-            remedy="give the whole pipeline, or export this model anew",
-        )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(name.replace("_", " ") for name in names)) or "nothing"
-
-
-def _check_same_scheduler(manifest: Manifest, source: Source) -> None:
-    """The plan's numbers are those of the scheduler: of one that another model needs, others."""
-    chosen = make_scheduler(source.scheduler, manifest.sampler.scheduler_class)
-    config = msgspec.json.decode(msgspec.json.encode(dict(chosen.config)))
-    for key, value in manifest.sampler.config.items():
-        if key not in OPTIONS and config.get(key, value) != value:
-            raise DipgoError(
-                f"{WHERE}, scheduler.{key}",
-                found=f"{config[key]!r} in {source.name}",
-                expected=f"{value!r}, of which the plan was made",
-                remedy="export this model anew",
-            )
 
 
 def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
@@ -202,43 +158,11 @@ def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
     precision = precision_of(old.manifest)
     if table is None:
         return trace_source(prepared.source, prepared.geometry, blocks, precision)
-    names = [value.name for callee in plan.callees for value in callee.inputs]
-    halves = any(name.startswith("past.") and name.endswith(HALF) for name in names)
-    channels, inputs, size, _ = table.type.shape
-    shape = FilterShape(inputs // channels // (2 if halves else 1), halves, size)
+    read = (value.name for callee in plan.callees for value in callee.inputs)
+    shape = FilterShape.of_table(table.type.shape, read)
     traced = trace_source(prepared.source, prepared.geometry, blocks, precision, shape)
     stored = load_file(old.path / constants_file(old.size))[FILTERS]
     return replace(traced, given_tables={FILTERS: dict(zip(table.rows, stored, strict=True))})
-
-
-def _check_same_graph(plan: Plan, traced: Traced) -> None:
-    """Names of nodes are numbered: another version of a library might number them otherwise."""
-    graph = traced.graph
-    filters = [graph.reuse_filter.node] if graph.reuse_filter else []
-    nodes = {one.name: one for node in (*graph.nodes, *filters) for one in (node, *node.parts)}
-    for callee in plan.callees:
-        if not _is_same(callee, nodes, traced):
-            raise _unlike(f"segment {callee.name}", "other nodes, types or costs")
-
-
-def _is_same(callee: Callee, nodes: Mapping[str, Node], traced: Traced) -> bool:
-    members = [nodes.get(name) for name in callee.members or (callee.name,)]
-    found = [one for one in members if one is not None]
-    costs = [sum(getattr(one, kind) for one in found) for kind in COSTS]
-    return (
-        len(found) == len(members)
-        and costs == [getattr(callee, kind) for kind in COSTS]
-        and all(traced.graph.types.get(one.name, one.type) == one.type for one in callee.inputs)
-    )
-
-
-def _unlike(where: str, found: str) -> DipgoError:
-    return DipgoError(
-        where,
-        found=f"{found} than when it was exported",
-        expected="the same graph from the same architecture",
-        remedy="export this model anew",
-    )
 
 
 def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
@@ -257,10 +181,20 @@ def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
     return figures
 
 
-def _graphs(old: ExportDirectory) -> Iterable[Path]:
+def _graphs(old: ExportDirectory) -> list[str]:
     manifest = old.manifest
-    segments = [one.file for one in manifest.segments]
-    return [old.path / file for file in (*segments, *(one.file for one in manifest.parts.values()))]
+    parts = (part.file for part in manifest.parts.values())
+    return [*(segment.file for segment in manifest.segments), *parts]
+
+
+def _kept_files(old: ExportDirectory) -> list[str]:
+    """Those that are copied, or of which something is."""
+    kept = _graphs(old)
+    if any(one.name == FILTERS for one in old.plan.tables):
+        kept += map(constants_file, ("", *old.manifest.sizes))
+    if any(MADE_BY_LOWERING in name for name in tensor_offsets(old.path / WEIGHTS_FILE)):
+        kept.append(WEIGHTS_FILE)
+    return kept
 
 
 def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
@@ -278,7 +212,7 @@ def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
             weights[name] = _weight(name, states) if is_weight else stored.get_tensor(name)
             before, now = stored.get_slice(name).get_shape(), list(weights[name].shape)
             if before != now:
-                raise _unlike(f"{WHERE}, weight {name}", f"a shape of {now}, other")
+                raise unlike(f"{WHERE}, weight {name}", f"a shape of {now}, other")
     return weights
 
 
@@ -289,19 +223,4 @@ def _weight(name: str, states: Mapping[str, Mapping[str, torch.Tensor]]) -> torc
             return states[part][path.removesuffix(TRANSPOSED)].T
         return states[part][path]
     except KeyError:
-        raise _unlike(f"{WHERE}, weight {name}", "no such weight, other") from None
-
-
-def _check_copied(old: ExportDirectory, staging: Path) -> None:
-    """The graphs are those that were exported, and their weights lie where they lay."""
-    found, listed = read_manifest(staging).files, old.manifest.files
-    for path in _graphs(old):
-        if found[path.name] != listed[path.name]:
-            raise DipgoError(
-                str(path),
-                found="another file than was exported",
-                expected=f"sha256 {listed[path.name].sha256[:12]}…",
-                remedy=REMEDY,
-            )
-    if tensor_offsets(staging / WEIGHTS_FILE) != tensor_offsets(old.path / WEIGHTS_FILE):
-        raise _unlike(f"{WHERE}, {WEIGHTS_FILE}", "weights in another order")
+        raise unlike(f"{WHERE}, weight {name}", "no such weight, other") from None

@@ -9,13 +9,20 @@ import torch
 from dipgo.arithmetic import Exact
 from dipgo.export.compile import Compiled
 from dipgo.export.numerics import Numerics, check_part, check_segments
-from dipgo.export.parts import IMAGE_ENCODER, VAE_DECODER, VAE_ENCODER, Part, parts_of
+from dipgo.export.parts import (
+    IMAGE_ENCODER,
+    VAE_DECODER,
+    VAE_ENCODER,
+    Part,
+    PrecisionOf,
+    parts_of,
+)
 from dipgo.export.prepare import Prepared, Progress
 from dipgo.models.prompts import fixed_conditioning
 from dipgo.models.text_encoders import find_text_encoding
 from dipgo.models.unet_inputs import MASK
 from dipgo.noise import initial_noise
-from dipgo.precision import FP32, Precision
+from dipgo.precision import FP32
 
 PROMPT = "a photograph of a red house by the sea"
 GUIDANCE_SCALE = 7.5
@@ -30,12 +37,13 @@ def choose_parts(
     for which it will not do. An fp32 export has no figures, nor has one without `check`.
     """
     precision = compiled.traced.precision
-    parts = _parts(prepared, compiled, precision)
+    parts = make_parts(prepared, compiled, lambda name: precision)
     if not check or precision == FP32:
         return parts, {}
     figures, unfit = try_out(prepared, compiled, parts, progress)
-    wide = _parts(prepared, compiled, FP32) if unfit else parts
-    return [b if a.name in unfit else a for a, b in zip(parts, wide, strict=True)], figures
+    if unfit:
+        parts = make_parts(prepared, compiled, lambda name: FP32 if name in unfit else precision)
+    return parts, figures
 
 
 def try_out(
@@ -67,20 +75,8 @@ def try_out(
     return figures, unfit
 
 
-def parts_in(
-    precisions: Mapping[str, Precision],
-    otherwise: Precision,
-    prepared: Prepared,
-    compiled: Compiled,
-) -> list[Part]:
-    """The parts, each in the precision that its name has there, or in the other."""
-    of = {one: _parts(prepared, compiled, one) for one in {*precisions.values(), otherwise}}
-    return [
-        of[precisions.get(part.name, otherwise)][index] for index, part in enumerate(of[otherwise])
-    ]
-
-
-def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list[Part]:
+def make_parts(prepared: Prepared, compiled: Compiled, precision_of: PrecisionOf) -> list[Part]:
+    """The pipeline's other parts; none of an architecture alone."""
     if prepared.source.pipeline is None:
         return []
     source, geometry = prepared.source, prepared.geometry
@@ -89,7 +85,9 @@ def _parts(prepared: Prepared, compiled: Compiled, precision: Precision) -> list
     conditioning = source.family.conditioning(source.denoiser, geometry)
     from_image = prepared.schedule.strength is not None or MASK in conditioning
     return list(
-        parts_of(source.pipeline, geometry, latents, conditioning, precision, from_image=from_image)
+        parts_of(
+            source.pipeline, geometry, latents, conditioning, precision_of, from_image=from_image
+        )
     )
 
 

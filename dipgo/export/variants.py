@@ -10,11 +10,10 @@ from dipgo.errors import DipgoError
 from dipgo.export.compile import Compiled, compile_plan
 from dipgo.export.parts import Part
 from dipgo.export.prepare import Prepared, Progress, check_pixels
-from dipgo.export.trial import parts_in
+from dipgo.export.trial import make_parts
 from dipgo.models.family import Geometry
 from dipgo.passes import Pass
 from dipgo.plan import Plan
-from dipgo.precision import FP32
 
 Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
 """Height and width in pixels, perhaps with the pictures a run before them."""
@@ -41,7 +40,7 @@ def make_variants(
 
     Raises DipgoError for a size that the model cannot have, or that makes another plan.
     """
-    variants = [first]
+    variants, precisions = [first], {part.name: part.precision for part in first.parts}
     for size in dict.fromkeys(sizes):
         *batch, height, width = size
         pictures = batch[0] if batch else prepared.geometry.batch
@@ -58,9 +57,8 @@ def make_variants(
             )
         _check_is_another(variants, compiled.plan, name)
         _check_alike(first.compiled.plan, compiled.plan, name)
-        precisions = {part.name: part.precision for part in first.parts}
-        usual = next(iter(precisions.values()), FP32)
-        parts = parts_in(precisions, usual, replace(prepared, geometry=geometry), compiled)
+        resized = replace(prepared, geometry=geometry)
+        parts = make_parts(resized, compiled, lambda part: precisions[part])
         variants.append(Variant(name, geometry, compiled, parts))
     return variants
 

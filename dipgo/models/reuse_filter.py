@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,8 @@ from dipgo.gap_filters import GapFilters
 from dipgo.graph import HALF
 
 FILTERS = "reuse_filters"
+PAST = "past."
+"""How the names of the predictions that are filtered begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,13 @@ class FilterShape:
         """What all of a SubNet's filters fit into."""
         halves = any(one.unconditional is not None for one in filters)
         return cls(max(one.terms for one in filters), halves, filters[0].size)
+
+    @classmethod
+    def of_table(cls, shape: Sequence[int], read: Iterable[str]) -> FilterShape:
+        """Of a table's rows f32[C, K·C, k, k], and of what is read by all that a plan runs."""
+        channels, inputs, size, _ = shape
+        halves = any(name.startswith(PAST) and name.endswith(HALF) for name in read)
+        return cls(inputs // channels // (2 if halves else 1), halves, size)
 
     def table(self, filters: Sequence[GapFilters]) -> Mapping[int, torch.Tensor]:
         """For the first row of each gap its filters f32[C, K·C, k, k]."""
@@ -58,7 +67,7 @@ def filter_inputs(latents: torch.Tensor, shape: FilterShape) -> dict[str, torch.
     """Example tensors by name, the filters last. `latents` is an example of the state."""
     channels = latents.shape[1]
     kinds = ("", HALF) if shape.halves else ("",)
-    names = [f"past.{index}{kind}" for index in range(shape.terms) for kind in kinds]
+    names = [f"{PAST}{index}{kind}" for index in range(shape.terms) for kind in kinds]
     past = {name: torch.zeros_like(latents) for name in names}
     filters = torch.zeros(channels, shape.values * channels, shape.size, shape.size)
     return {**past, FILTERS: filters.to(latents.device)}

@@ -14,8 +14,9 @@ Source: `StableVideoDiffusionPipeline._encode_image`."""
 
 
 def takes_frames(pipeline: Any) -> bool:
-    """Whether its CLIP takes what diffusers' pipeline makes of a picture; else that takes none."""
-    return bool(pipeline.image_encoder.config.image_size == CLIP_SIDE)
+    """Whether it has a CLIP that takes what diffusers makes of a picture; else it takes none."""
+    clip = getattr(pipeline, "image_encoder", None)
+    return clip is not None and bool(clip.config.image_size == CLIP_SIDE)
 
 
 class FrameEncoder(nn.Module):

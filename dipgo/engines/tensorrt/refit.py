@@ -49,13 +49,12 @@ def open_refittable(export: ExportDirectory, target: str) -> EngineDirectory:
     return directory
 
 
-def refit_engines(old: ExportDirectory, new: Path, target: str) -> None:
+def refit_engines(engines: EngineDirectory, old: ExportDirectory, new: Path) -> None:
     """Writes the engines of `old`, refitted, into the export directory `new`.
 
     Raises DipgoError where an engine does not take the weights that are there.
     """
-    engines = open_refittable(old, target)
-    folder = new / ENGINES_FOLDER / target
+    folder = new / ENGINES_FOLDER / engines.path.name
     folder.mkdir(parents=True)
     parts = {name: part.file for name, part in old.manifest.parts.items()}
     graphs = {**old.engine_files, **parts}
