@@ -13,6 +13,7 @@ from rich.console import Console
 from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
 from dipgo.errors import DipgoError
 from dipgo.evaluation.packages import evaluation_packages
+from dipgo.export.packages import silence_libraries
 from dipgo.json_file import write_text
 from dipgo.request_arguments import add_lora_argument
 from dipgo.staging import check_folder_destination
@@ -42,6 +43,7 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
         from dipgo.evaluation.api import evaluate
         from dipgo.evaluation.generate import Progress
         from dipgo.prompt_file import read_prompts
+    silence_libraries()
     return evaluate(
         options.model,
         subnets,

@@ -13,7 +13,6 @@ from dipgo.evaluation.measure import SSIM, dense_time, measure, timed
 from dipgo.evaluation.pairs import make_pairs
 from dipgo.evaluation.report import Report, Result, Timed
 from dipgo.evaluation.variants import DENSE, Settings, Variant, model_fingerprint
-from dipgo.export.packages import silence_libraries
 from dipgo.machine import describe_machine
 from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
@@ -61,7 +60,6 @@ def evaluate(
     settings = Settings(
         make_pairs(prompts, pairs, seed), guidance, batch, time_batch or batch, threads
     )
-    silence_libraries()
     with progress.stage("load the model and the judges"):
         source = load_source(model, loras)
         size = check_draws_pictures(source)

@@ -49,9 +49,10 @@ class Optimisation:
         self.accelerator, self.decode = accelerator, decode
         self.sparsity = Sparsity(problem, settings, kept)
         self.distance = DISTANCES[settings.loss]
-        torch.manual_seed(settings.seed)
         steps, blocks = problem.cost.shape
-        parameters = make_parameters(settings.parameters, steps, blocks)
+        with torch.random.fork_rng(devices=()):  # the caller's generator is the caller's
+            torch.manual_seed(settings.seed)
+            parameters = make_parameters(settings.parameters, steps, blocks)
         self.parameters: nn.Module = accelerator.prepare(parameters)
         self.optimizer = accelerator.prepare(_optimizer(self.parameters, settings))
 
