@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dipgo.common.lazy import lazy_names
+from dipgo.common.moved import install as _forward_old_paths
+from dipgo.common.version import __version__
 
 if TYPE_CHECKING:
-    from dipgo.pipeline import Pipeline
-    from dipgo.subnet import SubNet
+    from dipgo.common.errors import DipgoError
+    from dipgo.ir.subnet.subnet import SubNet
+    from dipgo.run.pipeline import Pipeline
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "DipgoError": "dipgo.common.errors",
+            "Pipeline": "dipgo.run.pipeline",
+            "SubNet": "dipgo.ir.subnet.subnet",
+        },
+    )
 
-__version__ = "0.1.0"
-__all__ = ["Pipeline", "SubNet"]
+__all__ = ["DipgoError", "Pipeline", "SubNet", "__version__"]
 
-_HOMES = {"Pipeline": "dipgo.pipeline", "SubNet": "dipgo.subnet"}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports `dipgo.Pipeline` and `dipgo.SubNet` when they are first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+_forward_old_paths()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 
-from dipgo.cli import USER_ERROR, run_command
+from dipgo.common.cli import USER_ERROR, run_command
 
 COMMANDS = {
     "search": ("dipgo.search.__main__", "find a SubNet by gradient, or make that of a rival"),
     "export": ("dipgo.export.__main__", "write an export directory from a model and a SubNet"),
     "build": ("dipgo.build", "build the TensorRT engines of an export directory"),
     "refit": ("dipgo.refit", "give an export another model's weights, or a LoRA"),
-    "run": ("dipgo.run", "make a picture, or latents, from an export directory"),
+    "run": ("dipgo.run.__main__", "make a picture, or latents, from an export directory"),
     "bench": ("dipgo.bench", "time an export, alone or against another"),
-    "evaluate": ("dipgo.evaluate", "measure the quality of SubNets against dense"),
+    "evaluate": ("dipgo.evaluate.__main__", "measure the quality of SubNets against dense"),
     "inspect": ("dipgo.inspect", "show a SubNet or the plan of an export directory"),
 }
 

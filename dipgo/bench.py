@@ -14,15 +14,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
+from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.files import check_file_destination
+from dipgo.common.machine import describe_machine
+from dipgo.common.progress import progress_bar, stage
+from dipgo.common.typed_json import write_text
 from dipgo.engines import Runner, load
 from dipgo.engines.onnxruntime.openvino import PRECISIONS as OPENVINO
-from dipgo.json_file import write_text
-from dipgo.machine import describe_machine
-from dipgo.plan_cost import block_calls, evaluations, plan_cost
-from dipgo.staging import check_file_destination
-from dipgo.target_arguments import add_target_arguments, target_options
-from dipgo.timing import Timing, ideal_speedup, time_runners
+from dipgo.engines.options import add_target_arguments, target_options
+from dipgo.engines.timing import Timing, ideal_speedup, time_runners
+from dipgo.ir.plan.cost import block_calls, plan_cost
+from dipgo.ir.plan.plan import evaluations
 
 
 def main(arguments: list[str]) -> None:

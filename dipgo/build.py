@@ -6,9 +6,10 @@ import itertools
 import sys
 from pathlib import Path
 
-from dipgo.build_arguments import add_build_arguments, build_options
-from dipgo.cli import Parser, progress_bar, run_command
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.common.cli import Parser, run_command
+from dipgo.common.progress import progress_bar
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.engines.options import add_build_arguments, build_options
 from dipgo.engines.tensorrt.build import build_engines
 from dipgo.engines.tensorrt.library import LIBRARIES
 

@@ -12,19 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dipgo.cli import Parser, run_command, stage
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.errors import DipgoError
-from dipgo.export.packages import export_packages
-from dipgo.export_facts import export_facts
-from dipgo.passes import PlanSize, find_passes, plan_size, run_passes
-from dipgo.passes.live_ranges import lower_bound_nbytes, naive_nbytes
-from dipgo.plan import Plan
-from dipgo.plan_file import is_plan_file, read_plan
-from dipgo.request_arguments import add_request_arguments, pass_names, request_options
-from dipgo.subnet import SubNet
+from dipgo.common.cli import Parser, run_command
+from dipgo.common.errors import DipgoError
+from dipgo.common.packages import command_packages
+from dipgo.common.progress import stage
+from dipgo.compiler.passes import PlanSize, find_passes, plan_size, run_passes
+from dipgo.compiler.passes.live_ranges import lower_bound_nbytes, naive_nbytes
+from dipgo.engines.describe import export_facts
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.export.options import add_request_arguments, pass_names, request_options
+from dipgo.ir.plan.parse import is_plan_file, read_plan
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.subnet.subnet import SubNet
 
 MIB = 1 << 20
+
 TABLE_WIDTH = 110
 """Columns that the savings of the passes need, also where the output is no terminal."""
 
@@ -90,9 +92,9 @@ def _passes_on_file(path: Path, options: Namespace) -> _History:
 
 
 def _passes_on_model(options: Namespace) -> _History:
-    with export_packages():
-        from dipgo.export.compile import compile_plan
-        from dipgo.export.prepare import Request, prepare
+    with command_packages("dipgo.inspect", "compiling", "export"):
+        from dipgo.compiler.compile import compile_plan
+        from dipgo.compiler.request import Request, prepare
     history = _History()
     chosen = find_passes(pass_names(options))
     request = Request(options.path, **request_options(options))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dipgo.cli import Parser, run_command, stage
-from dipgo.export.packages import export_packages
-from dipgo.request_arguments import add_lora_argument
+from dipgo.common.cli import Parser, run_command
+from dipgo.common.packages import command_packages
+from dipgo.common.progress import stage
+from dipgo.models.options import add_lora_argument
 
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments and refits."""
     options = _parser().parse_args(arguments)
-    with export_packages():
-        from dipgo.export.refitting import refit
+    with command_packages("dipgo.refit", "refitting", "export"):
+        from dipgo.export.refitting.refit import refit
     out = refit(
         options.export,
         options.model,

@@ -13,7 +13,7 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from dipgo.cli import run_command
+from dipgo.common.cli import run_command
 from dipgo.search.settings import Parameters, SearchSettings, Selection, published
 from scripts.ablation import Variant, ablation_parser, run
 from scripts.comparison.make import FINER

@@ -12,7 +12,7 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from dipgo.cli import run_command
+from dipgo.common.cli import run_command
 from dipgo.search.settings import SearchSettings, published
 from scripts.ablation import Variant, ablation_parser, run
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from rich.console import Console
 
-from dipgo.cli import Parser, live_progress, stage, whole_number
-from dipgo.errors import DipgoError
-from dipgo.export.packages import silence_libraries
-from dipgo.json_file import write_text
-from dipgo.machine import describe_machine
+from dipgo.common.cli import Parser, whole_number
+from dipgo.common.errors import DipgoError
+from dipgo.common.machine import describe_machine
+from dipgo.common.packages import silence_libraries
+from dipgo.common.progress import live_progress, stage
+from dipgo.common.typed_json import write_text
 from dipgo.search.settings import SearchSettings
 from scripts.ablation_quality import Bench
 from scripts.ablation_table import make_table

@@ -17,22 +17,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipgo.evaluation.intervals import interval
-from dipgo.evaluation.metrics import psnr, ssim
-from dipgo.evaluation.pairs import Pair, make_pairs, noise_of
-from dipgo.models.pipeline_parts import VaeDecoder
+from dipgo.common.files import read_prompts
+from dipgo.compiler.sampler.probe import init_noise_sigma
+from dipgo.evaluate.metrics import interval, psnr, ssim
+from dipgo.evaluate.pairs import Pair, make_pairs, noise_of
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import load_source
-from dipgo.prompt_file import read_prompts
-from dipgo.samplers import init_noise_sigma
-from dipgo.search.api import SearchRequest, memory_errors, pose
+from dipgo.models.vae import VaeDecoder
+from dipgo.search.api import SearchRequest, pose
+from dipgo.search.guards import memory_errors
+from dipgo.search.log import OnProgress
 from dipgo.search.problem import Problem
-from dipgo.search.progress import OnProgress
 from dipgo.search.rivals import Rivals
 from dipgo.search.settings import SearchSettings
 from dipgo.search.stages import Search
-from dipgo.search.supernet import SuperNet, row_gates
-from dipgo.subnet import SubNet
+from dipgo.search.supernet.row_gates import row_gates
+from dipgo.search.supernet.supernet import SuperNet
 
 
 @dataclass(frozen=True, slots=True)

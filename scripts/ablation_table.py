@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from dipgo.evaluation.intervals import interval
+from dipgo.evaluate.metrics import interval
 
 COLUMNS = ("search s", "kept", "evaluations", "log10 MSE", "- first's", "PSNR dB", "SSIM")
 

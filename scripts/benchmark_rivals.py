@@ -27,8 +27,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dipgo.machine import describe_machine
-from dipgo.subnet import SubNet
+from dipgo.common.machine import describe_machine
+from dipgo.ir.subnet.subnet import SubNet
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

@@ -18,14 +18,15 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from dipgo.cli import Parser, progress_bar, run_command, stage, whole_number
-from dipgo.errors import DipgoError
-from dipgo.evaluation.api import evaluate
-from dipgo.evaluation.generate import Progress
-from dipgo.export.packages import silence_libraries
-from dipgo.json_file import write_text
-from dipgo.machine import describe_machine
-from dipgo.prompt_file import read_prompts
+from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import read_prompts
+from dipgo.common.machine import describe_machine
+from dipgo.common.packages import silence_libraries
+from dipgo.common.progress import progress_bar, stage
+from dipgo.common.typed_json import write_text
+from dipgo.evaluate.api import evaluate
+from dipgo.evaluate.draw import Progress
 from scripts.comparison.make import RIVALS, SAMPLERS, Maker
 from scripts.comparison.plot import save_plot
 from scripts.comparison.tables import make_table, to_markdown

@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dipgo.bench import make_report
-from dipgo.cli import run_command, stage
+from dipgo.common.cli import run_command
+from dipgo.common.packages import silence_libraries
+from dipgo.common.progress import stage
+from dipgo.engines.timing import time_runners
 from dipgo.export import export
-from dipgo.export.packages import silence_libraries
-from dipgo.pipeline import Pipeline
-from dipgo.timing import time_runners
+from dipgo.run.pipeline import Pipeline
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "demo"

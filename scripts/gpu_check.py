@@ -17,9 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that dipgo need not be installed
 
-from dipgo.cli import Parser, run_command, whole_number
-from dipgo.json_file import write_text
-from dipgo.staging import check_file_destination
+from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.files import check_file_destination
+from dipgo.common.typed_json import write_text
 from scripts.gpu_checks.cases import REAL, SMALL
 from scripts.gpu_checks.machine import DEVICES, check_device, describe, silence_diffusers, slug
 from scripts.gpu_checks.parity import check_parity

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from dipgo.graph import BlockGraph, Dependence, GraphInput, Node, TensorType, Value
-from dipgo.machine import describe_machine
-from dipgo.passes import OPTIMISE
-from dipgo.passes.live_ranges import lower_bound_nbytes
-from dipgo.plan_check import verify
-from dipgo.sampler import Sampler, Term
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.common.machine import describe_machine
+from dipgo.compiler.passes import OPTIMISE
+from dipgo.compiler.passes.live_ranges import lower_bound_nbytes
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.graph import BlockGraph, Dependence, GraphInput, Node
+from dipgo.ir.plan.verify import verify
+from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import TensorType, Value
 
 BLOCKS, STEPS = 24, (50, 100, 250, 500, 1000)
 STATE, SCALAR = TensorType("f32", (1, 4, 64, 64)), TensorType("f32", ())

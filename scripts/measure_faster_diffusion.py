@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from dipgo.common.machine import describe_machine
+from dipgo.compiler.passes import OPTIMISE
 from dipgo.engines import Runner, load
+from dipgo.engines.timing import random_inputs
 from dipgo.export import export
-from dipgo.machine import describe_machine
-from dipgo.passes import OPTIMISE
-from dipgo.plan import PROLOGUE
-from dipgo.plan_cost import plan_cost
-from dipgo.timing import random_inputs
+from dipgo.ir.plan.cost import plan_cost
+from dipgo.ir.plan.nodes import PROLOGUE
 
 SUBNET = Path(__file__).parent.parent / "examples" / "subnets" / "sd15-faster-diffusion.json"
 PASSES = {

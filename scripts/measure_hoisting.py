@@ -17,13 +17,14 @@ from typing import Any
 import onnx_ir as ir
 import onnxruntime
 
+from dipgo.common.machine import describe_machine
+from dipgo.compiler.passes import OPTIMISE
+from dipgo.compiler.passes.manager import plan_size
 from dipgo.engines import Runner, load
+from dipgo.engines.timing import time_runners
 from dipgo.export import export
-from dipgo.machine import describe_machine
-from dipgo.passes import OPTIMISE
-from dipgo.passes.manager import plan_size
-from dipgo.plan import PROLOGUE, Plan
-from dipgo.timing import time_runners
+from dipgo.ir.plan.nodes import PROLOGUE
+from dipgo.ir.plan.plan import Plan
 
 ARCHITECTURES = ("sd15", "dit-xl-2-256")
 HOISTING = {"number_values", "fold_timesteps", "hoist_prompt_work", "batch_calls"}

@@ -24,10 +24,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dipgo.common.machine import describe_machine
 from dipgo.engines import load
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.machine import describe_machine
-from dipgo.timing import random_inputs
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.engines.timing import random_inputs
 
 ROOT = Path(__file__).parent.parent
 DENSE = ("dense", "--steps", "50", "--scheduler", "ddim")

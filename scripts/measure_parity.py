@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from dipgo.common.machine import describe_machine
+from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.export import export
-from dipgo.machine import describe_machine
-from dipgo.pipeline import Pipeline
-from dipgo.samplers import make_scheduler
+from dipgo.run.pipeline import Pipeline
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "demo"

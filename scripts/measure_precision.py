@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
+from dipgo.common.machine import describe_machine
+from dipgo.common.packages import silence_libraries
+from dipgo.compiler.compile import compile_plan
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.request import Prepared, Request, prepare
+from dipgo.compiler.trace.precision import FP32, GUIDANCE, TIMESTEP_TABLES, Precision
 from dipgo.export import export
-from dipgo.export.compile import compile_plan
-from dipgo.export.numerics import relative_error
-from dipgo.export.packages import silence_libraries
-from dipgo.export.prepare import Prepared, Request, prepare
-from dipgo.export.trial import choose_parts, trial_inputs
-from dipgo.interpret import interpret
-from dipgo.machine import describe_machine
-from dipgo.pipeline import Pipeline
-from dipgo.precision import FP32, GUIDANCE, TIMESTEP_TABLES, Precision
+from dipgo.export.precision.compare import relative_error
+from dipgo.export.precision.trial import choose_parts, trial_inputs
+from dipgo.run.pipeline import Pipeline
 from scripts.demo_model.shapes import all_scenes
 
 ROOT = Path(__file__).parent.parent

@@ -23,9 +23,10 @@ import numpy as np
 
 from dipgo.bench import make_report
 from dipgo.engines import Runner, load
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.plan_cost import evaluations, plan_cost, step_patterns
-from dipgo.timing import random_inputs, time_runners
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.engines.timing import random_inputs, time_runners
+from dipgo.ir.plan.cost import plan_cost, step_patterns
+from dipgo.ir.plan.plan import evaluations
 
 ROOT = Path(__file__).parent.parent
 SUBNET = ROOT / "examples" / "subnets" / "sd15-dipgo-0.80.json"
@@ -120,7 +121,7 @@ def _eager_step(guidance: bool, repeats: int = 3) -> float:
     """Median seconds of one step of the U-Net in PyTorch, eager, fp32."""
     import torch
 
-    from dipgo.models.arch import ARCHITECTURES
+    from dipgo.models.presets import ARCHITECTURES
 
     denoiser = ARCHITECTURES["sd15"].build_denoiser().eval()
     rows = 2 if guidance else 1

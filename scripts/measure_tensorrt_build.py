@@ -22,12 +22,12 @@ from typing import Any
 import msgspec
 import psutil
 
-from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.common.machine import describe_machine
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
-from dipgo.machine import describe_machine
-from dipgo.manifest import WEIGHTS_FILE
-from dipgo.plan_cost import step_patterns
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
+from dipgo.ir.manifest.records import WEIGHTS_FILE
+from dipgo.ir.plan.cost import step_patterns
 from scripts.write_random_subnet import random_subnet
 
 ROOT = Path(__file__).parent.parent

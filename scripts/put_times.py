@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dipgo.cli import Parser, run_command
-from dipgo.errors import DipgoError
-from dipgo.json_file import write_text
+from dipgo.common.cli import Parser, run_command
+from dipgo.common.errors import DipgoError
+from dipgo.common.typed_json import write_text
 
 TIMES = ("speedup", "seconds", "dense_seconds")
 SAME_MACS = 1e-6

@@ -12,11 +12,11 @@ import diffusers
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dipgo.errors import DipgoError
-from dipgo.sampler import Sampler, Term
-from dipgo.samplers import make_scheduler, probe
-from dipgo.scheduler_names import SCHEDULERS
-from dipgo.scheduler_run import takes
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.sampler.schedulers import SCHEDULERS
+from dipgo.compiler.sampler.trajectory import takes
+from dipgo.ir.sampler import Sampler, Term
 
 STEPS = (20, 50)
 MOST_WORDS = 120  # characters of a reason

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 
 PATH = Path(__file__).parent.parent / "examples" / "subnets" / "demo-deepcache-5.json"
 STEPS, INTERVAL = 50, 5

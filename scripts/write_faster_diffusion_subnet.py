@@ -9,8 +9,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef
 from dipgo.schedules.faster_diffusion import faster_diffusion
-from dipgo.subnet import ModelRef, SchedulerRef
 
 PATH = Path(__file__).parent.parent / "examples" / "subnets" / "sd15-faster-diffusion.json"
 STEPS = 50

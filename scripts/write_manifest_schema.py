@@ -12,13 +12,8 @@ from typing import Any
 
 import msgspec
 
-from dipgo.engine_manifest import (
-    ENGINES_FILE,
-    ENGINES_FORMAT,
-    ENGINES_VERSION,
-    EngineManifest,
-)
-from dipgo.manifest import FORMAT, MANIFEST_FILE, VERSION, Manifest
+from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FORMAT, ENGINES_VERSION, EngineManifest
+from dipgo.ir.manifest.records import FORMAT, MANIFEST_FILE, VERSION, Manifest
 
 DOCS = Path(__file__).parent.parent / "docs"
 PATH = DOCS / "plan.schema.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 
 BLOCKS = (
     *(f"down_blocks.{i}" for i in range(4)),

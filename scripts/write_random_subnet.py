@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 
 BLOCKS = (
     *(f"down_blocks.{level}.resnets.{index}" for level in range(4) for index in range(2)),

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dipgo.gap_filters import GapFilters
-from dipgo.subnet import SubNet
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
 from tests.zoo import Case
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dipgo.graph import BlockGraph, Dependence, GraphInput, Node, TensorType, Value
-from dipgo.sampler import Sampler, Term
-from dipgo.subnet import SubNet
+from dipgo.ir.graph import BlockGraph, Dependence, GraphInput, Node
+from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import TensorType, Value
 
 STATE = TensorType("f32", (1, 4, 16, 16))
 HIDDEN = TensorType("f32", (2, 8, 16, 16))

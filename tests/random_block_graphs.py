@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Literal, TypeAlias
 
-from dipgo.graph import BlockGraph, Dependence, GraphInput, Node, TensorType, Value
+from dipgo.ir.graph import BlockGraph, Dependence, GraphInput, Node
+from dipgo.ir.types import TensorType, Value
 
 Kind: TypeAlias = Literal["block", "glue"]
 SCALAR = TensorType("f32", ())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dipgo.graph import Dependence
+from dipgo.ir.graph import Dependence
 
 FEATURES, TOKENS, PROMPT_TOKENS = 4, 4, 3
 """Latents have as many channels as hidden states have features: a block may stand at either end."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from dipgo.graph import Dependence
-from dipgo.trace import Traced, trace
+from dipgo.compiler.trace.trace import Traced, trace
+from dipgo.ir.graph import Dependence
 from tests.random_blocks import FEATURES, OPERATIONS, PROMPT_TOKENS, TOKENS, Block, Merge, Operation
 
 

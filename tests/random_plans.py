@@ -7,15 +7,16 @@ from random import Random
 
 import numpy as np
 
-from dipgo.graph import BlockGraph, Dependence, TensorType, Value
-from dipgo.passes import OPTIMISE, run_passes
-from dipgo.plan import (
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.passes import OPTIMISE, run_passes
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.graph import BlockGraph, Dependence
+from dipgo.ir.plan.nodes import (
     Call,
     Callee,
     Combine,
     Leaf,
     Operand,
-    Plan,
     Read,
     Stack,
     Statement,
@@ -23,9 +24,10 @@ from dipgo.plan import (
     Table,
     TableRow,
 )
-from dipgo.sampler import Sampler, Term
-from dipgo.subnet import SubNet
-from dipgo.unroll import carrier, unroll
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import TensorType, Value
 from tests.random_block_graphs import random_chain, random_unet
 
 BEFORE_SLOTS = tuple(one for one in OPTIMISE if one.name != "allocate_slots")

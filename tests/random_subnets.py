@@ -20,12 +20,12 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from dipgo.gap_filters import GapFilters
-from dipgo.graph import BlockGraph
-from dipgo.sampler import Sampler, Term
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
-from dipgo.unroll import carrier
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.sampler.probe import probe
+from dipgo.ir.graph import BlockGraph
+from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
 
 SCHEDULERS: dict[str, Callable[[], Any]] = {
     "ddim": lambda: DDIMScheduler(clip_sample=False, steps_offset=1),

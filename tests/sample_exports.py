@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from dipgo.compiler.sampler.probe import probe
 from dipgo.export import export
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source
-from dipgo.samplers import probe
 from dipgo.schedules.faster_diffusion import PRIOR_NOISE
-from dipgo.subnet import SubNet
 from tests.zoo import ZOO, case, traced_case
 
 NAMES = ("dense", "pruned", "batched")

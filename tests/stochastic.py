@@ -14,7 +14,7 @@ from diffusers import (
     UnCLIPScheduler,
 )
 
-from dipgo.samplers import make_scheduler
+from dipgo.compiler.sampler.probe import make_scheduler
 from scripts.sampler_table import SD15
 
 NAMED = {

@@ -22,14 +22,15 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline
 import dipgo.bench
 import dipgo.engines
 import dipgo.inspect
-import dipgo.run
-from dipgo.cli import run_command
-from dipgo.errors import DipgoError
+import dipgo.run.__main__
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import staged_directory
 from dipgo.export import __main__ as export_command
 from dipgo.export import export
-from dipgo.gate_pickle import import_gate_pickle
-from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
-from dipgo.staging import staged_directory
+from dipgo.export.destination import may_replace
+from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
+from dipgo.ir.subnet.published import import_gate_pickle
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.zoo import ZOO
 
@@ -399,7 +400,9 @@ def test_folders_made_for_out_go_again(tmp_path: Path) -> None:
     with (
         pytest.raises(DipgoError, match=r"found .+File too large.+; expected .+; free some space"),
         _files_of_at_most(1000),
-        staged_directory(tmp_path / "a" / "b" / "out", force=False) as folder,
+        staged_directory(
+            tmp_path / "a" / "b" / "out", force=False, may_replace=may_replace
+        ) as folder,
     ):
         (folder / "file").write_bytes(bytes(2000))
     assert list(tmp_path.iterdir()) == []
@@ -409,7 +412,7 @@ def test_an_out_that_appears_meanwhile_stays(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
         pytest.raises(DipgoError, match="found something of that name"),
-        staged_directory(out, force=False),
+        staged_directory(out, force=False, may_replace=may_replace),
     ):
         out.mkdir()
     assert list(tmp_path.iterdir()) == [out]
@@ -551,12 +554,12 @@ def test_damage_that_hashes_do_not_show(damaged: Path) -> None:
 PROMPT = ["--prompt", "a red circle"]
 
 
-@pytest.mark.parametrize("main", [dipgo.run.main, dipgo.bench.main], ids=["run", "bench"])
+@pytest.mark.parametrize("main", [dipgo.run.__main__.main, dipgo.bench.main], ids=["run", "bench"])
 def test_every_command_checks_the_export(
     main: Callable[[list[str]], None], damaged: Path, tmp_path: Path, refused: Refused
 ) -> None:
     (damaged / WEIGHTS_FILE).unlink()
-    image = [*PROMPT, "--image", tmp_path / "out.png"] if main is dipgo.run.main else []
+    image = [*PROMPT, "--image", tmp_path / "out.png"] if main is dipgo.run.__main__.main else []
     refused(main, [damaged, *image], WEIGHTS_FILE, "no such file", "a file of the export")
     refused(main, [tmp_path / "no", *image], MANIFEST_FILE, "No such file", "the manifest of an")
     refused(main, [tmp_path, *image], MANIFEST_FILE, "No such file", "the manifest of an export")
@@ -579,7 +582,7 @@ def test_a_provider_that_is_not_there(
     message = (f"provider {provider}", found, expected)
     refused(dipgo.bench.main, [exported, "--provider", provider], *message)
     image = [*PROMPT, "--image", tmp_path / "out.png", "--provider", provider]
-    refused(dipgo.run.main, [exported, *image], *message)
+    refused(dipgo.run.__main__.main, [exported, *image], *message)
 
 
 RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
@@ -612,7 +615,7 @@ def test_arguments_of_run(name: str, exported: Path, tmp_path: Path, refused: Re
     options, fragments = RUNS[name]
     (tmp_path / "a.png").mkdir()
     given = [option.format(tmp=tmp_path) for option in options]
-    refused(dipgo.run.main, [exported, *PROMPT, "--threads", "1", *given], *fragments)
+    refused(dipgo.run.__main__.main, [exported, *PROMPT, "--threads", "1", *given], *fragments)
 
 
 def test_a_disk_that_is_full_after_the_run(
@@ -622,7 +625,7 @@ def test_a_disk_that_is_full_after_the_run(
     out.write_text("what was there")
     with _files_of_at_most(1000):
         given = [exported, *PROMPT, "--threads", "1", "--latents", out]
-        assert run_command(dipgo.run.main, list(map(str, given))) == 2
+        assert run_command(dipgo.run.__main__.main, list(map(str, given))) == 2
     _check_message(capsys.readouterr().err, ("out.npy", "", "room enough", "nothing was left"))
     assert _tree(tmp_path) == {out: b"what was there"}
 
@@ -633,7 +636,7 @@ def test_an_export_without_guidance_takes_none(
 ) -> None:
     export(pipeline, "dense", tmp_path / "plain", steps=1, guidance=False)
     given = [tmp_path / "plain", *PROMPT, *option, "--latents", tmp_path / "out.npy"]
-    assert run_command(dipgo.run.main, list(map(str, given))) == 2
+    assert run_command(dipgo.run.__main__.main, list(map(str, given))) == 2
     assert "for an export without guidance; expected neither; leave" in capsys.readouterr().err
     assert not (tmp_path / "out.npy").exists()
 

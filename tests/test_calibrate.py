@@ -8,12 +8,12 @@ import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 from torch import Tensor
 
-from dipgo.interpret import interpret
-from dipgo.samplers import probe
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.search.calibrate import activation_changes, removal_curvature, removal_losses
-from dipgo.search.supernet import SuperNet
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.search.supernet.supernet import SuperNet
 from tests.zoo import Case, case
 
 DDIM = DDIMScheduler(clip_sample=False, steps_offset=1)

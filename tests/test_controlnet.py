@@ -17,14 +17,14 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.models.controlnet import attach_controlnet
+from dipgo.ir.plan.nodes import PROLOGUE
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.source import load_source
-from dipgo.pipeline import Pipeline
-from dipgo.plan import PROLOGUE
-from dipgo.subnet import SubNet
+from dipgo.run.pipeline import Pipeline
 from tests.eager import Gating
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import (

@@ -17,14 +17,14 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
+from dipgo.engines.timing import random_inputs
 from dipgo.export import export
-from dipgo.export.decompose import decompose
-from dipgo.export.lower import lower
+from dipgo.export.lower.onnx import lower
+from dipgo.export.lower.openvino_opset import decompose
 from dipgo.models.source import Source
-from dipgo.pipeline import Pipeline
-from dipgo.timing import random_inputs
+from dipgo.run.pipeline import Pipeline
 from tests.test_tensorrt_rtx import random_subnet
 from tests.zoo import ZOO, case
 

@@ -63,11 +63,11 @@ def test_targets_of_make_exist() -> None:
 def test_the_changelog_has_the_version() -> None:
     (version,) = re.findall(r'^version = "(.+)"$', _read("pyproject.toml"), re.MULTILINE)
     assert f"## [{version}]" in _read("CHANGELOG.md")
-    assert f'__version__ = "{version}"' in _read("dipgo/__init__.py")
+    assert f'__version__ = "{version}"' in _read("dipgo/common/version.py")
 
 
 def test_the_subnet_of_the_readme_is_one(tmp_path: Path) -> None:
-    from dipgo.subnet import SubNet
+    from dipgo.ir.subnet.subnet import SubNet
 
     (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     (tmp_path / "subnet.json").write_text(block)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 import dipgo.engines
-from dipgo.noise import NoiseStream
-from dipgo.pipeline import Pipeline
+from dipgo.common.torch_noise import NoiseStream
+from dipgo.run.pipeline import Pipeline
 from tests.independent_noise import noise, twister_of
 from tests.independent_runner import Names, Runner
 from tests.sample_exports import NAMES

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 import dipgo.build
-import dipgo.engines.cuda
-import dipgo.run
-from dipgo.cli import run_command
-from dipgo.engine_manifest import ENGINES_FILE
+import dipgo.engines.tensorrt.cuda
+import dipgo.run.__main__
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
 from dipgo.engines.tensorrt.build_cache import BuildCache
-from dipgo.errors import DipgoError
-from dipgo.manifest import MANIFEST_FILE
+from dipgo.ir.manifest.engines import ENGINES_FILE
+from dipgo.ir.manifest.records import MANIFEST_FILE
 from tests.nvidia_stand_in import tensorrt
 from tests.nvidia_stand_in.install import TARGET, install, write_engines
 from tests.nvidia_stand_in.machine import reset
@@ -162,7 +162,7 @@ def _run_refused(
     """The command `run`; the error is dropped when it returns, and what it held with it."""
     latents = path.parent / "latents.npy"
     given = [str(path), "--prompt", "x", "--latents", str(latents), "--target", TARGET, *more]
-    assert run_command(dipgo.run.main, given) == 2
+    assert run_command(dipgo.run.__main__.main, given) == 2
     _check(capsys.readouterr().err, fragments)
     assert not latents.exists()
 

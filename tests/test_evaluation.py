@@ -27,19 +27,23 @@ from safetensors.torch import save_file
 from scipy import linalg, ndimage, stats
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-import dipgo.evaluate
-from dipgo.cli import run_command
-from dipgo.errors import DipgoError
-from dipgo.evaluation.api import evaluate
-from dipgo.evaluation.cache import Drawn, read_drawn
-from dipgo.evaluation.distance import ClassifierFeatures, classifier_distance
-from dipgo.evaluation.generate import Progress
-from dipgo.evaluation.intervals import interval
-from dipgo.evaluation.judge import Classifier, load_classifier, read_labels, save_classifier
-from dipgo.evaluation.metrics import latent_error, psnr, ssim, to_tensor
-from dipgo.evaluation.pairs import make_pairs
-from dipgo.evaluation.variants import Variant
-from dipgo.subnet import ModelRef, SchedulerRef, SubNet
+import dipgo.evaluate.__main__
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.evaluate.api import evaluate
+from dipgo.evaluate.cache import Drawn, read_drawn
+from dipgo.evaluate.draw import Progress
+from dipgo.evaluate.judges.classifier import (
+    Classifier,
+    load_classifier,
+    read_labels,
+    save_classifier,
+)
+from dipgo.evaluate.judges.frechet import ClassifierFeatures, classifier_distance
+from dipgo.evaluate.metrics import interval, latent_error, psnr, ssim, to_tensor
+from dipgo.evaluate.pairs import make_pairs
+from dipgo.evaluate.variants import Variant
+from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from tests.tiny_pipeline import TOKENS, WIDTH, tiny_text_encoder, tiny_tokenizer
 from tests.zoo import ZOO
 
@@ -203,7 +207,7 @@ def out(inputs: Path, stopped: dict[str, int]) -> Path:
     """What a run writes that goes on where the stopped one was, with all that can be measured."""
     out = inputs / "out"
     arguments = _arguments(inputs, out, time_repeats=2, clip_model=inputs / "clip")
-    assert run_command(dipgo.evaluate.main, arguments) == 0
+    assert run_command(dipgo.evaluate.__main__.main, arguments) == 0
     return out
 
 
@@ -469,7 +473,7 @@ def test_a_lora_is_in_dense_and_in_the_subnets(
     copied = Path(shutil.copytree(out, tmp_path / "out"))
     arguments = _arguments(inputs, copied, subnets=[inputs / "pruned.json"])
     lora = f"{tmp_path / 'style.safetensors'}:0.5"
-    assert run_command(dipgo.evaluate.main, [*arguments, "--no-time", "--lora", lora]) == 0
+    assert run_command(dipgo.evaluate.__main__.main, [*arguments, "--no-time", "--lora", lora]) == 0
     found = json.loads((copied / "report.json").read_text())
     assert found["model"] == f"{report['model']}, style.safetensors at 0.5"
     assert found["model_sha256"] != report["model_sha256"]
@@ -499,7 +503,7 @@ def test_a_second_run_draws_only_what_is_new(
     before = _results(copied)
     subnets = [inputs / f"{name}.json" for name in ("pruned", "fewer")]
     arguments = [*_arguments(inputs, copied, subnets=subnets), "--no-time"]
-    assert run_command(dipgo.evaluate.main, arguments) == 0
+    assert run_command(dipgo.evaluate.__main__.main, arguments) == 0
     printed = capsys.readouterr()
     drawn = [line for line in printed.err.splitlines() if line.startswith(("export", "draw"))]
     assert drawn == [f"export fewer, batch {BATCH}", f"draw {PAIRS} pictures: fewer"]
@@ -687,7 +691,7 @@ def _check_refused(
     """Exit code 2, one line with the fragments in order, and nothing written."""
     capsys.readouterr()
     before = sorted(folder.rglob("*"))
-    assert run_command(dipgo.evaluate.main, arguments) == 2
+    assert run_command(dipgo.evaluate.__main__.main, arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     *_, message = printed.err.splitlines()

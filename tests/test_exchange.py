@@ -18,22 +18,30 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dipgo.interpret import interpret
-from dipgo.sampler import Sampler, Term
-from dipgo.search.budget import TOLERANCE
-from dipgo.search.exchange import GLANCE, MARGIN, exchange
-from dipgo.search.gaps import Gap, find_gaps
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.rules import check_reuse
+from dipgo.search.cost.budget import TOLERANCE
+from dipgo.search.fit_gaps import (
+    RIDGE,
+    Fit,
+    Gap,
+    as_rows,
+    as_table,
+    find_gaps,
+    fit_filters,
+    fit_gap,
+)
 from dipgo.search.losses import DISTANCES
-from dipgo.search.moves import MOVES, propose
 from dipgo.search.problem import Problem
-from dipgo.search.regular_rows import LAST, POWERS, regular_rows, whole_rows
-from dipgo.search.reuse import RIDGE, Fit, as_rows, as_table, fit_filters, fit_gap
-from dipgo.search.supernet import RowGates
-from dipgo.search.train_reuse import ReuseWeights, train_reuse
-from dipgo.search.trajectories import Gates, Outcome, Trajectories
-from dipgo.search.walk import Walk
-from dipgo.subnet_check import check_reuse
-from dipgo.unroll import unroll
+from dipgo.search.refine.exchange import GLANCE, MARGIN, exchange
+from dipgo.search.refine.hard_trajectories import Gates, Outcome, Trajectories
+from dipgo.search.refine.initial_gates import LAST, POWERS, regular_rows, whole_rows
+from dipgo.search.refine.moves import MOVES, propose
+from dipgo.search.refine.train_gap_weights import ReuseWeights, train_reuse
+from dipgo.search.supernet.row_gates import RowGates
+from dipgo.search.supernet.trajectory_state import Walk
 from tests.random_subnets import _gates, _probed
 from tests.tiny_search import rows_on, tiny_examples, tiny_net
 

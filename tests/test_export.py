@@ -12,16 +12,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.sampler.probe import probe
 from dipgo.engines import load
 from dipgo.export import export
-from dipgo.export.lower import lower
-from dipgo.graph import BlockGraph
-from dipgo.manifest_file import read_manifest
+from dipgo.export.lower.onnx import lower
+from dipgo.ir.graph import BlockGraph
+from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source
-from dipgo.pipeline import Pipeline
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
-from dipgo.unroll import carrier
+from dipgo.run.pipeline import Pipeline
 from tests.eager import run_eagerly
 from tests.random_subnets import weigh_rows
 from tests.test_parity import BACKUPS, relative_error

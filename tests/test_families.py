@@ -16,12 +16,12 @@ from diffusers import (
     UNet2DModel,
 )
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.models.families import FAMILIES, find_family
+from dipgo.models.families.sd3 import SD3Family
 from dipgo.models.family import Geometry
-from dipgo.models.sd3 import SD3Family
+from dipgo.models.registry import FAMILIES, find_family
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import IMAGE_SIZE
 from tests.tiny_pipelines import tiny_sd3, tiny_sdxl

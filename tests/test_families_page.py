@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from dipgo.errors import DipgoError
-from dipgo.models.arch import ARCHITECTURES
-from dipgo.models.families import FAMILIES, REGISTERED, find_family, register_family
-from dipgo.models.unet import UNetFamily
+from dipgo.common.errors import DipgoError
+from dipgo.models.families.stable_diffusion import UNetFamily
+from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import FAMILIES, REGISTERED, find_family, register_family
 
 PAGE = (Path(__file__).parents[1] / "docs" / "families.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

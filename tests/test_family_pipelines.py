@@ -22,15 +22,15 @@ from diffusers import (
     UNet2DModel,
 )
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.models.arch import ARCHITECTURES
+from dipgo.models.families.pixart import PixArtFamily
 from dipgo.models.family import Geometry
-from dipgo.models.pixart import PixArtFamily
+from dipgo.models.presets import ARCHITECTURES
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import load_source
-from dipgo.pipeline import Pipeline
+from dipgo.run.pipeline import Pipeline
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
 from tests.tiny_pipelines import tiny_sdxl

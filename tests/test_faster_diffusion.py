@@ -8,17 +8,18 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import OPTIMISE, run_passes
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.unroll import unroll
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.interpret import interpret
+from dipgo.ir.plan.nodes import PROLOGUE, Combine
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source
-from dipgo.passes import OPTIMISE, run_passes
-from dipgo.plan import PROLOGUE, Combine, Plan
-from dipgo.samplers import probe
 from dipgo.schedules.faster_diffusion import PRIOR_NOISE, faster_diffusion
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
 from tests.eager import run_eagerly
 from tests.test_parity import relative_error
 from tests.zoo import ZOO, Case, traced_case

@@ -9,15 +9,15 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
-from dipgo.constants import fold_wide_constants
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.fold_constants import fold_wide_constants
+from dipgo.compiler.trace.trace import trace
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.graph import Dependence
-from dipgo.models.arch import ARCHITECTURES
+from dipgo.ir.graph import Dependence
+from dipgo.models.families.flux import FluxFamily
 from dipgo.models.family import Geometry
-from dipgo.models.flux import FluxFamily
-from dipgo.trace import trace
+from dipgo.models.presets import ARCHITECTURES
 from tests.test_parity import relative_error
 from tests.test_trace import trace_architecture
 from tests.zoo import ZOO, case

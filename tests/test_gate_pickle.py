@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from dipgo.errors import DipgoError
-from dipgo.gate_pickle import import_gate_pickle
-from dipgo.safe_pickle import load_data
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.common.safe_pickle import load_data
+from dipgo.ir.subnet.published import import_gate_pickle
+from dipgo.ir.subnet.subnet import SubNet
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "subnets" / "sd15-dipgo-0.80.json"
 TIMESTEPS: tuple[float, ...] = (801.0, 401.0, 1.0)

@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dipgo.export.compile import compile_plan
-from dipgo.export.prepare import Request, prepare
-from dipgo.granularity import choose_split_blocks
-from dipgo.graph import BlockGraph
-from dipgo.models.arch import ARCHITECTURES
-from dipgo.models.dit import DiTFamily
+from dipgo.compiler.compile import compile_plan
+from dipgo.compiler.passes import run_passes
+from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.split_blocks import choose_split_blocks
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.graph import BlockGraph
+from dipgo.ir.plan.parse import parse_plan
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.dit import DiTFamily
+from dipgo.models.families.sd3 import SD3Family
+from dipgo.models.families.sdxl import SDXLFamily
+from dipgo.models.families.stable_diffusion import UNetFamily
 from dipgo.models.family import Family
-from dipgo.models.sd3 import SD3Family
-from dipgo.models.sdxl import SDXLFamily
-from dipgo.models.unet import UNetFamily
-from dipgo.passes import run_passes
-from dipgo.plan import Plan
-from dipgo.plan_parser import parse_plan
-from dipgo.samplers import make_scheduler, probe
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.models.presets import ARCHITECTURES
 from tests.conftest import GOLDEN
 from tests.test_trace import trace_architecture
 

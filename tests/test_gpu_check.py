@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dipgo.engines.launches import list_launches
 from dipgo.engines.torch.executor import Executor
-from dipgo.numpy_types import numpy_dtype
-from dipgo.plan import Table
+from dipgo.ir.plan.nodes import Table
+from dipgo.ir.types import numpy_dtype
 from scripts.gpu_checks import speed
 from scripts.gpu_checks.cases import SMALL
 from scripts.gpu_checks.in_memory import callee_functions

@@ -10,20 +10,20 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dipgo import granularity
+from dipgo.compiler import split_blocks as granularity
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import run_passes
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.split_blocks import choose_split_blocks
+from dipgo.compiler.unroll import unroll
 from dipgo.engines import load
 from dipgo.export import export
-from dipgo.granularity import choose_split_blocks
-from dipgo.graph import BlockGraph
-from dipgo.interpret import interpret
+from dipgo.ir.graph import BlockGraph
+from dipgo.ir.plan.cost import plan_cost
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.stable_diffusion import UNetFamily
 from dipgo.models.source import Source
-from dipgo.models.unet import UNetFamily
-from dipgo.passes import run_passes
-from dipgo.plan_cost import plan_cost
-from dipgo.sampler import Sampler
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
 from tests.eager import run_eagerly
 from tests.test_parity import relative_error
 from tests.test_trace import trace_architecture

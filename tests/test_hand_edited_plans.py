@@ -10,10 +10,10 @@ import pytest
 
 import dipgo.export.__main__
 import dipgo.inspect
-from dipgo.cli import run_command
-from dipgo.passes import OPTIMISE, find_passes, run_passes
-from dipgo.plan_parser import parse_plan
-from dipgo.unroll import unroll
+from dipgo.common.cli import run_command
+from dipgo.compiler.passes import OPTIMISE, find_passes, run_passes
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.plan.parse import parse_plan
 from tests.handmade import UNET, euler, subnet
 
 ROWS = ("111", "000", "001", "111")

@@ -9,9 +9,9 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
 from dipgo.export import export
-from dipgo.pipeline import Pipeline
+from dipgo.run.pipeline import Pipeline
 from tests.tiny_pipelines import save_pipeline
 
 

@@ -17,20 +17,20 @@ from diffusers import (
 )
 from PIL import Image
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import PictureNoise
+from dipgo.compiler.request import silent
+from dipgo.compiler.sampler.image_to_image import find_start
+from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.sampler.trajectory import start_scheduler
 from dipgo.export import export
 from dipgo.export.dense_twin import export_dense_twin
-from dipgo.export.prepare import silent
-from dipgo.late_start import find_start
-from dipgo.manifest_file import read_manifest
-from dipgo.noise import PictureNoise
-from dipgo.pipeline import Pipeline
-from dipgo.run import main as run
-from dipgo.sampler import PriorNoise
-from dipgo.samplers import make_scheduler, probe
-from dipgo.scheduler_run import start_scheduler
-from dipgo.subnet import GapFilters, SubNet
-from dipgo.subnet_cut import cut_to
+from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.sampler import PriorNoise
+from dipgo.ir.subnet.subnet import GapFilters, SubNet
+from dipgo.ir.subnet.truncate import cut_to
+from dipgo.run.__main__ import main as run
+from dipgo.run.pipeline import Pipeline
 from tests.eager import Gating
 from tests.test_parity import relative_error
 from tests.test_samplers import NAMES, deviation, named, random_model, run_recurrence

@@ -1,11 +1,12 @@
-"""Imports point down the layers of the design, and running an export needs no torch."""
+"""Imports point down one list of layers, without a circle, and running an export needs no torch."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,141 +15,170 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
 ONNX = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 
-# From the bottom to the top: a module may import from its own layer and from those above it
-# in this table. A name stands for dipgo.<name> and all that is in it.
+# From the bottom to the top: a layer, and the entries of dipgo/ in it. Imports lead to the same
+# layer or to one above it in this list. A new entry of dipgo/ needs a place here.
 LAYERS = {
-    "data": """
-        errors hashes json_file prompt_file staging noise patterns recurrence sampler gap_filters
-        graph plan plan_check plan_text plan_parser plan_file plan_cost manifest
-        manifest_file manifest_plan
-        model_repository engine_manifest numpy_types
-        subnet subnet_check subnet_file subnet_cut safe_pickle gate_pickle
-        """,
-    "models": """
-        models torch_types costs constants partition precision arithmetic trace tables
-        lanes sizes late_start samplers sampler_check scheduler_draws scheduler_names scheduler_run
-        """,
-    "plans": "unroll granularity passes interpret",
-    "search": "search schedules",
+    "common": "common",
+    "ir": "ir",
     "engines": "engines",
+    "run": "run serve",
+    "models": "models",
+    "compiler": "compiler",
+    "schedules": "schedules",
+    "search": "search distil",
     "export": "export",
-    "running": """
-        pipeline pipeline_arguments image_input further_inputs drawn_inputs conditioning hub
-        video_input timing machine
-        """,
-    "evaluation": "evaluation",
-    "commands": """
-        export_facts cli request_arguments build_arguments target_arguments search_arguments
-        triton run bench build refit inspect evaluate __main__
-        """,
+    "evaluate": "evaluate report",
+    "commands": "bench build refit inspect __main__",
 }
-LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
-DEPTH = {layer: depth for depth, layer in enumerate(LAYERS)}
+FORESEEN = {"distil", "report", "serve"}
+"""Entries that have a place already, and need not be there yet."""
+MOST_ENTRIES = 17
+"""Beside those."""
 
-# What a layer, or one module of it, must do without. Imports inside functions count too.
+APART = {"models": ("engines", "run")}
+"""Layers that do not know each other, though one is below the other."""
+
+# What a layer does without. Imports inside functions count too.
 WITHOUT = {
-    "data": HEAVY,
-    "models": ONNX,
-    "unroll": HEAVY,
-    "passes": HEAVY,
-    "interpret": ONNX,
-    "schedules": HEAVY,
+    "common": HEAVY,
+    "ir": (*HEAVY, "onnx_ir"),
     "engines": (*HEAVY, "onnx_ir"),
-    "running": HEAVY,
+    "run": HEAVY,
+    "models": ONNX,
+    "compiler": ONNX,
+    "schedules": HEAVY,
     "commands": HEAVY,
 }
 EXCEPTIONS = {
-    ("safe_pickle", "torch"),  # decodes the tensors in a published pickle
+    ("common.safe_pickle", "torch"),  # decodes the tensors in a published pickle
+    ("common.packages", "diffusers"),  # turns their progress bars off
+    ("common.packages", "transformers"),
     ("engines.torch.backend", "torch"),  # the target that is PyTorch
     ("engines.torch.executor", "torch"),
-    ("export.packages", "diffusers"),  # turns their progress bars off
-    ("export.packages", "transformers"),
 }
 
+LAYER_OF = {entry: layer for layer, entries in LAYERS.items() for entry in entries.split()}
+DEPTH = {layer: depth for depth, layer in enumerate(LAYERS)}
 
-def _modules() -> list[str]:
-    """Dotted names below dipgo, without the package itself."""
+
+def _modules() -> dict[str, Path]:
+    """Files by their dotted names below dipgo, without the root package itself."""
     paths = sorted((ROOT / "dipgo").rglob("*.py"))
-    names = [".".join(path.relative_to(ROOT / "dipgo").with_suffix("").parts) for path in paths]
-    return [name.removesuffix(".__init__") for name in names if name != "__init__"]
+    dotted = [".".join(path.relative_to(ROOT / "dipgo").with_suffix("").parts) for path in paths]
+    named = zip((name.removesuffix(".__init__") for name in dotted), paths, strict=True)
+    return {name: path for name, path in named if name != "__init__"}
 
 
 MODULES = _modules()
-ENGINES = [name for name in MODULES if name.split(".")[0] == "engines"]
 
 
-def _imports(module: str) -> Iterator[tuple[str, bool]]:
-    """Each name that a module imports, and whether only the type checker sees it."""
-    path = ROOT / "dipgo" / Path(*module.split("."))
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    tree = ast.parse(source.read_text())
+def _imports(module: str) -> Iterator[str]:
+    """Each name that a module imports when it runs, absolute; not what type checkers alone see."""
+    tree = ast.parse(MODULES[module].read_text())
     typing_only = {
         id(node)
         for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
-        for node in ast.walk(branch)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for statement in branch.body
+        for node in ast.walk(statement)
     }
     for node in ast.walk(tree):
-        for name in _names(node):
-            yield name, id(node) in typing_only
+        if id(node) not in typing_only:
+            yield from _names(node)
 
 
 def _names(node: ast.AST) -> list[str]:
+    """`from a import b` is `a.b` where that is a module of ours, else `a`."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
         return []
     assert node.level == 0, f"line {node.lineno}: imports are absolute"
     assert node.module is not None
-    if node.module == "dipgo":
-        return [f"dipgo.{alias.name}" for alias in node.names]
-    return [node.module]
+    full = {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = sorted(name for name in full if name.removeprefix("dipgo.") in MODULES)
+    return ours if len(ours) == len(full) else [*ours, node.module]
 
 
-def _key(module: str) -> str:
-    """The name that the tables know a module by; `python -m` of a package is a command."""
-    first, *rest = module.split(".")
-    return "__main__" if rest == ["__main__"] else first
+def _ours(module: str) -> list[str]:
+    """The modules below dipgo that a module imports."""
+    return [name[len("dipgo.") :] for name in _imports(module) if name.startswith("dipgo.")]
+
+
+def _layer(module: str) -> str:
+    entry = module.split(".")[0]
+    assert entry in LAYER_OF, f"give dipgo.{entry} a place in LAYERS"
+    return LAYER_OF[entry]
+
+
+def test_every_entry_of_the_root_has_its_place() -> None:
+    names = {path.name for path in (ROOT / "dipgo").iterdir()} - {"__pycache__"}
+    entries = {name.removesuffix(".py") for name in names - {"__init__.py", "py.typed"}}
+    assert entries <= set(LAYER_OF)
+    assert set(LAYER_OF) - entries <= FORESEEN
+    assert len(names - FORESEEN) <= MOST_ENTRIES
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module: str) -> None:
-    assert _key(module) in LAYER_OF, f"give dipgo.{module} a place in LAYERS"
-    layer = LAYER_OF[_key(module)]
-    for name, typing_only in _imports(module):
-        if not name.startswith("dipgo.") or typing_only:
-            continue
-        imported = _key(name.removeprefix("dipgo."))
-        assert imported in LAYER_OF, f"dipgo.{module} imports {name}, which has no place in LAYERS"
-        assert DEPTH[LAYER_OF[imported]] <= DEPTH[layer], f"dipgo.{module} imports {name}"
+    layer = _layer(module)
+    for imported in map(_layer, _ours(module)):
+        assert DEPTH[imported] <= DEPTH[layer], f"dipgo.{module} imports of {imported}"
+        assert imported not in APART.get(layer, ()), f"dipgo.{module} imports of {imported}"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_layer_does_without(module: str) -> None:
-    key = _key(module)
-    forbidden = {*WITHOUT.get(LAYER_OF[key], ()), *WITHOUT.get(key, ())}
-    found = {name.split(".")[0] for name, typing_only in _imports(module) if not typing_only}
-    found -= {package for name, package in EXCEPTIONS if name == module}
-    assert not found & forbidden
+    packages = {name.split(".")[0] for name in _imports(module)}
+    packages -= {package for name, package in EXCEPTIONS if name == module}
+    assert not packages & set(WITHOUT.get(_layer(module), ()))
+
+
+def test_no_circle_of_files() -> None:
+    _check_acyclic({module: _ours(module) for module in MODULES})
+
+
+def test_no_circle_of_packages() -> None:
+    """Among the packages that share a parent, at every level."""
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    edges: dict[str, set[str]] = {}
+    for module in MODULES:
+        for imported in _ours(module):
+            one, other = _siblings(module, imported)
+            if one in packages and other in packages and one != other:
+                edges.setdefault(one, set()).add(other)
+    _check_acyclic(edges)
+
+
+def _siblings(one: str, other: str) -> tuple[str, str]:
+    """The two packages, or modules, of one parent in which two modules lie."""
+    parts, others = one.split("."), other.split(".")
+    same = 0
+    while same < min(len(parts), len(others)) - 1 and parts[same] == others[same]:
+        same += 1
+    return ".".join(parts[: same + 1]), ".".join(others[: same + 1])
+
+
+def _check_acyclic(edges: Mapping[str, Iterable[str]]) -> None:
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+ENGINES = [name for name in MODULES if name.split(".")[0] == "engines"]
 
 
 @pytest.mark.parametrize("module", ENGINES)
 def test_engines_import_data_and_engines_alone(module: str) -> None:
-    layers = {
-        LAYER_OF[_key(name.removeprefix("dipgo."))]
-        for name, _ in _imports(module)
-        if name.startswith("dipgo.")
-    }
-    allowed = {"data", "engines"}
-    if module.startswith("engines.torch."):  # the target that is PyTorch translates its types
-        allowed |= {"models"}
-    assert layers <= allowed
+    assert set(map(_layer, _ours(module))) <= {"common", "ir", "engines"}
 
 
 LIGHT = (
-    *("engines", "manifest", "pipeline", "triton.service"),
-    *("search.cascade", "search.cost", "search.select"),
-    *("run", "bench", "build", "inspect", "evaluate", "__main__"),
+    *("engines", "models", "ir.manifest.records", "run.pipeline", "run.triton.service"),
+    *("search.cost.cascade", "search.cost.model", "search.cost.select"),
+    *("run.__main__", "bench", "build", "inspect", "evaluate.__main__", "__main__"),
+    *("search.__main__", "export.__main__", "refit"),
 )
 
 

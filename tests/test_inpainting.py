@@ -16,17 +16,17 @@ from diffusers import (
 )
 from PIL import Image
 
-import dipgo.run
-from dipgo.cli import run_command
+import dipgo.run.__main__
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.models.families import find_family
 from dipgo.models.family import Geometry
 from dipgo.models.prompts import encode_prompts
+from dipgo.models.registry import find_family
 from dipgo.models.source import load_source
-from dipgo.pipeline import Pipeline
-from dipgo.samplers import make_scheduler
+from dipgo.run.pipeline import Pipeline
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import (
     IMAGE_SIZE,
@@ -219,7 +219,7 @@ def test_by_the_command(pipeline: StableDiffusionInpaintPipeline, tmp_path: Path
     for name in ("mask.png", "all.png"):
         given = [out, "--prompt", PROMPT, "--from-image", tmp_path / "in.png", "--mask"]
         given += [tmp_path / name, "--latents", tmp_path / "made.npy"]
-        assert run_command(dipgo.run.main, list(map(str, given))) == 0
+        assert run_command(dipgo.run.__main__.main, list(map(str, given))) == 0
         made.append(np.load(tmp_path / "made.npy"))
     assert np.abs(made[0] - made[1]).max() > 1e-3
 

@@ -10,14 +10,14 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.models.families import find_family
+from dipgo.ir.plan.nodes import PROLOGUE
+from dipgo.models.families.stable_diffusion import UNetFamily
 from dipgo.models.family import Geometry
-from dipgo.models.unet import UNetFamily
-from dipgo.pipeline import Pipeline
-from dipgo.plan import PROLOGUE
+from dipgo.models.registry import find_family
+from dipgo.run.pipeline import Pipeline
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
 

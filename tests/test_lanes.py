@@ -15,12 +15,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from dipgo.errors import DipgoError
-from dipgo.export.lower_lanes import lower_as_onnx, lowering_of
-from dipgo.graph import Value
-from dipgo.lanes import RULES, LanedModule
-from dipgo.plan import Callee
-from dipgo.torch_types import tensor_type
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.dtypes import tensor_type
+from dipgo.compiler.trace.vectorize import RULES, LanedModule
+from dipgo.export.lower.callee import lower_as_onnx, lowering_of
+from dipgo.ir.plan.nodes import Callee
+from dipgo.ir.types import Value
 from tests.lane_cases import CASES, LaneCase
 from tests.random_graphs import random_graph
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import ALIGNMENT, ARENA, LaunchList, aligned, list_launches
-from dipgo.engines.profiles import ShapeRange, profiles_of
-from dipgo.plan import Call
+from dipgo.engines.shape_profiles import ShapeRange, profiles_of
+from dipgo.ir.plan.nodes import Call
 from tests.sample_exports import NAMES
 
 

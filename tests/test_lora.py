@@ -11,15 +11,15 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.request import silent
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
 from dipgo.export.dense_twin import export_dense_twin
-from dipgo.export.prepare import silent
-from dipgo.manifest_file import read_manifest
+from dipgo.ir.manifest.file import read_manifest
 from dipgo.models import lora as lora_module
 from dipgo.models.source import load_source
-from dipgo.pipeline import Pipeline
+from dipgo.run.pipeline import Pipeline
 from tests.test_parity import relative_error
 from tests.tiny_pipeline import WIDTH, save_tiny_pipeline
 
@@ -171,14 +171,14 @@ def test_without_peft(folder: Path, lora: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_the_argument(text: str, expected: tuple[str, float]) -> None:
-    from dipgo.cli import lora as parse
+    from dipgo.models.options import lora as parse
 
     assert parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["a.safetensors:nan", ":0.5"])
 def test_scales_that_are_none(text: str) -> None:
-    from dipgo.cli import lora as parse
+    from dipgo.models.options import lora as parse
 
     with pytest.raises(ValueError, match=r"^$"):
         parse(text)

@@ -1,4 +1,4 @@
-"""`dipgo.noise` against the generator it stands in for."""
+"""`dipgo.common.torch_noise` against the generator it stands in for."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipgo.errors import DipgoError
-from dipgo.noise import NoiseStream, draw_noise, initial_noise
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import NoiseStream, draw_noise, initial_noise
 
 TOLERANCE = 1e-5
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**64 - 1]

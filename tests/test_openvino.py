@@ -11,14 +11,14 @@ import pytest
 from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.probe import probe
 from dipgo.engines import load
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
-from dipgo.errors import DipgoError
+from dipgo.engines.timing import random_inputs
 from dipgo.export import export
-from dipgo.pipeline import Pipeline
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
-from dipgo.timing import random_inputs
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.run.pipeline import Pipeline
 
 pytestmark = pytest.mark.openvino
 

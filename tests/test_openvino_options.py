@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
 from dipgo.engines.onnxruntime import openvino
 from dipgo.engines.onnxruntime.session import (
@@ -19,8 +20,7 @@ from dipgo.engines.onnxruntime.session import (
     SessionSettings,
     check_provider,
 )
-from dipgo.errors import DipgoError
-from dipgo.model_repository import INSTANCE_KINDS
+from dipgo.run.triton.layout import INSTANCE_KINDS
 
 HERE = openvino.PROVIDER in onnxruntime.get_available_providers()
 

@@ -22,16 +22,17 @@ from diffusers import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dipgo.interpret import interpret
-from dipgo.models.reuse_filter import FilterShape
-from dipgo.noise import draw_noise
-from dipgo.passes import run_passes
-from dipgo.plan import PROLOGUE
-from dipgo.plan_parser import parse_plan
-from dipgo.sampler import draw_name
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
-from dipgo.unroll import carrier, unroll
+from dipgo.common.torch_noise import draw_noise
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import run_passes
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.plan.nodes import PROLOGUE
+from dipgo.ir.plan.parse import parse_plan
+from dipgo.ir.sampler import draw_name
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.gap_filter import FilterShape
 from tests.eager import run_eagerly
 from tests.random_subnets import TERMS, filter_rows, weigh_rows
 from tests.zoo import CASES, GUIDANCE_CASES, NO_PICTURES, Case, case, with_filters

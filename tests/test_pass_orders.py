@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from dipgo.errors import DipgoError
-from dipgo.interpret import interpret
-from dipgo.passes import OPTIMISE, Pass, find_passes, run_passes
-from dipgo.passes.conditions import Condition
-from dipgo.plan import PROLOGUE, Combine, Plan, Slot, reads, writes
-from dipgo.plan_check import InvalidPlanError, verify
-from dipgo.plan_parser import parse_plan
-from dipgo.sampler import Term
-from dipgo.unroll import unroll
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import OPTIMISE, Pass, find_passes, run_passes
+from dipgo.compiler.passes.manager import Condition
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.plan.nodes import PROLOGUE, Combine, Slot, reads, writes
+from dipgo.ir.plan.parse import parse_plan
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.plan.verify import InvalidPlanError, verify
+from dipgo.ir.sampler import Term
 from tests.handmade import UNET, euler, subnet
 from tests.random_graphs import RandomGraph, random_graph
 from tests.random_subnets import random_sampler, random_subnet

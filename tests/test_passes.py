@@ -9,19 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipgo.errors import DipgoError
-from dipgo.graph import Value
-from dipgo.passes import OPTIMISE, run_passes
-from dipgo.passes.eliminate_dead_calls import eliminate_dead_calls
-from dipgo.passes.fuse_steps import fuse_steps
-from dipgo.passes.live_ranges import live_ranges, lower_bound_nbytes
-from dipgo.passes.number_values import number_values
-from dipgo.plan import Call, Combine, Plan, Read, Slot
-from dipgo.plan_check import InvalidPlanError, verify
-from dipgo.plan_cost import block_calls, evaluations, plan_cost, step_patterns
-from dipgo.plan_parser import PlanSyntaxError, parse_plan
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.passes import OPTIMISE, run_passes
+from dipgo.compiler.passes.eliminate_dead_calls import eliminate_dead_calls
+from dipgo.compiler.passes.fuse_steps import fuse_steps
+from dipgo.compiler.passes.live_ranges import live_ranges, lower_bound_nbytes
+from dipgo.compiler.passes.number_values import number_values
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.plan.cost import block_calls, plan_cost, step_patterns
+from dipgo.ir.plan.nodes import Call, Combine, Read, Slot
+from dipgo.ir.plan.parse import PlanSyntaxError, parse_plan
+from dipgo.ir.plan.plan import Plan, evaluations
+from dipgo.ir.plan.verify import InvalidPlanError, verify
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import Value
 from tests.handmade import UNET, euler, subnet
 
 ROWS = ("111", "000", "001", "111")

@@ -15,12 +15,12 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
 from dipgo.export import export
 from dipgo.models.family import Geometry
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import absent_parts, load_source
-from dipgo.pipeline import Pipeline
+from dipgo.run.pipeline import Pipeline
 from tests.tiny_pipelines import save_pipeline
 
 LATENTS = 1e-5

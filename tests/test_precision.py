@@ -10,24 +10,25 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dipgo.arithmetic import Exact, Rounded
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import Compiled, compile_plan
+from dipgo.compiler.oracle import Exact, Rounded, interpret
+from dipgo.compiler.request import Prepared, Request, prepare
+from dipgo.compiler.trace.precision import Precision
 from dipgo.engines import load
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.export.compile import Compiled, compile_plan
-from dipgo.export.numerics import check_segments
-from dipgo.export.prepare import Prepared, Request, prepare
-from dipgo.gap_filters import GapFilters
-from dipgo.graph import Dependence, TensorType
-from dipgo.interpret import interpret
-from dipgo.manifest_file import read_manifest
-from dipgo.models.reuse_filter import FILTERS
+from dipgo.export.precision.compare import check_segments
+from dipgo.ir.graph import Dependence
+from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.plan.nodes import Read, TableRow
+from dipgo.ir.plan.parse import parse_plan
+from dipgo.ir.plan.plan import value_types
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import TensorType
+from dipgo.models.gap_filter import FILTERS
 from dipgo.models.source import Source
-from dipgo.plan import Read, TableRow, value_types
-from dipgo.plan_parser import parse_plan
-from dipgo.precision import Precision
-from dipgo.subnet import SubNet
 from tests.test_parity import relative_error
 from tests.zoo import GUIDANCE_CASES, UNGUIDED, ZOO, Case, case
 

@@ -17,11 +17,11 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 import dipgo
-from dipgo.evaluation.api import evaluate
+from dipgo.evaluate.api import evaluate
 from dipgo.export import export, refit
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.search.api import search
 from dipgo.search.settings import SearchSettings
-from dipgo.subnet import SubNet
 from tests.tiny_search import PROMPTS, small, tiny_request
 
 LIBRARIES = (diffusers_logging, transformers_logging)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipgo.search.gates import FREE_START, make_parameters
-from dipgo.search.pruner import Encoder, Pruner
+from dipgo.search.gradient.parameters import FREE_START, Encoder, Pruner, make_parameters
 from dipgo.search.settings import Parameters
 
 STEPS, BLOCKS = 4, 3

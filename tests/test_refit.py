@@ -22,13 +22,13 @@ from diffusers import (
 from safetensors.torch import save_file
 
 import dipgo.refit
-from dipgo.cli import run_command
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.probe import probe
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export, refit
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source, load_source
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
 from tests.test_reuse_filters import subnet_with_filters
 from tests.tiny_pipelines import BUILDERS, save_pipeline
 from tests.zoo import UNGUIDED, ZOO, case, traced_case

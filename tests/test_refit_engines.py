@@ -14,11 +14,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from dipgo.cli import run_command
-from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export, refit
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from tests.nvidia_stand_in import tensorrt
 from tests.nvidia_stand_in.install import TARGET, install, write_engines
 from tests.nvidia_stand_in.machine import Machine

@@ -11,30 +11,32 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import Compiled, compile_plan
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.request import Schedule
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.trace.precision import FP32, Precision
+from dipgo.compiler.unroll import unroll
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
-from dipgo.export.compile import Compiled, Schedule, compile_plan
-from dipgo.gap_filters import GapFilters
-from dipgo.graph import REUSE_FILTER, BlockGraph, TensorType, Value
 from dipgo.inspect import main as inspect
-from dipgo.interpret import interpret
+from dipgo.ir.graph import REUSE_FILTER, BlockGraph
+from dipgo.ir.plan.nodes import Combine
+from dipgo.ir.plan.parse import parse_plan
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import TensorType, Value
 from dipgo.models.family import Geometry
-from dipgo.models.reuse_filter import FILTERS, FilterShape, ReuseFilter
+from dipgo.models.gap_filter import FILTERS, FilterShape, ReuseFilter
 from dipgo.models.source import Source
-from dipgo.plan import Combine
-from dipgo.plan_parser import parse_plan
-from dipgo.precision import FP32, Precision
-from dipgo.samplers import probe
-from dipgo.search.cost import latency_weights
+from dipgo.search.cost.model import latency_weights
+from dipgo.search.fit_gaps import as_filters, as_table
 from dipgo.search.losses import DISTANCES
 from dipgo.search.problem import Problem
-from dipgo.search.reuse import as_filters, as_table
+from dipgo.search.refine.hard_trajectories import Trajectories
 from dipgo.search.settings import SearchSettings
-from dipgo.search.supernet import row_gates
-from dipgo.search.trajectories import Trajectories
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.search.supernet.row_gates import row_gates
 from tests.eager import run_eagerly
 from tests.random_subnets import TERMS
 from tests.test_parity import relative_error

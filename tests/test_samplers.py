@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dipgo.errors import DipgoError
-from dipgo.recurrence import Basis, expand, find_recurrence
-from dipgo.sampler import Sampler, Term
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.recurrence import Basis, expand, find_recurrence
+from dipgo.ir.sampler import Sampler, Term
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from dipgo.samplers import make_scheduler, probe, read_coefficients  # noqa: E402
-from dipgo.scheduler_run import start_scheduler  # noqa: E402
+from dipgo.compiler.sampler.probe import make_scheduler, probe, read_coefficients  # noqa: E402
+from dipgo.compiler.sampler.trajectory import start_scheduler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers on numpy 2
 

@@ -19,16 +19,19 @@ from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipgo.errors import DipgoError
-from dipgo.gap_filters import GapFilters
-from dipgo.interpret import interpret
-from dipgo.models.unet import UNetFamily
-from dipgo.passes import run_passes
-from dipgo.plan_cost import evaluations, plan_cost
-from dipgo.safe_pickle import load_checkpoint
-from dipgo.sampler import Sampler
-from dipgo.samplers import probe
-from dipgo.schedules.at_kept import TOLERANCE, at_kept, at_kept_by_bisection
+from dipgo.common.errors import DipgoError
+from dipgo.common.safe_pickle import load_checkpoint
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import run_passes
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.plan.cost import plan_cost
+from dipgo.ir.plan.plan import evaluations
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.stable_diffusion import UNetFamily
+from dipgo.schedules.base import TOLERANCE, at_kept, at_kept_by_bisection
 from dipgo.schedules.block_caching import block_caching
 from dipgo.schedules.deepcache import deepcache, deepcache_nonuniform, nonuniform_steps
 from dipgo.schedules.faster_diffusion import (
@@ -36,19 +39,17 @@ from dipgo.schedules.faster_diffusion import (
     DPM_20_KEY_STEPS,
     PRIOR_NOISE,
     faster_diffusion_with,
+    scale_key_steps,
 )
 from dipgo.schedules.fewer_steps import count_steps, fewer_steps, steps_of
 from dipgo.schedules.fora import fora
 from dipgo.schedules.greedy import greedy, greedy_at_kept
-from dipgo.schedules.key_steps import scale_key_steps
 from dipgo.schedules.knapsack import choose_kept, knapsack
 from dipgo.schedules.learning_to_cache import learning_to_cache
 from dipgo.schedules.random_gates import random_gates
 from dipgo.schedules.smooth_cache import component_type, smooth_cache
 from dipgo.search.calibrate import Changes
-from dipgo.search.supernet import SuperNet
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.search.supernet.supernet import SuperNet
 from tests.zoo import Case, traced_case
 
 STEPS = 10

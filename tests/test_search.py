@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from dipgo.errors import DipgoError
-from dipgo.search.cascade import cascade_shares
+from dipgo.common.errors import DipgoError
+from dipgo.search.cost.cascade import cascade_shares
+from dipgo.search.gradient.optimise import learning_rate, sharpness
+from dipgo.search.gradient.sparsity import Sparsity, hard
 from dipgo.search.losses import DISTANCES, LEAST_ERROR
-from dipgo.search.optimise import learning_rate, sharpness
 from dipgo.search.problem import Problem
 from dipgo.search.settings import Loss, SearchSettings, published
-from dipgo.search.sparsity import Sparsity, hard
 from tests.tiny_search import rows_on
 
 # Losses.

@@ -14,19 +14,19 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dipgo.cli import run_command
+from dipgo.common.cli import run_command
+from dipgo.compiler.passes import OPTIMISE, run_passes
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.unroll import unroll
 from dipgo.export import export
-from dipgo.passes import OPTIMISE, run_passes
-from dipgo.plan_cost import plan_cost
-from dipgo.samplers import probe
+from dipgo.ir.plan.cost import plan_cost
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.search.__main__ import METHODS as NAMES
 from dipgo.search.__main__ import main
-from dipgo.search.budget import TOLERANCE
+from dipgo.search.cost.budget import TOLERANCE
 from dipgo.search.problem import Problem
 from dipgo.search.rivals import METHODS, Rivals
 from dipgo.search.settings import SearchSettings
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
 from tests.tiny_search import PROMPTS, STEPS, rows_on
 from tests.zoo import ZOO
 

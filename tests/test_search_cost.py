@@ -11,29 +11,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipgo import granularity
-from dipgo.errors import DipgoError
-from dipgo.gap_filters import GapFilters
-from dipgo.granularity import choose_split_blocks
-from dipgo.graph import BlockGraph
-from dipgo.models.reuse_filter import FilterShape
-from dipgo.models.unet import UNetFamily
-from dipgo.passes import OPTIMISE, find_passes, run_passes
-from dipgo.plan import Plan
-from dipgo.plan_cost import PlanCost, plan_cost
-from dipgo.sampler import Sampler
-from dipgo.search.cascade import cascade_shares, dying_with
-from dipgo.search.cost import (
+from dipgo.common.errors import DipgoError
+from dipgo.compiler import split_blocks as granularity
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.passes import OPTIMISE, find_passes, run_passes
+from dipgo.compiler.split_blocks import choose_split_blocks
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.graph import BlockGraph
+from dipgo.ir.plan.cost import PlanCost, plan_cost
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.stable_diffusion import UNetFamily
+from dipgo.models.gap_filter import FilterShape
+from dipgo.search.cost.cascade import cascade_shares, dying_with
+from dipgo.search.cost.model import (
     CostModel,
     FilterCost,
     latency_weights,
     macs_weights,
     parameter_weights,
 )
-from dipgo.search.gaps import find_gaps
+from dipgo.search.fit_gaps import find_gaps
 from dipgo.search.problem import Problem
-from dipgo.subnet import SubNet
-from dipgo.unroll import carrier, unroll
 from tests.handmade import UNET, euler, subnet
 from tests.random_block_graphs import random_chain, random_unet
 from tests.random_graphs import random_graph

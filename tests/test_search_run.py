@@ -17,17 +17,18 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dipgo.cli import run_command
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
 from dipgo.export import export
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.search.__main__ import main
-from dipgo.search.api import memory_errors, search
-from dipgo.search.budget import TOLERANCE
+from dipgo.search.api import search
+from dipgo.search.cost.budget import TOLERANCE
+from dipgo.search.guards import memory_errors
+from dipgo.search.log import Progress
 from dipgo.search.losses import DISTANCES
-from dipgo.search.progress import Progress
 from dipgo.search.settings import SearchSettings, published
-from dipgo.subnet import SubNet
 from tests.tiny_search import (
     PROMPTS,
     SMALL,

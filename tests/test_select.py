@@ -14,20 +14,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipgo.errors import DipgoError
-from dipgo.interpret import interpret
-from dipgo.passes import find_passes, run_passes
-from dipgo.search.budget import Scores, order_by_score
-from dipgo.search.call_flow import Bools
-from dipgo.search.cost import CostModel, macs_weights
-from dipgo.search.select import (
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import find_passes, run_passes
+from dipgo.compiler.unroll import unroll
+from dipgo.search.cost.budget import Scores, order_by_score
+from dipgo.search.cost.count_calls import Bools
+from dipgo.search.cost.model import CostModel, macs_weights
+from dipgo.search.cost.select import (
     TOLERANCE,
     bisect_threshold,
     fill_budget,
     prune_dead,
     sweep_threshold,
 )
-from dipgo.unroll import carrier, unroll
 from tests.handmade import UNET, euler, subnet
 from tests.random_block_graphs import random_chain, random_unet
 from tests.random_subnets import _probed, random_subnet

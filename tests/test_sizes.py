@@ -10,23 +10,23 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dipgo.cli import run_command
-from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import Compiled, compile_plan
+from dipgo.compiler.passes import OPTIMISE
+from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.trace.dtypes import TORCH_DTYPES
+from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.engines import load
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
-from dipgo.errors import DipgoError
+from dipgo.engines.timing import random_inputs
 from dipgo.export import export
 from dipgo.export.__main__ import main as export_main
-from dipgo.export.compile import Compiled, compile_plan
-from dipgo.export.prepare import Request, prepare
 from dipgo.inspect import main as inspect_main
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
+from dipgo.ir.plan.nodes import Callee
 from dipgo.models.source import Source
-from dipgo.passes import OPTIMISE
-from dipgo.pipeline import Pipeline
-from dipgo.plan import Callee
-from dipgo.sizes import SizedModule
-from dipgo.timing import random_inputs
-from dipgo.torch_types import TORCH_DTYPES
+from dipgo.run.pipeline import Pipeline
 from tests.test_tensorrt_rtx import random_subnet
 from tests.zoo import ZOO, case
 

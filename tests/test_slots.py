@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from dipgo.passes.allocate_slots import allocate_slots
-from dipgo.passes.live_ranges import lower_bound_nbytes, naive_nbytes
-from dipgo.plan import Call, Combine, Plan, Stack
+from dipgo.compiler.passes.allocate_slots import allocate_slots
+from dipgo.compiler.passes.live_ranges import lower_bound_nbytes, naive_nbytes
+from dipgo.ir.plan.nodes import Call, Combine, Stack
+from dipgo.ir.plan.plan import Plan
 from tests.random_plans import KINDS, UNROLLED, random_plan
 
 PLANS = {"unet": 200, "chain": 200, "faster diffusion": 100}

@@ -12,23 +12,23 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, EulerAncestralDiscreteScheduler
 
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import draw_noise
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import run_passes
+from dipgo.compiler.request import silent
+from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.unroll import unroll
 from dipgo.engines import load
-from dipgo.errors import DipgoError
+from dipgo.engines.timing import random_inputs
 from dipgo.export import export
 from dipgo.export.dense_twin import export_dense_twin
-from dipgo.export.prepare import silent
-from dipgo.interpret import interpret
-from dipgo.manifest_file import read_manifest
+from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source
-from dipgo.noise import draw_noise
-from dipgo.passes import run_passes
-from dipgo.pipeline import Pipeline
-from dipgo.samplers import make_scheduler, probe
+from dipgo.run.pipeline import Pipeline
 from dipgo.search.api import SearchRequest, pose
 from dipgo.search.examples import FIRST_NOISE
-from dipgo.subnet import SubNet
-from dipgo.timing import random_inputs
-from dipgo.unroll import unroll
 from tests.eager import run_eagerly
 from tests.random_subnets import random_subnet
 from tests.stochastic import NAMED

@@ -12,12 +12,12 @@ from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipgo.errors import DipgoError
-from dipgo.noise import draw_noise
-from dipgo.recurrence import Basis, expand, find_recurrence
-from dipgo.sampler import Sampler, Term
-from dipgo.samplers import make_scheduler, probe, read_coefficients
-from dipgo.scheduler_run import start_scheduler
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import draw_noise
+from dipgo.compiler.sampler.probe import make_scheduler, probe, read_coefficients
+from dipgo.compiler.sampler.recurrence import Basis, expand, find_recurrence
+from dipgo.compiler.sampler.trajectory import start_scheduler
+from dipgo.ir.sampler import Sampler, Term
 from scripts.sampler_table import SD15, execute, measure
 from tests.stochastic import SCHEDULERS
 

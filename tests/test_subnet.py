@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dipgo.errors import DipgoError
-from dipgo.gap_filters import GapFilters
-from dipgo.subnet import ModelRef, PriorNoise, SchedulerRef, SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import ModelRef, PriorNoise, SchedulerRef, SubNet
 
 GOOD: dict[str, Any] = {
     "format": "dipgo.subnet",

@@ -19,17 +19,19 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
-from dipgo.errors import DipgoError
-from dipgo.gap_filters import GapFilters
-from dipgo.graph import Dependence
-from dipgo.interpret import interpret
-from dipgo.models.reuse_filter import FilterShape
-from dipgo.passes import run_passes
-from dipgo.sampler import Sampler
-from dipgo.search.gates import gates_of
-from dipgo.search.supernet import OFF, RowGates, SuperNet, row_gates
-from dipgo.subnet import SubNet
-from dipgo.unroll import unroll
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.passes import run_passes
+from dipgo.compiler.unroll import unroll
+from dipgo.ir.graph import Dependence
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.gap_filter import FilterShape
+from dipgo.search.gradient.parameters import gates_of
+from dipgo.search.supernet.gating import OFF
+from dipgo.search.supernet.row_gates import RowGates, row_gates
+from dipgo.search.supernet.supernet import SuperNet
 from tests.random_subnets import TERMS, _probed, filter_rows, random_subnet, weigh_rows
 from tests.zoo import Case, case, with_filters
 

@@ -13,15 +13,15 @@ from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.engines.parts import Part
-from dipgo.errors import DipgoError
+from dipgo.engines.runner import Part
 from dipgo.export import export, refit
-from dipgo.models.arch import ARCHITECTURES
+from dipgo.models.families.svd import SVDFamily
 from dipgo.models.family import Geometry
-from dipgo.models.svd import SVDFamily
-from dipgo.pipeline import Pipeline
-from dipgo.run import main as run
+from dipgo.models.presets import ARCHITECTURES
+from dipgo.run.__main__ import main as run
+from dipgo.run.pipeline import Pipeline
 from tests.test_parity import relative_error
 from tests.zoo import ZOO, case
 

@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 import dipgo.build
 import dipgo.engines.tensorrt.build as build
-from dipgo.cli import run_command
-from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.common.cli import run_command
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export import export
-from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
+from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
 
 TARGET = "tensorrt-rtx"
 

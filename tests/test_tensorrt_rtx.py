@@ -12,16 +12,16 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from jsonschema import Draft202012Validator
 
-from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.compiler.sampler.probe import probe
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
 from dipgo.export import export
-from dipgo.manifest import WEIGHTS_FILE
-from dipgo.models.dit import DiTFamily
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
+from dipgo.ir.manifest.records import WEIGHTS_FILE
+from dipgo.ir.plan.cost import step_patterns
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.dit import DiTFamily
 from dipgo.models.source import Source
-from dipgo.plan_cost import step_patterns
-from dipgo.samplers import probe
-from dipgo.subnet import SubNet
 from scripts.write_manifest_schema import ENGINES_PATH
 from tests.zoo import ZOO, case
 

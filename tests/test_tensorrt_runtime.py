@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines import Runner, load
-from dipgo.engines.cuda import Driver
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import list_launches
 from dipgo.engines.tensorrt.alignment import align
-from dipgo.errors import DipgoError
-from dipgo.numpy_types import numpy_dtype
-from dipgo.pipeline import Pipeline
+from dipgo.engines.tensorrt.cuda import Driver
+from dipgo.ir.types import numpy_dtype
+from dipgo.run.pipeline import Pipeline
 from tests.nvidia_stand_in import tensorrt
 from tests.nvidia_stand_in.install import TARGET, install, write_engines
 from tests.nvidia_stand_in.machine import Machine

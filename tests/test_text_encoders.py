@@ -17,20 +17,21 @@ from diffusers import (
     PixArtSigmaPipeline,
 )
 
-from dipgo.conditioning import TextTokens
+from dipgo.common.errors import DipgoError
 from dipgo.engines.launches import list_part_launches
 from dipgo.engines.onnxruntime.executor import Executor
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
-from dipgo.errors import DipgoError
-from dipgo.export.lower import lower
+from dipgo.export.lower.onnx import lower
 from dipgo.export.parts import TEXT_ENCODER, parts_of, save_tokenizers
-from dipgo.manifest import PartRecord
-from dipgo.manifest_plan import tensor_records
+from dipgo.ir.manifest.convert import tensor_records
+from dipgo.ir.manifest.records import PartRecord
 from dipgo.models.family import Geometry
-from dipgo.models.pipeline_parts import PackedVaeDecoder
+from dipgo.models.registry import find_text_encoding
 from dipgo.models.source import _tokens
-from dipgo.models.text_encoders import Tokens, find_text_encoding
-from dipgo.pipeline_arguments import draw_latents, noise_of
+from dipgo.models.text_encoding import Tokens
+from dipgo.models.vae import PackedVaeDecoder
+from dipgo.run.latents import draw_latents, noise_of
+from dipgo.run.prompts import TextTokens
 from tests.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
 from tests.tiny_pipelines import tiny_t5, tiny_t5_tokenizer
 

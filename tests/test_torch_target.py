@@ -12,13 +12,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dipgo.engine_manifest import ENGINES_FILE, EngineManifest
+from dipgo.common.errors import DipgoError
 from dipgo.engines import load
-from dipgo.errors import DipgoError
+from dipgo.engines.timing import random_inputs
 from dipgo.export import export
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from dipgo.models.source import Source
-from dipgo.pipeline import Pipeline
-from dipgo.timing import random_inputs
+from dipgo.run.pipeline import Pipeline
 from tests.test_tensorrt_rtx import random_subnet
 from tests.zoo import ZOO, case
 
@@ -132,7 +132,7 @@ def test_threads_are_onnx_runtimes(exported: Path) -> None:
 
 
 def test_no_torch(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipgo.engines.backend.find_spec", lambda name: None)
+    monkeypatch.setattr("dipgo.engines.targets.find_spec", lambda name: None)
     with pytest.raises(DipgoError, match="no package torch") as caught:
         load(exported, target="torch", provider="cpu")
     assert "\n" not in str(caught.value)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from dipgo.models.arch import ARCHITECTURES
-from dipgo.models.families import find_family
 from dipgo.models.family import Family
+from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import find_family
 from tests.test_trace import trace_architecture
 
 TOLERANCE = 0.02

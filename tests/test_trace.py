@@ -8,16 +8,17 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from dipgo.errors import DipgoError
-from dipgo.graph import BlockGraph, Dependence
-from dipgo.models.arch import ARCHITECTURES
-from dipgo.models.dit import DiTFamily
-from dipgo.models.family import Family, Geometry, example_inputs, guided_denoiser
-from dipgo.models.sd3 import SD3Family
-from dipgo.models.sdxl import SDXLFamily
-from dipgo.models.unet import UNetFamily
-from dipgo.patterns import match_blocks
-from dipgo.trace import Traced, trace
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.trace import Traced, trace
+from dipgo.ir.block_patterns import match_blocks
+from dipgo.ir.graph import BlockGraph, Dependence
+from dipgo.models.families.dit import DiTFamily
+from dipgo.models.families.sd3 import SD3Family
+from dipgo.models.families.sdxl import SDXLFamily
+from dipgo.models.families.stable_diffusion import UNetFamily
+from dipgo.models.family import Family, Geometry
+from dipgo.models.guided import example_inputs, guided_denoiser
+from dipgo.models.presets import ARCHITECTURES
 from tests.zoo import case
 
 PUBLISHED_GMACS = {

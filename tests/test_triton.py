@@ -17,18 +17,19 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 import dipgo.engines
-from dipgo.cli import run_command
-from dipgo.errors import DipgoError
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_destination
 from dipgo.export import __main__ as export_command
 from dipgo.export import export
-from dipgo.export.triton import MODEL_SOURCE, write_model_repository
-from dipgo.graph import DTYPE_NBYTES
-from dipgo.manifest import MANIFEST_FILE
-from dipgo.model_repository import CONFIG_FILE, DATA_TYPES
+from dipgo.export.destination import may_replace
+from dipgo.ir.manifest.records import MANIFEST_FILE
+from dipgo.ir.types import DTYPE_NBYTES
 from dipgo.models.source import Source
-from dipgo.pipeline import Pipeline
-from dipgo.staging import check_destination
-from dipgo.triton.service import settings_of
+from dipgo.run.pipeline import Pipeline
+from dipgo.run.triton.layout import CONFIG_FILE, DATA_TYPES
+from dipgo.run.triton.service import settings_of
+from dipgo.run.triton.write import MODEL_SOURCE, write_model_repository
 from tests.tiny_pipeline import IMAGE_SIZE
 from tests.zoo import ZOO, case
 
@@ -288,7 +289,7 @@ def test_force_replaces_a_repository_that_is_as_it_was_written(
     denoiser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Path(shutil.copytree(denoiser, tmp_path / "models"))
-    check_destination(out, force=True)
+    check_destination(out, force=True, may_replace=may_replace)
     given = ["--model", "arch:sd15", "--subnet", "dense", "--steps", "1", "--target", "triton"]
     assert run_command(export_command.main, [*given, "--out", str(out)]) == 2
     assert "models: found something of that name; expected" in capsys.readouterr().err
@@ -300,14 +301,14 @@ def test_force_keeps_what_is_not_ours(other: str, denoiser: Path, tmp_path: Path
     (out / other).parent.mkdir(parents=True, exist_ok=True)
     (out / other).write_text("")
     with pytest.raises(DipgoError, match="not an export; expected an export directory or the"):
-        check_destination(out, force=True)
+        check_destination(out, force=True, may_replace=may_replace)
 
 
 def test_force_keeps_a_model_that_is_not_an_export(denoiser: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(denoiser, tmp_path / "models"))
     (out / "dipgo" / "1" / "export" / MANIFEST_FILE).write_text('{"format": "floor plan"}')
     with pytest.raises(DipgoError, match="not an export"):
-        check_destination(out, force=True)
+        check_destination(out, force=True, may_replace=may_replace)
 
 
 def test_forced_over_an_export_and_back(tmp_path: Path) -> None:

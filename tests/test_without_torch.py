@@ -75,7 +75,8 @@ def _check(result: subprocess.CompletedProcess[str]) -> str:
 
 def test_imports_need_no_torch(bare_python: Path) -> None:
     code = (
-        "import sys, json, dipgo, dipgo.engines, dipgo.manifest; print(json.dumps([*sys.modules]))"
+        "import sys, json, dipgo, dipgo.engines, dipgo.ir.manifest.records; "
+        "print(json.dumps([*sys.modules]))"
     )
     modules = json.loads(_run(bare_python, "-c", code))
     assert "dipgo.engines" in modules

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.search.api import SearchRequest, pose
 from dipgo.search.examples import Examples
 from dipgo.search.problem import Problem
 from dipgo.search.settings import SearchSettings
-from dipgo.search.supernet import SuperNet, row_gates
-from dipgo.subnet import SubNet
+from dipgo.search.supernet.row_gates import row_gates
+from dipgo.search.supernet.supernet import SuperNet
 
 PROMPTS = ("a red circle", "a blue square", "two green lines")
 STEPS = 6

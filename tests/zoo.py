@@ -19,22 +19,23 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 
-from dipgo.graph import Dependence
-from dipgo.models.controlnet import ControlledFamily, attach_controlnet
-from dipgo.models.dit import DiTFamily
-from dipgo.models.family import Family, Geometry, GuidedDenoiser, example_inputs, guided_denoiser
-from dipgo.models.flux import FluxFamily
-from dipgo.models.lcm import LCMFamily, SDXLLCMFamily
-from dipgo.models.pixart import PixArtFamily
-from dipgo.models.reuse_filter import FILTERS, FilterShape, filter_inputs
-from dipgo.models.sd3 import SD3Family
-from dipgo.models.sdxl import SDXLFamily
-from dipgo.models.svd import SVDFamily
-from dipgo.models.unconditional import UnconditionalFamily
-from dipgo.models.unet import UNetFamily
-from dipgo.patterns import match_blocks
-from dipgo.subnet import SubNet
-from dipgo.trace import Traced, trace
+from dipgo.compiler.trace.trace import Traced, trace
+from dipgo.ir.block_patterns import match_blocks
+from dipgo.ir.graph import Dependence
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.families.controlnet import ControlledFamily, attach_controlnet
+from dipgo.models.families.dit import DiTFamily
+from dipgo.models.families.flux import FluxFamily
+from dipgo.models.families.lcm import LCMFamily, SDXLLCMFamily
+from dipgo.models.families.pixart import PixArtFamily
+from dipgo.models.families.sd3 import SD3Family
+from dipgo.models.families.sdxl import SDXLFamily
+from dipgo.models.families.stable_diffusion import UNetFamily
+from dipgo.models.families.svd import SVDFamily
+from dipgo.models.families.unconditional import UnconditionalFamily
+from dipgo.models.family import Family, Geometry
+from dipgo.models.gap_filter import FILTERS, FilterShape, filter_inputs
+from dipgo.models.guided import GuidedDenoiser, example_inputs, guided_denoiser
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.graph import TensorType
-from dipgo.manifest import PartRecord
-from dipgo.plan import (
-    PROLOGUE,
-    Call,
-    Combine,
-    Operand,
-    Plan,
-    Read,
-    Stack,
-    TableRow,
-    leaves,
-    value_types,
-)
+from dipgo.ir.manifest.records import PartRecord
+from dipgo.ir.plan.nodes import PROLOGUE, Call, Combine, Operand, Read, Stack, TableRow, leaves
+from dipgo.ir.plan.plan import Plan, value_types
+from dipgo.ir.types import TensorType
 
 ARENA, RESULT, COEFFICIENTS = "arena", "result", "coefficients"
+
 ALIGNMENT = 256
 """Bytes; what CUDA allocates at, and kernels may count on."""
+
 _SCALAR = TensorType("f32", ())
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dipgo.engines.backend import open_backend
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.runner import Runner
+from dipgo.engines.targets import open_backend
 
 
 def load(

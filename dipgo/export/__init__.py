@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dipgo.export.api import export
-    from dipgo.export.refitting import refit
+    from dipgo.export.refitting.refit import refit
+
 
 __all__ = ["export", "refit"]
-_HOMES = {"export": "dipgo.export.api", "refit": "dipgo.export.refitting"}
+
+_HOMES = {"export": "dipgo.export.api", "refit": "dipgo.export.refitting.refit"}
 
 
 def __getattr__(name: str) -> Any:

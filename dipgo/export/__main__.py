@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from dipgo.build_arguments import add_build_arguments, build_options
-from dipgo.cli import Parser, run_command, size, stage
-from dipgo.export.packages import export_packages
-from dipgo.request_arguments import add_request_arguments, pass_names, request_options
+from dipgo.common.cli import Parser, run_command
+from dipgo.common.packages import command_packages
+from dipgo.common.progress import stage
+from dipgo.engines.options import add_build_arguments, build_options
+from dipgo.export.options import add_request_arguments, pass_names, request_options, size
 
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments and exports."""
     options = _parser().parse_args(arguments)
-    with export_packages():
+    with command_packages("dipgo.export", "exporting", "export"):
         from dipgo.export.api import export
     out = export(
         options.model,

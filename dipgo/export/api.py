@@ -6,27 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dipgo.engines.tensorrt.build import (
-    DEFAULT_BUILD,
-    BuildOptions,
-    build_engines,
-    check_can_build,
-)
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_destination, staged_directory
+from dipgo.compiler.compile import compile_plan
+from dipgo.compiler.passes import OPTIMISE, Pass, find_passes
+from dipgo.compiler.request import DENSE, Progress, Request, prepare, silent
+from dipgo.compiler.trace.precision import Precision
+from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions, build_engines, check_can_build
 from dipgo.engines.tensorrt.library import LIBRARIES
-from dipgo.errors import DipgoError
-from dipgo.export.compile import DENSE, compile_plan
-from dipgo.export.prepare import Progress, Request, prepare, silent
-from dipgo.export.trial import choose_parts
-from dipgo.export.triton import write_model_repository
-from dipgo.export.variants import Size, Variant, make_variants
+from dipgo.export.destination import may_replace
+from dipgo.export.precision.trial import choose_parts
+from dipgo.export.sizes import Size, Variant, make_variants
 from dipgo.export.writer import Writer
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.lora import Lora
-from dipgo.passes import OPTIMISE, Pass, find_passes
-from dipgo.precision import Precision
-from dipgo.staging import check_destination, staged_directory
-from dipgo.subnet import SubNet
+from dipgo.run.triton.write import write_model_repository
 
 PASS_NAMES = tuple(one.name for one in OPTIMISE)
+
 TARGETS = ("onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "triton")
 
 
@@ -78,7 +75,7 @@ def export(
     typed = Precision(precision, tuple(keep_fp32))
     chosen = _passes_for(passes, also_sizes)
     _check_slots_are_allocated(chosen)
-    check_destination(out, force)
+    check_destination(out, force, may_replace)
     request = Request(
         subnet,
         steps,
@@ -100,7 +97,7 @@ def export(
     parts, numerics = choose_parts(prepared, compiled, check_numerics, progress)
     first = Variant("", prepared.geometry, compiled, parts)
     variants = make_variants(prepared, first, also_sizes, chosen, progress)
-    with staged_directory(out, force) as staging:
+    with staged_directory(out, force, may_replace) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
         writer.write(with_programs=target == "torch", decomposed=target == "openvino")
         if target in LIBRARIES:

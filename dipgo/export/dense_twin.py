@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.request import Progress
 from dipgo.export.api import export
-from dipgo.export.prepare import Progress
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
-from dipgo.manifest import Manifest
-from dipgo.manifest_file import read_manifest
+from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.manifest.records import Manifest
 from dipgo.models.source import Source, load_source
 
 WHERE = "--against dense"

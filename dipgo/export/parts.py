@@ -11,26 +11,25 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx, nn
 
-from dipgo.errors import DipgoError
-from dipgo.graph import Dependence, Value
-from dipgo.manifest import TokenizerRecord
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.dtypes import tensor_type
+from dipgo.compiler.trace.precision import FP32, Precision
+from dipgo.compiler.trace.trace import trace
+from dipgo.ir.graph import Dependence
+from dipgo.ir.manifest.records import TokenizerRecord
+from dipgo.ir.types import Value
+from dipgo.models.families.svd import IMAGE_LATENTS, FrameEncoder, FrameVaeEncoder, takes_frames
 from dipgo.models.family import Geometry
-from dipgo.models.pipeline_parts import (
-    PackedVaeDecoder,
-    VaeDecoder,
-    VaeEncoder,
-    VideoVaeDecoder,
-)
-from dipgo.models.svd import IMAGE_LATENTS
-from dipgo.models.text_encoders import TextEncoding, Tokens, find_text_encoding
-from dipgo.models.video_encoders import FrameEncoder, FrameVaeEncoder, takes_frames
-from dipgo.precision import FP32, Precision
-from dipgo.torch_types import tensor_type
-from dipgo.trace import trace
+from dipgo.models.registry import find_text_encoding
+from dipgo.models.text_encoding import TextEncoding, Tokens
+from dipgo.models.vae import PackedVaeDecoder, VaeDecoder, VaeEncoder, VideoVaeDecoder
 
 TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
+
 VAE_ENCODER, VAE_DECODER = "vae_encoder", "vae_decoder"
+
 PrecisionOf: TypeAlias = Callable[[str], Precision]
+
 VIDEO_AXES = 5
 """Latents f32[B, F, C, h, w] are those of a film."""
 
@@ -46,7 +45,7 @@ class Part:
     outputs: tuple[Value, ...]
     precision: Precision
     exact: fx.GraphModule
-    """The same graph with its weights in fp32, to be run by `dipgo.arithmetic.Exact`."""
+    """The same graph with its weights in fp32, to be run by `dipgo.compiler.oracle.Exact`."""
 
 
 def parts_of(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from dipgo.errors import DipgoError
-from dipgo.graph import TensorType
-from dipgo.manifest import Manifest
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.probe import make_scheduler
+from dipgo.compiler.trace.precision import Precision, kept_modules
+from dipgo.ir.manifest.records import Manifest
+from dipgo.ir.types import TensorType
 from dipgo.models.family import Geometry
 from dipgo.models.source import Source
-from dipgo.precision import Precision, kept_modules
-from dipgo.samplers import make_scheduler
 
 PACKED_AXES = 3
 """Latents f32[B, L, C] are packed."""
+
 PACKED_PIXELS = 2
 """Of a side of what one packed latent holds."""
 

@@ -15,33 +15,28 @@ import onnx_ir as ir
 import torch
 from safetensors.torch import save_file
 
-import dipgo
-from dipgo import manifest as records
-from dipgo.export.combine import combine_model
-from dipgo.export.decompose import decompose
-from dipgo.export.lower import OPSET
-from dipgo.export.lower_lanes import (
-    Lowering,
-    callee_lowering,
-    lower_as_onnx,
-    sized_lowering,
-)
-from dipgo.export.numerics import Numerics
+from dipgo.common.files import sha256_of
+from dipgo.common.version import __version__
+from dipgo.compiler.oracle import fill_tables
+from dipgo.compiler.request import Progress
+from dipgo.compiler.trace.precision import Precision, kept_in_fp32
+from dipgo.export.lower.callee import Lowering, callee_lowering, lower_as_onnx, sized_lowering
+from dipgo.export.lower.combine import combine_model
+from dipgo.export.lower.onnx import OPSET
+from dipgo.export.lower.openvino_opset import decompose
+from dipgo.export.lower.torch_program import Programs, capture_program, write_programs
+from dipgo.export.lower.weights import WeightStore
+from dipgo.export.manifest import pipeline_record
 from dipgo.export.parts import TEXT_ENCODER, save_tokenizers
-from dipgo.export.pipeline_record import pipeline_record
-from dipgo.export.prepare import Progress
-from dipgo.export.torch_programs import Programs, capture_program, write_programs
-from dipgo.export.variants import Variant
-from dipgo.export.weights import WeightStore
-from dipgo.graph import Value
-from dipgo.hashes import sha256_of
-from dipgo.manifest_file import encode
-from dipgo.manifest_plan import program_record, segment_records, tensor_records
+from dipgo.export.precision.compare import Numerics
+from dipgo.export.sizes import Variant
+from dipgo.ir.manifest import records
+from dipgo.ir.manifest.convert import program_record, segment_records, tensor_records
+from dipgo.ir.manifest.file import encode
+from dipgo.ir.plan.plan import combined_dtypes
+from dipgo.ir.types import Value
+from dipgo.models.registry import find_text_encoding
 from dipgo.models.source import Source
-from dipgo.models.text_encoders import find_text_encoding
-from dipgo.plan import combined_dtypes
-from dipgo.precision import Precision, kept_in_fp32
-from dipgo.tables import fill_tables
 
 
 class Writer:
@@ -172,7 +167,7 @@ class Writer:
         return records.Manifest(
             format=records.FORMAT,
             version=records.VERSION,
-            dipgo=dipgo.__version__,
+            dipgo=__version__,
             model=records.ModelRecord(
                 class_name=self.source.model_class,
                 config_sha256=self.source.config_sha256,

@@ -17,16 +17,19 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from dipgo.errors import DipgoError
-from dipgo.hashes import sha256_of
-from dipgo.manifest import LoraRecord
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import sha256_of
+from dipgo.ir.manifest.records import LoraRecord
 
 ADAPTER = "dipgo"
 """What a LoRA is called while it is being fused."""
+
 NOT_LOADED = ("dora_scale",)
 """Parts of key names that diffusers drops."""
+
 FOREIGN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 """What loading raises for a file that is another model's; nothing of the environment."""
+
 Lora: TypeAlias = str | Path | tuple[str | Path, float]
 """A .safetensors file, and what its weights are multiplied by: 1 unless said."""
 

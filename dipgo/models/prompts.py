@@ -6,11 +6,12 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.models.families.sdxl import TIME_IDS_NAME, time_ids
 from dipgo.models.family import Geometry
-from dipgo.models.sdxl import TIME_IDS_NAME, time_ids
+from dipgo.models.registry import PIPELINES, find_text_encoding
 from dipgo.models.source import Source
-from dipgo.models.text_encoders import PIPELINES, TextEncoding, find_text_encoding
+from dipgo.models.text_encoding import TextEncoding
 
 CLASS_LABELS = "class_labels"
 

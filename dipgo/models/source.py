@@ -7,21 +7,42 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-from dipgo.errors import DipgoError
-from dipgo.manifest import LoraRecord
-from dipgo.models.arch import ARCHITECTURES
-from dipgo.models.controlnet import attach_controlnet
-from dipgo.models.families import find_family, supported_denoisers
+from dipgo.common.errors import DipgoError
+from dipgo.ir.manifest.records import LoraRecord
+from dipgo.models.families.controlnet import attach_controlnet
+from dipgo.models.families.stable_diffusion import CONTROLNET
 from dipgo.models.family import Family, Geometry, is_guided, timestep_options
 from dipgo.models.lora import Lora, fuse_loras
-from dipgo.models.text_encoders import default_of_call
-from dipgo.models.unet import CONTROLNET
+from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import find_family, supported_denoisers
+from dipgo.models.text_encoding import default_of_call
+
+
+class Hash(Protocol):
+    """One of hashlib's."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+def add_weights(digest: Hash, module: nn.Module) -> None:
+    """Adds name, type, shape and bytes of every parameter and buffer, in the module's order."""
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
 
 CLIP_TOKENS = 77
+
 HUB_TIMEOUT_S = 10.0
 
 

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from dipgo.errors import DipgoError
-from dipgo.schedules.branches import is_outside
-from dipgo.schedules.table import all_on, check_interval, regular_steps, with_gates
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import all_on, check_interval, regular_steps, with_gates
+
+PART = re.compile(r"(down|mid|up)_block(?:s\.(\d+))?(?:\.([a-z]+)\.(\d+))?(?:\.|$)")
+"""Side, block, kind and number of the layer, where a path has them."""
+
+
+def is_outside(block: str, blocks: Sequence[str], depth: int, layer: int) -> bool:
+    """Whether a step that runs one branch alone computes it; a whole block if any of its layers."""
+    match = PART.match(block)
+    if match is None:  # conv_in and the head are outside all branches
+        return True
+    side, number, kind, place = match.groups()
+    if side == "mid":
+        return False
+    outside = int(number) if side == "down" else _last(r"up_blocks\.(\d+)", blocks) - int(number)
+    if outside != depth:
+        return outside < depth
+    if side == "down":
+        return layer > 0 if kind is None else kind != "downsamplers" and int(place) < layer
+    if kind is None or kind == "upsamplers":
+        return True
+    last = _last(rf"up_blocks\.{number}\.(?:resnets|attentions)\.(\d+)", blocks)
+    return last - int(place) <= layer
+
+
+def _last(pattern: str, blocks: Sequence[str]) -> int:
+    """The highest number that the pattern finds in the blocks' paths."""
+    return max(int(match[1]) for match in (re.match(pattern, block) for block in blocks) if match)
+
 
 METHOD = "DeepCache"
+
 LAYERS = 3
 """Layers of an up block of Stable Diffusion, by which the published branch ids count."""
 

@@ -12,10 +12,31 @@ from dataclasses import replace
 
 import numpy as np
 
-from dipgo.errors import DipgoError
-from dipgo.sampler import PriorNoise
-from dipgo.schedules.key_steps import scale_key_steps
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.ir.sampler import PriorNoise
+from dipgo.ir.subnet.subnet import SubNet
+
+
+def scale_key_steps(published: Sequence[int], of: int, steps: int, count: int) -> tuple[int, ...]:
+    """`count` key steps of `steps`, spaced as the `published` ones are among `of`.
+
+    The published ones are taken for quantiles of a density of key steps, from which any number
+    can be drawn; as many of as many are themselves. Raises DipgoError.
+    """
+    if not 1 <= count <= steps:
+        raise DipgoError(
+            "key steps",
+            found=f"{count} of {steps} steps",
+            expected=f"1 to {steps}",
+            remedy="choose key steps among the steps",
+        )
+    ranks = np.arange(count) * len(published) / count
+    places = np.interp(ranks, np.arange(len(published) + 1), (*published, of)) * steps / of
+    keys = [-1]
+    for rank, place in enumerate(places):  # distinct, with room for those that follow
+        keys.append(min(max(int(place + 1e-9), keys[-1] + 1), steps - count + rank))
+    return tuple(keys[1:])
+
 
 DDIM_50_KEY_STEPS = (0, 1, 2, 3, 5, 10, 15, 25, 35)
 """For Stable Diffusion with 50 steps of DDIM."""

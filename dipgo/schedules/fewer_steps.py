@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dipgo.errors import DipgoError
-from dipgo.schedules.table import with_gates
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import with_gates
 
 
 def fewer_steps(dense: SubNet, steps: int, timesteps: Sequence[float]) -> SubNet:

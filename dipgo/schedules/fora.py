@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dipgo.errors import DipgoError
-from dipgo.patterns import is_within
-from dipgo.schedules.table import all_on, regular_steps, with_gates
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.ir.block_patterns import is_within
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import all_on, regular_steps, with_gates
 
 METHOD = "FORA"
 

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.schedules.at_kept import at_kept_by_bisection
-from dipgo.schedules.table import all_on, check_table, with_gates
-from dipgo.subnet import SubNet
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import all_on, at_kept_by_bisection, check_table, with_gates
 
 METHOD = "greedy"
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.schedules.table import all_on, check_table, with_gates
-from dipgo.subnet import SubNet
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import all_on, check_table, with_gates
 
 METHOD = "knapsack"
+
 CELLS = 4096
 """Into how many units a budget is divided where its MACs have no larger common divisor."""
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.errors import DipgoError
-from dipgo.json_file import read_file
-from dipgo.safe_pickle import load_checkpoint
-from dipgo.schedules.table import all_on, with_gates
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.common.safe_pickle import load_checkpoint
+from dipgo.common.typed_json import read_file
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import all_on, with_gates
 
 METHOD = "Learning-to-Cache"
+
 PARTS = ("attn1", "ff")
 """What diffusers calls a DiT block's attention and MLP."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dipgo.errors import DipgoError
-from dipgo.schedules.table import all_on, with_gates
-from dipgo.subnet import SubNet
+from dipgo.common.errors import DipgoError
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.base import all_on, with_gates
 
 
 def random_gates(dense: SubNet, share: float, *, seed: int = 0) -> SubNet:

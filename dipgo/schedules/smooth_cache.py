@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.schedules.table import all_on, check_table, with_gates
-from dipgo.search.changes import Changes
-from dipgo.subnet import SubNet
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.activation_changes import Changes
+from dipgo.schedules.base import all_on, check_table, with_gates
 
 METHOD = "SmoothCache"
 

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipgo.cli import Parser, live_progress, mute_unless, run_command, stage, whole_number
-from dipgo.errors import DipgoError
-from dipgo.export.packages import export_packages
-from dipgo.prompt_file import read_prompts
-from dipgo.request_arguments import add_lora_argument
-from dipgo.search.packages import search_packages
-from dipgo.search_arguments import add_search_arguments, search_settings
-from dipgo.staging import check_file_destination
-from dipgo.subnet import SubNet
+from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_file_destination, read_prompts
+from dipgo.common.packages import command_packages
+from dipgo.common.progress import live_progress, mute_unless, stage
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.options import add_lora_argument
+from dipgo.search.options import add_search_arguments, search_settings
 
 if TYPE_CHECKING:
     from dipgo.search.api import SearchRequest
     from dipgo.search.settings import SearchSettings
 
+
 DIPGO = "dipgo"
+
 METHODS = (
     DIPGO,
     "fewer-steps",
@@ -57,10 +58,10 @@ def main(arguments: list[str]) -> None:
     settings = search_settings(options)
     check_file_destination(options.out)
     prompts = read_prompts(options.prompts) if options.prompts else ()
-    with export_packages(), search_packages():
+    with command_packages("dipgo.search", "a search", "export,search"):
         from accelerate import Accelerator
 
-        from dipgo.search.api import memory_errors
+        from dipgo.search.guards import memory_errors
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     asked = _Asked(options, _request(options), prompts, settings, accelerator)
     with (
@@ -154,7 +155,7 @@ def _request(options: Namespace) -> SearchRequest:
 
 def _weigh(cost: str) -> Any:
     """The cost of one call of each node. `latency:OUT` times an export, here and now."""
-    from dipgo.search.cost import latency_weights, macs_weights, parameter_weights
+    from dipgo.search.cost.model import latency_weights, macs_weights, parameter_weights
 
     kind, _, path = cost.partition(":")
     if kind == "latency" and path:
@@ -174,7 +175,7 @@ def _weigh(cost: str) -> Any:
 def _timed(path: Path) -> tuple[Any, dict[str, float]]:
     """The plan of an export, and the seconds a run of each of its callees."""
     from dipgo.engines import load
-    from dipgo.timing import time_runners
+    from dipgo.engines.timing import time_runners
 
     runner = load(path)
     with stage(f"time {path}"):

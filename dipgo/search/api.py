@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
-from dipgo.search.budget import check_target
-from dipgo.search.cost import macs_weights
+from dipgo.search.cost.budget import check_target
+from dipgo.search.cost.model import macs_weights
+from dipgo.search.guards import memory_errors
+from dipgo.search.log import OnProgress, csv_log, ignore
 from dipgo.search.problem import Problem, Weigh, make_problem
-from dipgo.search.progress import OnProgress, csv_log, ignore
 from dipgo.search.settings import SearchSettings
 from dipgo.search.stages import Search
-from dipgo.subnet import SubNet
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Called with what is about to happen; the context lasts as long as that does."""
@@ -138,22 +139,3 @@ def _accelerator() -> Any:
     from accelerate import Accelerator
 
     return Accelerator()
-
-
-@contextmanager
-def memory_errors(checkpointing: bool) -> Iterator[None]:
-    """Tells in one line that memory did not suffice, and which option lowers what is needed."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        first = (str(error).splitlines() or ["out of memory"])[0]
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-            words in first for words in ("can't allocate memory", "out of memory")
-        ):
-            raise
-        raise DipgoError(
-            "search",
-            found=first,
-            expected="memory for one batch over all steps",
-            remedy="lower --batch" if checkpointing else "leave --no-checkpointing out",
-        ) from None

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dipgo.search.changes import Changes
-from dipgo.search.supernet import Gate, SuperNet
-from dipgo.search.walk import Walk
+from dipgo.schedules.activation_changes import Changes
+from dipgo.search.supernet.gating import Gate
+from dipgo.search.supernet.supernet import SuperNet
+from dipgo.search.supernet.trajectory_state import Walk
 
 __all__ = ["Changes", "Loss", "activation_changes", "removal_curvature", "removal_losses"]
 

@@ -13,12 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dipgo.errors import DipgoError
-from dipgo.staging import not_writable, staged_file
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import not_writable, staged_file
 
 FORMAT = "dipgo.search-checkpoint"
+
 VERSION = "2"
 """Of what the stages store: one of another state of the search is refused before it is read."""
+
 REMEDY = "give the options that it was made with, or remove the file to begin anew"
 
 

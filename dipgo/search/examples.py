@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipgo.common.torch_noise import draw_noise
+from dipgo.compiler.sampler.probe import init_noise_sigma
+from dipgo.ir.sampler import draw_name
 from dipgo.models.prompts import encode_prompts
-from dipgo.noise import draw_noise
-from dipgo.sampler import draw_name
-from dipgo.samplers import init_noise_sigma
 from dipgo.search.problem import Problem
-from dipgo.search.supernet import SuperNet
+from dipgo.search.supernet.supernet import SuperNet
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,20 @@ import numpy as np
 from msgspec import to_builtins
 from numpy.typing import NDArray
 
-from dipgo.errors import DipgoError
-from dipgo.gap_filters import GapFilters
-from dipgo.graph import BlockGraph, Dependence
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.sampler.schedulers import beyond_class
+from dipgo.compiler.trace.source import trace_source
+from dipgo.compiler.trace.trace import Traced
+from dipgo.ir.block_patterns import match_blocks
+from dipgo.ir.graph import BlockGraph, Dependence
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.fingerprint import add_weights
-from dipgo.models.source import Source
-from dipgo.models.tracing import trace_source
-from dipgo.patterns import match_blocks
-from dipgo.sampler import Sampler
-from dipgo.samplers import make_scheduler, probe
-from dipgo.scheduler_names import beyond_class
-from dipgo.search.cost import CostModel, FilterCost, macs_weights
-from dipgo.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
-from dipgo.trace import Traced
-from dipgo.unroll import carrier
+from dipgo.models.source import Source, add_weights
+from dipgo.search.cost.model import CostModel, FilterCost, macs_weights
 
 OUTER_BLOCKS = ("conv_in",)
 """Modules that come before a family's own blocks; gated too where a denoiser has them."""

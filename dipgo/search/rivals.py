@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.errors import DipgoError
-from dipgo.samplers import probe
-from dipgo.schedules.at_kept import at_kept, at_kept_by_bisection
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.probe import probe
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.activation_changes import Changes
+from dipgo.schedules.base import at_kept, at_kept_by_bisection
 from dipgo.schedules.block_caching import block_caching
 from dipgo.schedules.deepcache import deepcache, deepcache_nonuniform
 from dipgo.schedules.faster_diffusion import faster_diffusion_with
@@ -23,12 +25,10 @@ from dipgo.schedules.learning_to_cache import learning_to_cache
 from dipgo.schedules.random_gates import random_gates
 from dipgo.schedules.smooth_cache import smooth_cache
 from dipgo.search.calibrate import OnGate, activation_changes, removal_losses
-from dipgo.search.changes import Changes
 from dipgo.search.examples import Examples
 from dipgo.search.losses import DISTANCES
 from dipgo.search.problem import Problem
-from dipgo.search.supernet import SuperNet
-from dipgo.subnet import SubNet
+from dipgo.search.supernet.supernet import SuperNet
 
 LONGEST_LAG = 10
 """Of SmoothCache, whose paper measures 3: cheaper SubNets than that allows are asked for here."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_type_hints
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
 
 Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
-Estimator = Literal["relaxed", "straight-through"]
-Loss = Literal["log-l2", "log-mse", "ssim", "l1", "l2", "ssim+l1"]
-Compare = Literal["latents", "images"]
-Budget = Literal["annealed", "penalty"]
-Optimizer = Literal["adam", "sgd"]
-Selection = Literal["fill", "bisection", "sweep"]
 
+Estimator = Literal["relaxed", "straight-through"]
+
+Loss = Literal["log-l2", "log-mse", "ssim", "l1", "l2", "ssim+l1"]
+
+Compare = Literal["latents", "images"]
+
+Budget = Literal["annealed", "penalty"]
+
+Optimizer = Literal["adam", "sgd"]
+
+Selection = Literal["fill", "bisection", "sweep"]
 
 LEAST = {
     "iterations": 0,
@@ -29,6 +34,7 @@ LEAST = {
     "clip": 0,
     "seed": 0,
 }
+
 POSITIVE = ("learning_rate", "sharpness_start", "sharpness_end")
 
 

@@ -12,25 +12,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipgo.errors import DipgoError
-from dipgo.models.pipeline_parts import VaeDecoder
-from dipgo.search.budget import check_target
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import not_writable
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.vae import VaeDecoder
+from dipgo.search.cost.budget import check_target
+from dipgo.search.cost.select import bisect_threshold, fill_budget, sweep_threshold
 from dipgo.search.examples import Examples
-from dipgo.search.exchange import exchange
-from dipgo.search.finite import check_finite
+from dipgo.search.fit_gaps import as_filters, as_rows, as_table
+from dipgo.search.gradient.optimise import Decode, Optimisation
+from dipgo.search.guards import check_finite
+from dipgo.search.log import OnProgress, Progress, ignore
 from dipgo.search.losses import DISTANCES, without_logarithm
-from dipgo.search.optimise import Decode, Optimisation
 from dipgo.search.problem import Problem
-from dipgo.search.progress import OnProgress, Progress, ignore
-from dipgo.search.regular_rows import regular_rows
-from dipgo.search.reuse import as_filters, as_rows, as_table
-from dipgo.search.select import bisect_threshold, fill_budget, sweep_threshold
+from dipgo.search.refine.exchange import exchange
+from dipgo.search.refine.hard_trajectories import Gates, Trajectories
+from dipgo.search.refine.initial_gates import regular_rows
+from dipgo.search.refine.train_gap_weights import train_reuse
 from dipgo.search.settings import SearchSettings
-from dipgo.search.supernet import SuperNet
-from dipgo.search.train_reuse import train_reuse
-from dipgo.search.trajectories import Gates, Trajectories
-from dipgo.staging import not_writable
-from dipgo.subnet import SubNet
+from dipgo.search.supernet.supernet import SuperNet
 
 SELECTIONS = {
     "fill": fill_budget,

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.cli import live_progress, stage
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import staged_file
+from dipgo.common.progress import live_progress, stage
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.search.api import SearchRequest, pose, search
 from dipgo.search.rivals import METHODS, Rivals
 from dipgo.search.settings import SearchSettings
-from dipgo.staging import staged_file
-from dipgo.subnet import SubNet
 
 SEARCHED, STEPS_OF = "dipgo", "steps-of"
 BATCH = 4

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dipgo.evaluation.report import Measured, Report, Result
+from dipgo.evaluate.report import Measured, Report, Result
 from scripts.comparison.make import SEARCHED, Unreachable
 
 HEADINGS = (

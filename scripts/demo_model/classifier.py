@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dipgo.evaluation.judge import Classifier
+from dipgo.evaluate.judges.classifier import Classifier
 from scripts.demo_model.shapes import HEADS, PICTURE_SIZE
 
 

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
-from dipgo.evaluation.judge import load_classifier
+from dipgo.evaluate.judges.classifier import load_classifier
 from scripts.demo_model.common import to_tensor
 from scripts.demo_model.shapes import HEADS, Scene, split_scenes
 

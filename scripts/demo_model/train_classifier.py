@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dipgo.evaluation.judge import Classifier, load_classifier, save_classifier
+from dipgo.evaluate.judges.classifier import Classifier, load_classifier, save_classifier
 from scripts.demo_model.classifier import build_classifier
 from scripts.demo_model.common import draw_set, progress, set_learning_rate, to_tensor
 from scripts.demo_model.shapes import HEADS, Scene, all_scenes, split_scenes

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from dipgo.export.compile import Compiled, compile_plan
-from dipgo.export.prepare import Request, prepare
-from dipgo.models.family import Geometry, example_inputs
+from dipgo.compiler.compile import Compiled, compile_plan
+from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.sampler.probe import init_noise_sigma, make_scheduler, probe
+from dipgo.compiler.trace.precision import Precision
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.family import Geometry
+from dipgo.models.guided import example_inputs
 from dipgo.models.source import Source, load_source
-from dipgo.precision import Precision
-from dipgo.samplers import init_noise_sigma, make_scheduler, probe
-from dipgo.subnet import SubNet
 from scripts.gpu_checks.tiny_models import TINY
 
 SUBNETS = Path(__file__).parents[2] / "examples" / "subnets"

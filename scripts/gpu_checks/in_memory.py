@@ -9,13 +9,13 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_map
 
+from dipgo.compiler.compile import Compiled
+from dipgo.compiler.oracle import fill_tables
+from dipgo.compiler.trace.trace import Traced
+from dipgo.compiler.trace.vectorize import LanedModule
 from dipgo.engines.launches import list_launches
 from dipgo.engines.torch.executor import Executor, Function
-from dipgo.export.compile import Compiled
-from dipgo.lanes import LanedModule
-from dipgo.plan import Callee
-from dipgo.tables import fill_tables
-from dipgo.trace import Traced
+from dipgo.ir.plan.nodes import Callee
 
 
 def make_executor(compiled: Compiled, device: str) -> Executor:

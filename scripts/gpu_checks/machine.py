@@ -12,8 +12,8 @@ from time import perf_counter
 import torch
 
 import dipgo
-from dipgo.errors import DipgoError
-from dipgo.machine import describe_machine
+from dipgo.common.errors import DipgoError
+from dipgo.common.machine import describe_machine
 
 DEVICES = ("cuda", "cpu")
 CPU_NOTE = "cpu, a test of the script, not a measurement"

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipgo.export.compile import Compiled
-from dipgo.interpret import interpret
-from dipgo.plan import Call
-from dipgo.samplers import probe
+from dipgo.compiler.compile import Compiled
+from dipgo.compiler.oracle import interpret
+from dipgo.compiler.sampler.probe import probe
+from dipgo.ir.plan.nodes import Call
+from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules.faster_diffusion import faster_diffusion
-from dipgo.subnet import SubNet
 from scripts.gpu_checks.cases import GUIDANCE_SCALE, Case, make_case
 from scripts.gpu_checks.paths import ENGINES, Run, open_engine, open_torch
 from scripts.gpu_checks.settings import FAILED, Settings

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from dipgo.compiler.compile import Compiled
 from dipgo.engines import load
-from dipgo.export.compile import Compiled
-from dipgo.subnet import SubNet
+from dipgo.ir.subnet.subnet import SubNet
 from scripts.gpu_checks.cases import Case
 from scripts.gpu_checks.in_memory import make_executor
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dipgo.plan import Plan
-from dipgo.plan_cost import evaluations, plan_cost, step_patterns
-from dipgo.subnet import SubNet
+from dipgo.ir.plan.cost import plan_cost, step_patterns
+from dipgo.ir.plan.plan import Plan, evaluations
+from dipgo.ir.subnet.subnet import SubNet
 from scripts.gpu_checks.cases import Case, make_case
 from scripts.gpu_checks.diffusers_loop import DiffusersLoop
 from scripts.gpu_checks.machine import MemoryMeter

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from dipgo.models.dit import DiTFamily
+from dipgo.models.families.dit import DiTFamily
+from dipgo.models.families.stable_diffusion import UNetFamily
 from dipgo.models.family import Family
-from dipgo.models.unet import UNetFamily
 
 
 @dataclass(frozen=True)

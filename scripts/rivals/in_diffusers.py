@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.models.source import load_source
-from dipgo.samplers import make_scheduler
 from scripts.rivals.task import GUIDANCE_SCALE, ROWS, NotPossible, Ready, Task
 
 CACHE_INTERVAL = 3

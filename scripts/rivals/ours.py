@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from dipgo.engines import load
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.plan_cost import plan_cost
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.ir.plan.cost import plan_cost
 from scripts.rivals.task import GUIDANCE_SCALE, ROWS, NotPossible, Ready, Task
 
 PROVIDERS = {"onnxruntime": "cpu", "openvino": "openvino", "openvino bf16": "openvino-bf16"}

@@ -12,9 +12,9 @@ import pytest
 
 import dipgo.engines.tensorrt.build as build
 import dipgo.engines.tensorrt.refit as refitting
-from dipgo.engines.tensorrt.build_engine import BuildRequest
-from dipgo.engines.tensorrt.refit_engine import RefitRequest, refit
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.engines.tensorrt.build_worker import BuildRequest
+from dipgo.engines.tensorrt.refit_worker import RefitRequest, refit
 from tests.nvidia_stand_in import driver, tensorrt
 from tests.nvidia_stand_in.machine import Machine, reset
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import list_launches, list_part_launches
 from dipgo.engines.onnxruntime.executor import Executor
 from dipgo.engines.onnxruntime.session import SessionSettings, check_provider, make_session

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.graph import TensorType
-from dipgo.numpy_types import numpy_dtype
+from dipgo.ir.types import TensorType, numpy_dtype
 
 ELEMENT_TYPES = {
     "f32": 1,

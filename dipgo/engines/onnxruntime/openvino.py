@@ -9,17 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
 
 if TYPE_CHECKING:
     import onnxruntime
 
+
 PROVIDER = "OpenVINOExecutionProvider"
+
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
 """What OpenVINO computes in, by the provider's name here, whatever the graph has."""
+
 SESSION_ENTRIES = {"session.record_ep_graph_assignment_info": "1"}
 """Has the session tell which provider has which nodes (ONNX Runtime 1.24)."""
+
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
+
 UNSUPPORTED = re.compile(r"does not support the following ONNX operations: ([\w ,]+)")
 
 

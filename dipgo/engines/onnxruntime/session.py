@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines.onnxruntime import openvino
-from dipgo.errors import DipgoError
 
 if TYPE_CHECKING:
     import onnxruntime
+
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -20,8 +21,11 @@ PROVIDERS = {
     **dict.fromkeys(openvino.PRECISIONS, openvino.PROVIDER),
 }
 """`cuda-graph` has ONNX Runtime capture every launch as a CUDA graph when it first runs."""
+
 DEVICES = dict.fromkeys(PROVIDERS, "cpu") | {"cuda": "cuda", "cuda-graph": "cuda"}
+
 EXTRAS = {"cpu": "cpu", "cuda": "gpu", "cuda-graph": "gpu"}
+
 EXTRAS |= dict.fromkeys(openvino.PRECISIONS, "openvino")
 """What to install for a provider; of the extras only one at a time."""
 

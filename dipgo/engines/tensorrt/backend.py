@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dipgo.engines.cuda import Driver
-from dipgo.engines.engine_dir import EngineDirectory
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.engines.engine_directory import EngineDirectory
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
+from dipgo.engines.tensorrt.cuda import Driver
 from dipgo.engines.tensorrt.executor import Executor
 from dipgo.engines.tensorrt.library import find_library
 

@@ -12,8 +12,19 @@ from pathlib import Path
 
 import msgspec
 
-import dipgo
-from dipgo.engine_manifest import (
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_destination, sha256_of, staged_directory
+from dipgo.common.version import __version__
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.engines.launches import Launch, launches_of_parts, list_launches
+from dipgo.engines.shape_profiles import profiles_of
+from dipgo.engines.tensorrt import build_worker as build_engine
+from dipgo.engines.tensorrt.build_cache import BuildCache
+from dipgo.engines.tensorrt.build_worker import RECIPE, BuildRequest
+from dipgo.engines.tensorrt.gpu import Gpu, gpu_to_build_for
+from dipgo.engines.tensorrt.library import find_library
+from dipgo.engines.tensorrt.worker import run_in_a_process
+from dipgo.ir.manifest.engines import (
     ENGINES_FILE,
     ENGINES_FOLDER,
     ENGINES_FORMAT,
@@ -23,28 +34,20 @@ from dipgo.engine_manifest import (
     RangeRecord,
     encode_engines,
 )
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.engines.launches import Launch, launches_of_parts, list_launches
-from dipgo.engines.profiles import profiles_of
-from dipgo.engines.tensorrt import build_engine
-from dipgo.engines.tensorrt.build_cache import BuildCache
-from dipgo.engines.tensorrt.build_engine import RECIPE, BuildRequest
-from dipgo.engines.tensorrt.gpu import Gpu, gpu_to_build_for
-from dipgo.engines.tensorrt.library import find_library
-from dipgo.engines.tensorrt.processes import run_in_a_process
-from dipgo.errors import DipgoError
-from dipgo.graph import DTYPE_NBYTES
-from dipgo.hashes import sha256_of
-from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
-from dipgo.staging import check_destination, staged_directory
+from dipgo.ir.manifest.file import has_format
+from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
+from dipgo.ir.types import DTYPE_NBYTES
 
 GIB = 1 << 30
+
 BUILDER_NBYTES = GIB
+
 WEIGHT_COPIES = 3
 """What a build takes: the library itself, and the weights about so many times over.
 
 Measured: 4.6 GB at the peak for a segment of 1.17 GB, in fp16, with TensorRT for RTX 1.7.
 """
+
 OnBuilt = Callable[[str], object]
 """Called with the name of an engine that has just been built, or found in the cache."""
 
@@ -79,15 +82,15 @@ def build_engines(
     version, gpu = check_can_build(target, options)
     export = ExportDirectory.open(path)
     out = export.path / ENGINES_FOLDER / target
-    check_destination(out, force=True)
+    check_destination(out, force=True, may_replace=_is_engines)
     out.parent.mkdir(exist_ok=True)
-    with staged_directory(out, force=True) as staging:
+    with staged_directory(out, force=True, may_replace=_is_engines) as staging:
         build = _Build(export, target, version, gpu, options, staging)
         records = build.run(build.jobs(options.jobs), on_built)
         manifest = EngineManifest(
             format=ENGINES_FORMAT,
             version=ENGINES_VERSION,
-            dipgo=dipgo.__version__,
+            dipgo=__version__,
             target=target,  # type: ignore[arg-type]  # find_library has checked it
             library_version=version,
             compute_capabilities=list(gpu.compute_capabilities),
@@ -98,6 +101,13 @@ def build_engines(
         )
         (staging / ENGINES_FILE).write_bytes(encode_engines(manifest))
     return out
+
+
+def _is_engines(out: Path) -> bool:
+    """Engines of an earlier build, or an empty folder."""
+    if out.is_symlink() or not out.is_dir():
+        return False
+    return not any(out.iterdir()) or has_format(out / ENGINES_FILE, ENGINES_FORMAT)
 
 
 def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:

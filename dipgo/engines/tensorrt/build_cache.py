@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
 
 
 class BuildCache:

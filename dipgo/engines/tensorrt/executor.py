@@ -13,16 +13,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.engines.cuda import Driver, Graph
-from dipgo.engines.engine_dir import EngineDirectory
+from dipgo.common.errors import DipgoError
+from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.launches import RESULT, Launch, LaunchList, Place, aligned, input_region
 from dipgo.engines.runner import OnStep
 from dipgo.engines.tensorrt.alignment import Copy, align
-from dipgo.errors import DipgoError
-from dipgo.numpy_types import numpy_dtype
+from dipgo.engines.tensorrt.cuda import Driver, Graph
+from dipgo.ir.types import numpy_dtype
 
 TRAJECTORY = "trajectory"
 """What a run's times have in place of segments: one graph has them all."""
+
 Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dipgo.engines.cuda import Driver
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
+from dipgo.engines.tensorrt.cuda import Driver
 
 RTX = "tensorrt-rtx"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dipgo.errors import DipgoError
+from dipgo.common.errors import DipgoError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ _HINTS = {
     "tensorrt": "its libraries come from NVIDIA's own package index",
     "tensorrt-rtx": "it needs an x86-64 machine, but no GPU to build",
 }
+
 LIBRARIES: Mapping[str, Library] = {
     "tensorrt": Library("tensorrt", "TensorRT", "tensorrt", "tensorrt"),
     "tensorrt-rtx": Library("tensorrt-rtx", "TensorRT for RTX", "tensorrt_rtx", "tensorrt-rtx"),

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from dipgo.engine_manifest import ENGINES_FILE, ENGINES_FOLDER, EngineRecord, encode_engines
-from dipgo.engines.cuda import Driver
-from dipgo.engines.engine_dir import EngineDirectory
-from dipgo.engines.export_dir import ExportDirectory
-from dipgo.engines.tensorrt import refit_engine
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import sha256_of
+from dipgo.engines.engine_directory import EngineDirectory
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.engines.tensorrt import refit_worker as refit_engine
+from dipgo.engines.tensorrt.cuda import Driver
 from dipgo.engines.tensorrt.library import find_library
-from dipgo.engines.tensorrt.processes import run_in_a_process
-from dipgo.engines.tensorrt.refit_engine import RefitRequest
-from dipgo.errors import DipgoError
-from dipgo.hashes import sha256_of
-from dipgo.manifest import MANIFEST_FILE, WEIGHTS_FILE
+from dipgo.engines.tensorrt.refit_worker import RefitRequest
+from dipgo.engines.tensorrt.worker import run_in_a_process
+from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FOLDER, EngineRecord, encode_engines
+from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
 
 
 def open_refittable(export: ExportDirectory, target: str) -> EngineDirectory:

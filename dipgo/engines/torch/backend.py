@@ -10,12 +10,12 @@ import torch
 from safetensors import safe_open
 from torch.export.passes import move_to_device_pass
 
-from dipgo.engines.engine_dir import EngineDirectory
-from dipgo.engines.export_dir import ExportDirectory
+from dipgo.common.errors import DipgoError
+from dipgo.engines.engine_directory import EngineDirectory
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
 from dipgo.engines.torch.executor import Executor, Function
-from dipgo.errors import DipgoError
-from dipgo.manifest import WEIGHTS_FILE
+from dipgo.ir.manifest.records import WEIGHTS_FILE
 
 DEVICES = ("cpu", "cuda")
 

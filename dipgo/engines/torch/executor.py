@@ -11,21 +11,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipgo.engines.launches import (
-    RESULT,
-    Binding,
-    Launch,
-    LaunchList,
-    combine_engine,
-    input_region,
-)
+from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, combine_engine, input_region
 from dipgo.engines.runner import OnStep
-from dipgo.numpy_types import numpy_dtype
-from dipgo.torch_types import TORCH_DTYPES
+from dipgo.ir.types import numpy_dtype
 
+TORCH_DTYPES = {
+    "f64": torch.float64,
+    "f32": torch.float32,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "u8": torch.uint8,
+    "bool": torch.bool,
+}
 TRAJECTORY = "trajectory"
+
 WARM_UPS = 3
 """As PyTorch's own documentation warms up before it captures: libraries choose their kernels."""
+
 Function: TypeAlias = Callable[..., Sequence[torch.Tensor]]
 """What computes an engine's outputs from its inputs, in the engine's order."""
 

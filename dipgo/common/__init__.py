@@ -1,0 +1,1 @@
+"""Helpers that know nothing of dipgo: command lines, errors, files, JSON, noise."""

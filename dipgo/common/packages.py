@@ -1,0 +1,41 @@
+"""Imports of optional packages: reported in one line when missing, and kept quiet in commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dipgo.common.errors import DipgoError
+
+
+@contextmanager
+def command_packages(command: str, purpose: str, extras: str) -> Iterator[None]:
+    """Surrounds the imports of a command that `dipgo[extras]` makes possible; then silences them.
+
+    Raises:
+        DipgoError: A package is missing; the error names it and what to install.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DipgoError(
+            command,
+            found=f"no package {error.name}",
+            expected=f"the packages that {purpose} needs",
+            remedy=f"pip install 'dipgo[{extras}]'",
+        ) from error
+    silence_libraries()
+
+
+def silence_libraries() -> None:
+    """Turns off the libraries' bars and hints in a command, which shows its own progress."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    logging.getLogger("torch").setLevel(logging.ERROR)

@@ -1,0 +1,142 @@
+"""The noise that `torch.randn` draws on the CPU, made with numpy alone."""
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+
+BLOCK = 16  # torch fills normals in blocks of this many; below it, one pair at a time
+
+MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
+
+
+class NoiseStream:
+    """The normal numbers of a CPU generator of torch's seeded with `seed`, draw after draw.
+
+    Equal to `torch.randn(shape, generator=generator)`, called as often with the same shapes, but
+    for the rounding of log, cos and sin: within 1e-6. Source: the algorithm of PyTorch's CPU
+    generator (mt19937, Box-Muller), confirmed by experiment in tests/test_noise.py.
+
+    Raises DipgoError for a seed outside 0..2**64-1.
+    """
+
+    def __init__(self, seed: int) -> None:
+        if not 0 <= seed <= MAX_SEED:
+            raise DipgoError(
+                "seed",
+                found=str(seed),
+                expected=f"a whole number from 0 to {MAX_SEED}",
+                remedy="choose a seed in that range",
+            )
+        # torch seeds its mt19937 with the low 32 bits, and so does numpy's RandomState.
+        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._spare: list[float] = []  # of a pair whose other half was the last of a short draw
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The next f32[shape]. Raises DipgoError for a negative size."""
+        if any(size < 0 for size in shape):
+            raise DipgoError(
+                "noise shape",
+                found=str(shape),
+                expected="no negative size",
+                remedy="give the shape of the latents",
+            )
+        count = math.prod(shape)
+        flat = _long(self._state, count) if count >= BLOCK else self._short(count)
+        return flat.astype(np.float32).reshape(shape)
+
+    def _short(self, count: int) -> NDArray[np.float64]:
+        """f64[count] for count < 16: what the last short draw left over, then pair after pair."""
+        numbers = self._spare + _pairs(self._state, (max(count - len(self._spare), 0) + 1) // 2)
+        self._spare = numbers[count:]
+        return np.array(numbers[:count])
+
+
+def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The first draw of a seed, f32[shape]. Raises DipgoError as `NoiseStream` does."""
+    return NoiseStream(seed).draw(shape)
+
+
+class PictureNoise:
+    """The draws of one seed for all pictures, or of several seeds, each for its own picture.
+
+    As diffusers has it for a generator, and for a list of generators. Raises DipgoError as
+    `NoiseStream` does.
+    """
+
+    def __init__(self, seed: int | Sequence[int]) -> None:
+        self.one_a_picture = isinstance(seed, Sequence)
+        self._streams = [
+            NoiseStream(one) for one in (seed if isinstance(seed, Sequence) else [seed])
+        ]
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The next f32[shape], pictures first: of several seeds a picture each of the first."""
+        if not self.one_a_picture:
+            return self._streams[0].draw(shape)
+        assert shape[0] <= len(self._streams), "a seed for each picture"
+        streams = self._streams[: shape[0]]
+        return np.concatenate([stream.draw((1, *shape[1:])) for stream in streams])
+
+    def draw_those(
+        self, shape: tuple[int, ...], indices: Collection[int]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Of the next draws f32[shape] those that `indices` name: 0 is the next."""
+        draws = {}
+        for index in range(max(indices, default=-1) + 1):
+            drawn = self.draw(shape)
+            if index in indices:
+                draws[index] = drawn
+        return draws
+
+
+def draw_noise(
+    seed: int | Sequence[int], shape: tuple[int, ...], indices: Collection[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Those draws of a seed that `indices` name, f32[shape] each: 0 is the first.
+
+    Of several seeds each draws its picture. Raises DipgoError as `NoiseStream` does.
+    """
+    return PictureNoise(seed).draw_those(shape, indices)
+
+
+def _draws(state: np.random.RandomState, count: int) -> NDArray[np.uint32]:
+    """The generator's next raw 32-bit outputs, u32[count]."""
+    return state.randint(0, 2**32, size=count, dtype=np.uint32)
+
+
+def _long(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
+    """f64[count] for count ≥ 16: whole blocks, the last one drawn afresh where it overlaps."""
+    out = np.empty(count)
+    whole = count - count % BLOCK
+    out[:whole] = _blocks(_draws(state, count)[:whole])
+    if whole < count:
+        out[-BLOCK:] = _blocks(_draws(state, BLOCK))
+    return out
+
+
+def _blocks(draws: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Box-Muller within each block: element i < 8 is paired with element i + 8.
+
+    The angle is rounded to float32 as in torch, for its error grows with the radius.
+    """
+    uniform = (draws & 0xFFFFFF).reshape(-1, 2, BLOCK // 2) * 2.0**-24
+    radius = np.sqrt(-2.0 * np.log1p(-uniform[:, 0]))
+    angle = (np.float32(2.0 * np.pi) * uniform[:, 1].astype(np.float32)).astype(np.float64)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+
+
+def _pairs(state: np.random.RandomState, count: int) -> list[float]:
+    """Twice as many normals: 53-bit uniforms, two draws each; each two give two normals."""
+    high, low = _draws(state, 4 * count).astype(np.uint64).reshape(-1, 2).T
+    bits = (high << np.uint64(32) | low) & np.uint64(2**53 - 1)
+    uniform = bits.astype(np.float64).reshape(count, 2) * 2.0**-53
+    radius = np.sqrt(-2.0 * np.log1p(-uniform[:, 1]))
+    angle = 2.0 * np.pi * uniform[:, 0]
+    normals: list[float] = (
+        np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel().tolist()
+    )
+    return normals

@@ -1,0 +1,1 @@
+"""Compiles a model and a SubNet into a plan."""

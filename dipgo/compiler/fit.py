@@ -1,0 +1,78 @@
+"""Whether SubNet, sampler and graph fit together."""
+
+from __future__ import annotations
+
+from dipgo.common.errors import DipgoError
+from dipgo.ir.graph import BlockGraph, Dependence, Node
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.subnet import SubNet
+
+
+def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
+    names = [node.name for node in graph.blocks]
+    if set(names) != set(subnet.blocks):
+        raise DipgoError(
+            "SubNet, blocks",
+            found=" ".join(subnet.blocks),
+            expected=f"the blocks of the traced model: {' '.join(names)}",
+            remedy="name every block once",
+        )
+    check_timesteps(subnet, sampler)
+    if subnet.uses_halves and graph.unconditional is None:
+        raise DipgoError(
+            f"SubNet, {'reuse_unconditional' if subnet.reuse_unconditional else 'reuse_filters'}",
+            found="weights of unconditional predictions",
+            expected="none for a denoiser without guidance: it makes no such predictions",
+            remedy="export with guidance, or use a SubNet that was searched without it",
+        )
+    if subnet.reuse_filters and graph.reuse_filter is None:
+        raise DipgoError(
+            "SubNet, reuse_filters",
+            found="filters",
+            expected="none for a graph that was traced without what applies them",
+            remedy="compile the SubNet with the model (dipgo.export), which traces it anew",
+        )
+    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
+        if backup != "output":
+            _check_has_carrier(graph, block, backup)
+
+
+def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
+    """Raises DipgoError where the rows of the SubNet are not those of the sampler."""
+    if tuple(map(float, subnet.timesteps)) != tuple(map(float, sampler.timesteps)):
+        raise DipgoError(
+            "SubNet, timesteps",
+            found=_ends(subnet.timesteps),
+            expected=f"{_ends(sampler.timesteps)} of {sampler.scheduler_class}",
+            remedy="use the scheduler and the number of steps that the SubNet was made for",
+        )
+
+
+def _check_has_carrier(graph: BlockGraph, block: str, backup: str) -> None:
+    (node,) = (one for one in graph.blocks if one.name == block)
+    if carrier(graph, node) is None:
+        outputs = " ".join(str(value.type) for value in node.outputs)
+        raise DipgoError(
+            f"SubNet, backup of {block}",
+            found=f"{backup} for a block with outputs {outputs}",
+            expected="one output, of the type of the hidden state that goes in",
+            remedy="use the backup `output` for this block",
+        )
+
+
+def carrier(graph: BlockGraph, node: Node) -> str | None:
+    """The input that a block with one output adds to: the first it reads that the state made."""
+    made_by = {value.name: one for one in graph.nodes for value in one.outputs}
+    from_state = (
+        name
+        for name in node.inputs
+        if name in made_by and Dependence.STATE in made_by[name].dependence
+    )
+    first = next(from_state, None)
+    if first is None or [graph.types[first]] != [value.type for value in node.outputs]:
+        return None
+    return first
+
+
+def _ends(timesteps: tuple[float, ...]) -> str:
+    return f"{len(timesteps)} timesteps from {timesteps[0]:g} to {timesteps[-1]:g}"

@@ -1,0 +1,137 @@
+"""Horizontal batching: calls of one callee that need no newer state become one call.
+
+Such calls differ only in what was known all along: rows of tables, or lanes of an earlier batch.
+They run as the lanes of one call, when the first of them would; what they share is computed once.
+The decoders of Faster Diffusion's non-key steps (arXiv 2312.09608, parallel decoding) are found
+so, and so is all that depends on prompt and timestep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dipgo.ir.plan.nodes import (
+    Call,
+    Callee,
+    Leaf,
+    Operand,
+    Read,
+    Stack,
+    Statement,
+    TableRow,
+    leaves,
+    reads,
+    writes,
+)
+from dipgo.ir.plan.plan import Plan
+
+
+def batch_calls(plan: Plan) -> Plan:
+    """Merges calls of one callee whose operands are all there when the first of them runs."""
+    batching = _Batching(plan)
+    for position, statement in enumerate(plan.statements):
+        batching.add(position, statement)
+    return batching.finish()
+
+
+@dataclass
+class _Batch:
+    """Calls of one callee, to run as the lanes of one call at `position`."""
+
+    position: int
+    calls: list[Call]
+
+
+@dataclass
+class _Batching:
+    """What is known of the statements so far."""
+
+    plan: Plan
+    statements: dict[int, Statement | _Batch] = field(default_factory=dict)
+    batches: dict[str, list[_Batch]] = field(default_factory=dict)
+    differing: dict[str, frozenset[int]] = field(default_factory=dict)
+    """For each callee that is batched the operands in which its lanes differ."""
+    ready: dict[str, int] = field(default_factory=dict)
+    """The position from which on a value is there."""
+    lanes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Of a value: the position of the batch, its output, its lane."""
+
+    def __post_init__(self) -> None:
+        self.rows = {table.name: table.rows for table in self.plan.tables}
+
+    def add(self, position: int, statement: Statement) -> None:
+        """Joins a call to an earlier batch, or lets the statement stand where it is."""
+        if isinstance(statement, Call):
+            batch = self._batch_for(statement) or self._new_batch(position, statement)
+            batch.calls.append(statement)
+            position, lane = batch.position, len(batch.calls) - 1
+            for output, name in enumerate(statement.results):
+                self.lanes[name] = (position, output, lane)
+        else:
+            self.statements[position] = statement
+        self.ready.update(dict.fromkeys(writes(statement), position))
+
+    def _new_batch(self, position: int, call: Call) -> _Batch:
+        batch = _Batch(position, [])
+        self.statements[position] = batch
+        if self.plan.result not in call.results:  # which is kept apart, never beside a lane
+            self.batches.setdefault(call.callee, []).append(batch)
+        return batch
+
+    def _batch_for(self, call: Call) -> _Batch | None:
+        """The latest batch that runs when all that the call reads is there, if it fits."""
+        if self.plan.result in call.results:
+            return None
+        needed = max((self.ready.get(name, -1) for name in reads(call)), default=-1)
+        for batch in reversed(self.batches.get(call.callee, [])):
+            if batch.position <= needed:
+                return None
+            differing = self._difference(batch.calls[-1], call)
+            if differing and self.differing.setdefault(call.callee, differing) == differing:
+                return batch
+        return None
+
+    def _difference(self, last: Call, call: Call) -> frozenset[int]:
+        """The operands in which the calls differ; none where they cannot be neighbours."""
+        pairs = list(zip(last.operands, call.operands, strict=True))
+        differing = frozenset(index for index, (one, two) in enumerate(pairs) if one != two)
+        fit = all(self._side_by_side(*pairs[index]) for index in differing)
+        return differing if fit else frozenset()
+
+    def _side_by_side(self, one: Operand, two: Operand) -> bool:
+        if isinstance(one, TableRow) and isinstance(two, TableRow) and one.table == two.table:
+            rows = self.rows[one.table]
+            return rows.index(one.row) + 1 == rows.index(two.row)
+        if isinstance(one, Read) and isinstance(two, Read) and one.name in self.lanes:
+            position, output, lane = self.lanes[one.name]
+            return self.lanes.get(two.name) == (position, output, lane + 1)
+        return False
+
+    def finish(self) -> Plan:
+        """The plan with a call for each batch."""
+        return replace(
+            self.plan,
+            callees=tuple(map(self._callee, self.plan.callees)),
+            statements=tuple(map(self._statement, self.statements.values())),
+        )
+
+    def _callee(self, callee: Callee) -> Callee:
+        differing = sorted(self.differing.get(callee.name, ()))
+        return replace(callee, stacked=tuple(callee.inputs[index].name for index in differing))
+
+    def _statement(self, entry: Statement | _Batch) -> Statement:
+        if not isinstance(entry, _Batch):
+            return entry
+        first = entry.calls[0]
+        differing = self.differing.get(first.callee, frozenset())
+        operands = tuple(
+            Stack(_lanes_of(entry.calls, index)) if index in differing else operand
+            for index, operand in enumerate(first.operands)
+        )
+        lanes = zip(*(call.results for call in entry.calls), strict=True)
+        results = tuple(name for output in lanes for name in output)
+        return replace(first, operands=operands, results=results)
+
+
+def _lanes_of(calls: list[Call], index: int) -> tuple[Leaf, ...]:
+    return tuple(leaf for call in calls for leaf in leaves(call.operands[index]))

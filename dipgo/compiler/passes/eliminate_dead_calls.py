@@ -1,0 +1,20 @@
+"""Removes calls and combinations that nothing reads, now or later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dipgo.ir.plan.nodes import Statement, reads, writes
+from dipgo.ir.plan.plan import Plan
+
+
+def eliminate_dead_calls(plan: Plan) -> Plan:
+    """Exact: a statement stays only if the result depends on something that it writes."""
+    live = {plan.result}
+    kept: list[Statement] = []
+    for statement in reversed(plan.statements):
+        if live.isdisjoint(writes(statement)):
+            continue
+        live.update(reads(statement))
+        kept.append(statement)
+    return replace(plan, statements=tuple(reversed(kept)))

@@ -1,0 +1,27 @@
+"""Prompt hoisting: what does not depend on the state leaves the loop and runs once per prompt.
+
+The projections of the prompt's keys and values run once; what depends on the prompt and on the
+timestep, such as the modulations of adaLN blocks, runs for every step that needs it, all of it
+before the loop, where `batch_calls` makes one call of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dipgo.ir.plan.nodes import PROLOGUE, Combine, Statement, reads, writes
+from dipgo.ir.plan.plan import Plan
+
+
+def hoist_prompt_work(plan: Plan) -> Plan:
+    """Moves each call that reads nothing made of the state to the prologue."""
+    from_state = {plan.state, *(draw.value for draw in plan.draws)}
+    prologue: list[Statement] = []
+    loop: list[Statement] = []
+    for statement in plan.statements:
+        if isinstance(statement, Combine) or not from_state.isdisjoint(reads(statement)):
+            from_state.update(writes(statement))
+            loop.append(statement)
+        else:
+            prologue.append(replace(statement, step=PROLOGUE))
+    return replace(plan, statements=(*prologue, *loop))

@@ -1,0 +1,50 @@
+"""Liveness: from which statement to which every value of a plan is needed, and what that takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dipgo.ir.plan.nodes import reads, writes
+from dipgo.ir.plan.plan import Plan, value_types
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRange:
+    """The statements, first to last, during which a value may not be overwritten."""
+
+    value: str
+    first: int
+    last: int
+    nbytes: int
+
+
+def live_ranges(plan: Plan) -> tuple[LiveRange, ...]:
+    """The live range of every value that a statement writes; plan inputs lie outside the arena."""
+    types = value_types(plan)
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for position, statement in enumerate(plan.statements):
+        for name in reads(statement):
+            last[name] = position
+        for name in writes(statement):
+            first[name] = last[name] = position
+    last[plan.result] = len(plan.statements)
+    return tuple(
+        LiveRange(name, start, last[name], types[name].nbytes) for name, start in first.items()
+    )
+
+
+def lower_bound_nbytes(plan: Plan) -> int:
+    """The largest sum of bytes that live at one statement: no allocation can use less."""
+    change = np.zeros(len(plan.statements) + 2, dtype=np.int64)
+    for one in live_ranges(plan):
+        change[one.first] += one.nbytes
+        change[one.last + 1] -= one.nbytes
+    return int(np.cumsum(change).max())
+
+
+def naive_nbytes(plan: Plan) -> int:
+    """Bytes of an allocation that never uses memory again."""
+    return sum(one.nbytes for one in live_ranges(plan))

@@ -1,0 +1,1 @@
+"""Reads diffusers schedulers as linear maps of noise and predictions."""

@@ -1,0 +1,1 @@
+"""Traces a denoiser into a graph of blocks."""

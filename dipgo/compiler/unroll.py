@@ -1,0 +1,260 @@
+"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps. docs/design.md, stage 5.
+
+A gated-off block is simply not called. With the backup `output` its outputs keep the names they
+last had; with `delta` its output is today's input plus what the block last added to its input;
+with `identity` it is the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from dipgo.compiler.fit import carrier, check_fit
+from dipgo.ir.graph import BlockGraph, Dependence, Node, ReuseFilter
+from dipgo.ir.plan.nodes import (
+    Call,
+    Callee,
+    Combine,
+    Draw,
+    Operand,
+    Read,
+    Statement,
+    Step,
+    Table,
+    TableRow,
+)
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.plan.verify import verify
+from dipgo.ir.sampler import Sampler, Term, draw_name
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import TensorType, Value
+
+
+def unroll(
+    graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str] = frozenset()
+) -> Plan:
+    """The plan that computes, at every step, each block whose gate is 1 and all of the glue.
+
+    Blocks in `split` are called part by part, so that a part can be dead where others are not.
+    Raises DipgoError where the SubNet does not fit the graph or the sampler.
+    """
+    check_fit(graph, subnet, sampler)
+    filters = graph.reuse_filter if subnet.reuse_filters else None
+    if not subnet.uses_halves and not (filters and filters.halves):
+        graph = graph.without_unconditional()
+    unrolling = _Unrolling(graph, subnet, sampler, split)
+    for index in range(len(sampler.rows)):
+        unrolling.add_step(index)
+    return verify(unrolling.finish())
+
+
+class _Unrolling:
+    """The state of unrolling: what each value of the graph is called at the present step."""
+
+    def __init__(
+        self, graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str]
+    ) -> None:
+        self.graph, self.subnet, self.sampler, self.split = graph, subnet, sampler, split
+        self.state = graph.input_of(Dependence.STATE).name
+        self.timestep = graph.input_of(Dependence.TIMESTEP)
+        self.column = {name: column for column, name in enumerate(subnet.blocks)}
+        self.backup = dict(zip(subnet.blocks, subnet.backup, strict=True))
+        self.deltas: dict[str, str] = {}
+        self.filters = {row: one for one in subnet.reuse_filters or () for row in one.rows}
+        parts = (part for node in graph.nodes for part in node.parts)
+        self.types = graph.types | {v.name: v.type for part in parts for v in part.outputs}
+        self.bindings: dict[str, Operand] = {
+            entry.value.name: Read(entry.value.name) for entry in graph.inputs
+        }
+        self.statements: list[Statement] = []
+        self.states: list[str] = []
+        self.computed: list[tuple[str, str | None]] = []
+        """The predictions of rows that compute, the newest first, and their unconditional halves.
+
+        Of a row that is evaluated twice it is the second.
+        """
+        self.outputs: list[str] = []
+
+    def add_step(self, index: int) -> None:
+        row = self.sampler.rows[index]
+        self.states.append(f"s{index}.{self.state}")
+        self.statements.append(
+            Combine(index, self.states[-1], self._terms(self.sampler.inputs[index]))
+        )
+        self.bindings[self.state] = Read(self.states[-1])
+        self.bindings[self.timestep.name] = TableRow(self.timestep.name, row)
+        for node in self.graph.nodes:
+            if node.kind == "glue" or self.subnet.gates[row, self.column[node.name]]:
+                for part in self._parts(node):
+                    self._call(index, part)
+            else:
+                self._reuse(index, node)
+        self.outputs.append(self._prediction(index, row))
+
+    def _prediction(self, index: int, row: int) -> str:
+        """The denoiser's output; of a row that is wholly off, the latest ones as it weighs them."""
+        output = self.bindings[self.graph.output]
+        assert isinstance(output, Read), "a prediction that depends on no state"
+        if self.subnet.gates[row].any():
+            if index and self.sampler.rows[index - 1] == row:
+                self.computed.pop(0)
+            self.computed.insert(0, (output.name, self._unconditional()))
+            return output.name
+        result = f"s{index}.prediction"
+        if row in self.filters:
+            self.statements.append(self._filtered(index, self.filters[row], result))
+            return result
+        terms = self._weighted(row)
+        if not terms:
+            return output.name
+        self.statements.append(Combine(index, result, terms))
+        return result
+
+    def _filtered(self, index: int, filters: GapFilters, result: str) -> Call:
+        """A call: its table has a row a gap, so all rows of a gap make the same one."""
+        reuse = self.graph.reuse_filter
+        assert reuse is not None, "a graph that was traced without filters"
+        pairs = (pair if reuse.halves else pair[:1] for pair in self.computed)
+        latest = [name for pair in pairs for name in pair if name is not None]
+        # Where there are fewer, the filters of the others are 0.
+        missing = len(reuse.past) - len(latest)
+        latest = [*latest[: len(reuse.past)], *latest[-1:] * missing]
+        operands: dict[str, Operand] = {
+            value.name: Read(name) for value, name in zip(reuse.past, latest, strict=True)
+        }
+        operands[reuse.filters.name] = TableRow(reuse.filters.name, filters.rows[0])
+        return Call(
+            index, reuse.node.name, tuple(operands[name] for name in reuse.node.inputs), (result,)
+        )
+
+    def _unconditional(self) -> str | None:
+        if self.graph.unconditional is None:
+            return None
+        half = self.bindings[self.graph.unconditional]
+        assert isinstance(half, Read), "an unconditional prediction that depends on no state"
+        return half.name
+
+    def _weighted(self, row: int) -> tuple[tuple[float, str], ...]:
+        """The terms of a prediction that is made of earlier ones."""
+        reuse, halves = self.subnet.reuse, self.subnet.reuse_unconditional
+        terms = [
+            (weight, guided)
+            for weight, (guided, _) in zip(reuse[row] if reuse else (), self.computed, strict=False)
+        ]
+        terms += [
+            (weight, half)
+            for weight, (_, half) in zip(halves[row] if halves else (), self.computed, strict=False)
+            if half is not None
+        ]
+        return tuple(terms)
+
+    def _parts(self, node: Node) -> tuple[Node, ...]:
+        return node.parts if node.name in self.split and node.parts else (node,)
+
+    def _call(self, index: int, node: Node) -> None:
+        operands = tuple(self.bindings[name] for name in node.inputs)
+        results = tuple(f"s{index}.{value.name}" for value in node.outputs)
+        self.statements.append(Call(index, node.name, operands, results))
+        for value, result in zip(node.outputs, results, strict=True):
+            self.bindings[value.name] = Read(result)
+        if self.backup.get(node.name) == "delta":
+            entered = self._carried(node)
+            delta = f"{results[0]}.delta"
+            terms = ((1.0, results[0]), (-1.0, entered))
+            self.statements.append(Combine(index, delta, terms))
+            self.deltas[node.name] = delta
+
+    def _reuse(self, index: int, node: Node) -> None:
+        """Binds the outputs of a block whose gate is 0; `output` leaves them as they are."""
+        backup = self.backup[node.name]
+        if backup == "output":
+            return
+        (output,) = node.outputs
+        entered = self._carried(node)
+        if backup == "identity":
+            self.bindings[output.name] = Read(entered)
+            return
+        result = f"s{index}.{output.name}"
+        terms = ((1.0, entered), (1.0, self.deltas[node.name]))
+        self.statements.append(Combine(index, result, terms))
+        self.bindings[output.name] = Read(result)
+
+    def _carried(self, node: Node) -> str:
+        name = carrier(self.graph, node)
+        assert name is not None
+        operand = self.bindings[name]
+        assert isinstance(operand, Read)
+        return operand.name
+
+    def _terms(self, terms: tuple[Term, ...]) -> tuple[tuple[float, str], ...]:
+        return tuple((term.coefficient, self._source(term)) for term in terms)
+
+    def _source(self, term: Term) -> str:
+        match term.kind:
+            case "noise":
+                return self.state
+            case "input":
+                return self.states[term.index]
+            case "output":
+                return self.outputs[term.index]
+            case "draw":
+                return draw_name(term.index)
+
+    def finish(self) -> Plan:
+        steps = len(self.sampler.rows)
+        self.statements.append(Combine(steps, "result", self._terms(self.sampler.result)))
+        return Plan(
+            name=self.graph.model_class,
+            num_inference_steps=self.sampler.num_inference_steps,
+            blocks=self.subnet.blocks,
+            steps=tuple(map(self._step, self.sampler.rows)),
+            inputs=self._inputs(),
+            state=self.state,
+            tables=(self._timestep_table(), *map(self._filter_table, self._reuse_filters())),
+            callees=tuple(
+                _callee(self.types, node)
+                for node in (
+                    *(part for node in self.graph.nodes for part in self._parts(node)),
+                    *(reuse.node for reuse in self._reuse_filters()),
+                )
+            ),
+            statements=tuple(self.statements),
+            result="result",
+            draws=tuple(Draw(draw_name(index), index) for index in self.sampler.draws),
+        )
+
+    def _reuse_filters(self) -> tuple[ReuseFilter, ...]:
+        """What makes predictions by filters, if any row has some."""
+        found = self.graph.reuse_filter
+        return (found,) if found and self.filters else ()
+
+    def _filter_table(self, reuse: ReuseFilter) -> Table:
+        rows = sorted({one.rows[0] for one in self.filters.values()})
+        return Table(reuse.filters.name, reuse.filters.type, tuple(rows))
+
+    def _inputs(self) -> tuple[Value, ...]:
+        """The graph's but for the timestep, and the sampler's draws, which are like the state."""
+        given = (one.value for one in self.graph.inputs if one.role != Dependence.TIMESTEP)
+        kind = self.graph.types[self.state]
+        return (*given, *(Value(draw_name(index), kind) for index in self.sampler.draws))
+
+    def _timestep_table(self) -> Table:
+        rows = tuple(range(len(self.sampler.timesteps)))
+        return Table(self.timestep.name, self.timestep.type, rows)
+
+    def _step(self, row: int) -> Step:
+        gates = "".join("01"[int(gate)] for gate in self.subnet.gates[row])
+        return Step(float(self.sampler.timesteps[row]), row, gates)
+
+
+def _callee(types: Mapping[str, TensorType], node: Node) -> Callee:
+    return Callee(
+        name=node.name,
+        members=(),
+        inputs=tuple(Value(name, types[name]) for name in node.inputs),
+        outputs=node.outputs,
+        macs=node.macs,
+        attention_macs=node.attention_macs,
+        parameters=node.parameters,
+    )

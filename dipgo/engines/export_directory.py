@@ -1,0 +1,136 @@
+"""An export directory, opened and checked: every file is there and is the one that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import sha256_of
+from dipgo.engines.launches import combine_engine
+from dipgo.ir.manifest.convert import plan_of
+from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.manifest.records import (
+    COMBINE_FILES,
+    REMEDY,
+    WEIGHTS_FILE,
+    FileRecord,
+    Manifest,
+    constants_file,
+)
+from dipgo.ir.plan.nodes import Table
+from dipgo.ir.plan.plan import Plan, combined_dtypes
+
+
+@dataclass(frozen=True)
+class ExportDirectory:
+    """What an engine needs to know of an export."""
+
+    path: Path
+    manifest: Manifest
+    size: str = ""
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, size: str = "", check_hashes: bool = True
+    ) -> ExportDirectory:
+        """Reads the manifest, for one of its further sizes if given, and checks every file.
+
+        Raises DipgoError.
+        """
+        path = Path(path)
+        if size:
+            _check_size(read_manifest(path), path, size)
+        manifest = read_manifest(path, size)
+        _check_listed(manifest, path, size)
+        for name, record in manifest.files.items():
+            _check_file(path / name, record, check_hashes)
+        return cls(path, manifest, size)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan, verified when the manifest was read."""
+        return plan_of(self.manifest)
+
+    @cached_property
+    def engine_files(self) -> Mapping[str, str]:
+        """The graph of every engine that a launch may name: segments and linear combinations."""
+        combinations = {
+            combine_engine(dtype): COMBINE_FILES[dtype] for dtype in combined_dtypes(self.plan)
+        }
+        return {one.name: one.file for one in self.manifest.segments} | combinations
+
+    @cached_property
+    def tables(self) -> Mapping[str, NDArray[np.uint8]]:
+        """The bytes of the plan's tables, with one entry along the first axis for each stored row.
+
+        Raises DipgoError where the file holds others.
+        """
+        path = self.path / constants_file(self.size)
+        try:
+            stored = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, str(error), "a safetensors file") from None
+        return {table.name: _check_table(table, stored, path) for table in self.plan.tables}
+
+
+def _check_size(manifest: Manifest, path: Path, size: str) -> None:
+    if size not in manifest.sizes:
+        raise DipgoError(
+            f"{path}, size {size}",
+            found=f"an export for {' '.join(manifest.sizes) or 'one size only'}",
+            expected="one of the further sizes that it was made for",
+            remedy=f"leave the size out, or export again with --also-size {size}",
+        )
+
+
+def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
+    if not path.is_file():
+        raise _damaged(path, "no such file", "a file of the export")
+    size = path.stat().st_size
+    if size != record.nbytes:
+        raise _damaged(path, f"{size} bytes", f"{record.nbytes} bytes")
+    if not check_hash:
+        return
+    digest = sha256_of(path)
+    if digest != record.sha256:
+        raise _damaged(path, f"sha256 {digest[:12]}…", f"sha256 {record.sha256[:12]}…")
+
+
+def _check_table(
+    table: Table, stored: Mapping[str, Mapping[str, Any]], path: Path
+) -> NDArray[np.uint8]:
+    """Engines read rows by their address, so a table must be as large as the plan has it."""
+    entry, shape = stored.get(table.name), [len(table.rows), *table.type.shape]
+    dtype = table.type.dtype
+    if entry is None or entry["dtype"] != dtype.upper() or entry["shape"] != shape:
+        found = "nothing" if entry is None else f"{entry['dtype'].lower()}{entry['shape']}"
+        expected = f"{dtype}{shape}, as the plan has it"
+        raise _damaged(path, f"{found} under {table.name}", expected)
+    return np.frombuffer(entry["data"], np.uint8).reshape(len(table.rows), -1)
+
+
+def _check_listed(manifest: Manifest, path: Path, size: str) -> None:
+    """A file that the manifest uses but does not list could be any file."""
+    used: Iterable[str] = [
+        *(segment.file for segment in manifest.segments),
+        *(part.file for part in manifest.parts.values()),
+        *(tokenizer.file for tokenizer in manifest.tokenizers),
+        *(COMBINE_FILES[dtype] for dtype in combined_dtypes(plan_of(manifest))),
+        constants_file(size),
+        WEIGHTS_FILE,
+    ]
+    for name in used:
+        if name not in manifest.files:
+            raise _damaged(path / name, "a file without a hash", "an entry under `files`")
+
+
+def _damaged(path: Path, found: str, expected: str) -> DipgoError:
+    return DipgoError(str(path), found=found, expected=expected, remedy=REMEDY)

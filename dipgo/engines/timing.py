@@ -1,0 +1,74 @@
+"""Timing: runners run by turns in one process, so that noise falls on all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dipgo.engines.runner import Runner, RunTimes
+from dipgo.ir.plan.cost import plan_cost
+from dipgo.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Medians over the repeats, in seconds a run."""
+
+    total: float
+    segments: dict[str, float]
+    overhead: float
+    """Share of the run outside the segments' engines."""
+    runs: tuple[float, ...]
+
+
+def time_runners(
+    runners: Mapping[str, Runner],
+    *,
+    warmup: int,
+    repeats: int,
+    on_run: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Runs each runner in turn, `warmup` rounds unmeasured and `repeats` measured."""
+    inputs = {name: random_inputs(runner) for name, runner in runners.items()}
+    measured: dict[str, list[RunTimes]] = {name: [] for name in runners}
+    for turn in range(warmup + repeats):
+        for name, runner in runners.items():
+            runner.run(inputs[name])
+            on_run()
+            assert runner.times is not None
+            if turn >= warmup:
+                measured[name].append(runner.times)
+    return {name: _summary(times) for name, times in measured.items()}
+
+
+def _summary(times: Sequence[RunTimes]) -> Timing:
+    return Timing(
+        total=median(one.total for one in times),
+        segments={name: median(one.segments[name] for one in times) for name in times[0].segments},
+        overhead=median(one.overhead for one in times),
+        runs=tuple(one.total for one in times),
+    )
+
+
+def random_inputs(runner: Runner, seed: int = 0) -> dict[str, Any]:
+    """Normal noise for what is real, zeros for labels, 7.5 for the guidance scale."""
+    generator = np.random.default_rng(seed)
+    return {name: _random(name, kind, generator) for name, kind in runner.inputs.items()}
+
+
+def _random(name: str, kind: TensorType, generator: np.random.Generator) -> Any:
+    if name == "guidance_scale":
+        return 7.5
+    if kind.dtype in ("i64", "i32"):
+        return np.zeros(kind.shape, np.int64 if kind.dtype == "i64" else np.int32)
+    return generator.standard_normal(kind.shape).astype(np.float32)
+
+
+def ideal_speedup(runner: Runner, against: Runner) -> float:
+    """What the MACs promise: those of `against` over those of `runner`, attention included."""
+    own, other = plan_cost(runner.export.plan), plan_cost(against.export.plan)
+    return (other.macs + other.attention_macs) / (own.macs + own.attention_macs)

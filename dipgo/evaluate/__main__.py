@@ -1,0 +1,136 @@
+"""`python -m dipgo.evaluate --model M --subnets A.json B.json … --prompts FILE --out DIR`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_folder_destination
+from dipgo.common.packages import command_packages
+from dipgo.common.progress import progress_bar, stage
+from dipgo.common.typed_json import write_text
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.options import add_lora_argument
+
+if TYPE_CHECKING:
+    from dipgo.evaluate.report import Report
+
+
+REPORT_FILE, PLOT_FILE, CACHE_FOLDER = "report.json", "plot.png", "cache"
+
+TABLE_WIDTH = 170
+"""Columns that the table needs, also where the output is no terminal."""
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluates, prints a table, and writes the report and the plot."""
+    options = _parser().parse_args(arguments)
+    check_folder_destination(options.out)
+    subnets = _read_subnets(options.subnets)
+    report = _evaluate(options, subnets)
+    _write(report, options.out)
+    _print(report)
+
+
+def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
+    with command_packages("dipgo.evaluate", "an evaluation", "cpu,export,search"):
+        import dipgo.evaluate.plot  # noqa: F401  before the long run, not after it
+        from dipgo.common.files import read_prompts
+        from dipgo.evaluate.api import evaluate
+        from dipgo.evaluate.draw import Progress
+    return evaluate(
+        options.model,
+        subnets,
+        _dense(options, next(iter(subnets.values()))),
+        read_prompts(options.prompts),
+        cache=options.out / CACHE_FOLDER,
+        pairs=options.pairs,
+        seed=options.seed,
+        guidance=options.guidance,
+        batch=options.batch,
+        classifier=options.classifier,
+        reference=options.reference,
+        clip_model=options.clip_model,
+        fid=options.fid,
+        loras=tuple(options.lora),
+        time_repeats=0 if options.no_time else options.time_repeats,
+        time_batch=options.time_batch,
+        threads=options.threads,
+        progress=Progress(stage, progress_bar),
+    )
+
+
+def _dense(options: Namespace, first: SubNet) -> tuple[int, str | None]:
+    """What dense is: as the options say, else as the first SubNet has it."""
+    own = first.scheduler.class_name if first.scheduler else None
+    return options.steps or first.num_inference_steps, options.scheduler or own
+
+
+def _read_subnets(paths: Sequence[Path]) -> dict[str, SubNet]:
+    """By the names of their files, or by their paths where two files have one name."""
+    if len(set(paths)) < len(paths):
+        raise DipgoError(
+            "--subnets",
+            found="one file named twice",
+            expected="every SubNet once",
+            remedy="leave the second out",
+        )
+    stems = [path.stem for path in paths]
+    names = [
+        stem if stems.count(stem) == 1 else str(path)
+        for stem, path in zip(stems, paths, strict=True)
+    ]
+    return {name: SubNet.load(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _write(report: Report, out: Path) -> None:
+    from dipgo.evaluate.plot import save_plot
+
+    save_plot(report, out / PLOT_FILE)
+    write_text(out / REPORT_FILE, report.to_json())
+
+
+def _print(report: Report) -> None:
+    from dipgo.evaluate.report import make_table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    console.print("  ".join(f"{key} {value}" for key, value in report.machine.items()), style="dim")
+    console.print(make_table(report))
+
+
+def _parser() -> Parser:
+    parser = Parser("dipgo.evaluate", description="Quality of SubNets against dense.")
+    add = parser.add_argument
+    add("--model", required=True, metavar="M", help="pipeline directory or Hub id")
+    add("--subnets", required=True, nargs="+", type=Path, metavar="FILE", help="SubNet files")
+    add("--prompts", required=True, type=Path, metavar="FILE", help="held-out prompts, one a line")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder of report, plot and cache")
+    add("--pairs", type=int, default=64, metavar="N", help="pictures drawn with each (64)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the first pair (0)")
+    add("--guidance", type=float, default=7.5, metavar="SCALE", help="guidance scale (7.5)")
+    add("--batch", type=whole_number(1), default=8, metavar="N", help="pictures a run (8)")
+    add("--steps", type=whole_number(1), metavar="N", help="dense's steps (the first SubNet's)")
+    add("--scheduler", metavar="NAME", help="dense's scheduler (the first SubNet's)")
+    add_lora_argument(parser)
+    add("--classifier", type=Path, metavar="DIR", help="a classifier that reads captions")
+    add("--reference", type=Path, metavar="DIR", help="PNG files for Fréchet distances")
+    add("--clip-model", metavar="M", help="folder or Hub id of a CLIP model, for CLIP scores")
+    add("--fid", action="store_true", help="FID to the reference, by the Inception network")
+    add("--time-repeats", type=whole_number(1), default=5, metavar="N", help="measured runs (5)")
+    add("--time-batch", type=whole_number(1), metavar="N", help="pictures a timed run (--batch)")
+    add("--no-time", action="store_true", help="do not time; plot against MACs")
+    add("--threads", type=whole_number(0), default=0, metavar="N", help="threads; 0: all cores")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

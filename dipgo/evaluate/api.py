@@ -1,0 +1,141 @@
+"""`evaluate`: quality, cost and speed of SubNets against dense, on the same prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dipgo.common.machine import describe_machine
+from dipgo.evaluate.checks import check_draws_pictures, check_options, check_variant
+from dipgo.evaluate.draw import Progress, Studio
+from dipgo.evaluate.judges.load import Judges, make_judges
+from dipgo.evaluate.measure import SSIM, dense_time, measure, timed
+from dipgo.evaluate.pairs import make_pairs
+from dipgo.evaluate.report import Report, Result, Timed
+from dipgo.evaluate.variants import DENSE, Settings, Variant, model_fingerprint
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.lora import Lora
+from dipgo.models.source import Source, load_source
+
+PAIRS, BATCH, TIME_REPEATS = 64, 8, 5
+
+GUIDANCE = 7.5
+"""The default of diffusers' Stable Diffusion pipelines."""
+
+SHOW_NOTHING = Progress()
+
+
+def evaluate(
+    model: Any,
+    subnets: Mapping[str, SubNet],
+    dense: tuple[int, str | None],
+    prompts: Sequence[str],
+    *,
+    cache: str | Path,
+    pairs: int = PAIRS,
+    seed: int = 0,
+    guidance: float = GUIDANCE,
+    batch: int = BATCH,
+    classifier: str | Path | None = None,
+    reference: str | Path | None = None,
+    clip_model: str | Path | None = None,
+    fid: bool = False,
+    loras: Sequence[Lora] = (),
+    time_repeats: int = TIME_REPEATS,
+    time_batch: int | None = None,
+    threads: int = 0,
+    progress: Progress = SHOW_NOTHING,
+) -> Report:
+    """Draws `pairs` pictures with dense and with every SubNet, and measures.
+
+    `model` is as for `export`; `dense` is the number of steps and the scheduler (None: the model's
+    own) that all are compared with; SubNets that name no scheduler have dense's. Pair i is prompt
+    i mod their number, with the seed `seed` + i. `classifier` and `reference` (PNG files) are
+    folders, `clip_model` a folder or a Hub id. `loras` are as for `export`, and in dense too.
+    0 `time_repeats`: nothing is timed; runs that are timed draw `time_batch` pictures (None:
+    `batch`). In the folder `cache` every SubNet's result is kept, and found again by the same
+    call.
+    Raises DipgoError, where possible before the first picture is drawn.
+    """
+    check_options(subnets, {"classifier": classifier, "reference": reference, "fid": fid})
+    settings = Settings(
+        make_pairs(prompts, pairs, seed), guidance, batch, time_batch or batch, threads
+    )
+    with progress.stage("load the model and the judges"):
+        source = load_source(model, loras)
+        size = check_draws_pictures(source)
+        reference_variant = Variant(DENSE, None, *dense)
+        variants = [Variant.of_subnet(name, one, dense[1]) for name, one in subnets.items()]
+        for variant in (reference_variant, *variants):
+            check_variant(variant, source)
+        judges = make_judges(
+            settings.pairs, size, _path(classifier), _path(reference), _text(clip_model), fid
+        )
+        fingerprint = model_fingerprint(source)
+    studio = Studio(source, fingerprint, settings, Path(cache), progress)
+    results = _results(studio, reference_variant, variants, settings, judges, time_repeats)
+    return _report(source, fingerprint, settings, judges, results)
+
+
+def _results(
+    studio: Studio,
+    dense: Variant,
+    variants: Sequence[Variant],
+    settings: Settings,
+    judges: Judges,
+    repeats: int,
+) -> list[Result]:
+    """Of dense, then of every SubNet. Pictures of two variants are in memory at a time."""
+    dense_drawn = studio.draw(dense)
+    found: list[Result] = []
+    all_times = []
+    first: Sequence[float] | None = None
+    for variant in variants:
+        drawn = studio.draw(variant)
+        time: Timed | None = None
+        if repeats:
+            all_times.append(studio.time(variant, dense, repeats))
+            time = timed(all_times[-1])
+        studio.discard(variant)
+        with studio.progress.stage(f"measure {variant.name}"):
+            result = measure(variant, drawn, dense_drawn, first, settings, judges, time)
+        first = first or result.metrics[SSIM].values
+        found.append(result)
+    studio.discard(dense)
+    with studio.progress.stage("measure dense"):
+        time = dense_time(all_times)
+        of_dense = measure(dense, dense_drawn, dense_drawn, None, settings, judges, time)
+    return [of_dense, *found]
+
+
+def _report(
+    source: Source, fingerprint: str, settings: Settings, judges: Judges, results: list[Result]
+) -> Report:
+    dense, *others = results
+    return Report(
+        machine=describe_machine(),
+        model=_name(source),
+        model_sha256=fingerprint,
+        guidance=settings.guidance,
+        batch=settings.batch,
+        time_batch=settings.time_batch,
+        threads=settings.threads,
+        pairs=settings.pairs,
+        reference_pictures=judges.reference_pictures,
+        dense=dense,
+        subnets=tuple(others),
+    )
+
+
+def _name(source: Source) -> str:
+    """With the LoRAs in its weights: `model, style.safetensors at 0.5`."""
+    return ", ".join([source.name, *(f"{one.name} at {one.scale:g}" for one in source.loras)])
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return Path(given) if given else None
+
+
+def _text(given: str | Path | None) -> str | None:
+    return str(given) if given else None

@@ -1,0 +1,78 @@
+"""Cache: results that are kept from run to run, each in a file that appears in one step."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import staged_file
+from dipgo.common.typed_json import decode_json, read_file, write_text
+
+REMEDY = "remove the file: it will be made again"
+
+
+class PlanFacts(msgspec.Struct, frozen=True):
+    """Of a variant's plan, for a batch; `kept` is relative to the plan's own dense one."""
+
+    scheduler: str
+    evaluations: int
+    macs: int
+    attention_macs: int
+    kept: float
+    kept_with_attention: float
+
+
+class Times(msgspec.Struct, frozen=True):
+    """Seconds of every run, by turns: of a variant's engines, and of dense's."""
+
+    runs: tuple[float, ...]
+    dense_runs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Latents f32[N, C, h, w] and pictures u8[N, H, W, 3] of N pairs, and the plan's facts."""
+
+    latents: NDArray[np.float32]
+    pictures: NDArray[np.uint8]
+    plan: PlanFacts
+
+
+def write_drawn(path: Path, drawn: Drawn) -> None:
+    """As .npz, with the facts as JSON in an array of bytes."""
+    facts = np.frombuffer(msgspec.json.encode(drawn.plan), np.uint8)
+    with staged_file(path) as staging:
+        np.savez_compressed(staging, latents=drawn.latents, pictures=drawn.pictures, plan=facts)
+
+
+def read_drawn(path: Path) -> Drawn:
+    """Raises DipgoError for a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            latents, pictures, facts = (arrays[name] for name in ("latents", "pictures", "plan"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DipgoError(
+            str(path),
+            found=f"a damaged file ({type(error).__name__})",
+            expected="latents and pictures of an earlier run",
+            remedy=REMEDY,
+        ) from None
+    plan = decode_json(facts.tobytes(), PlanFacts, name=str(path), remedy=REMEDY)
+    return Drawn(latents, pictures, plan)
+
+
+def write_times(path: Path, times: Times) -> None:
+    """As JSON."""
+    write_text(path, msgspec.json.encode(times).decode() + "\n")
+
+
+def read_times(path: Path) -> Times:
+    """Raises DipgoError for a damaged file."""
+    data = read_file(path, expected="times of an earlier run")
+    return decode_json(data, Times, name=str(path), remedy=REMEDY)

@@ -1,0 +1,72 @@
+"""Checks: all that can be told to be wrong before the hours of work begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import fit_schedule
+from dipgo.compiler.request import read_schedule
+from dipgo.evaluate.variants import DENSE, Variant
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.source import Source
+from dipgo.models.text_encoding import HIDDEN_STATES
+
+
+def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]) -> None:
+    """`judged_by` has the options classifier, reference and fid. An option that would do nothing is
+    an error. Raises DipgoError.
+    """
+    if not subnets:
+        raise DipgoError(
+            "--subnets", found="none", expected="at least one SubNet", remedy="name a SubNet file"
+        )
+    classifier, reference, fid = (judged_by[name] for name in ("classifier", "reference", "fid"))
+    if fid and not reference:
+        raise DipgoError(
+            "--fid",
+            found="no reference pictures",
+            expected="--reference DIR",
+            remedy="say which pictures to compare with, or leave --fid out",
+        )
+    if reference and not (classifier or fid):
+        raise DipgoError(
+            "--reference",
+            found="nothing that compares with it",
+            expected="--classifier DIR or --fid",
+            remedy="add one of these, or leave --reference out",
+        )
+
+
+def check_draws_pictures(source: Source) -> tuple[int, int]:
+    """Height and width of the model's pictures in pixels. Raises DipgoError."""
+    geometry = source.geometry()
+    conditioning = set(source.family.conditioning(source.denoiser, geometry))
+    parts = ("text_encoder", "tokenizer", "vae")
+    missing = [name for name in parts if getattr(source.pipeline, name, None) is None]
+    if missing or conditioning != {HIDDEN_STATES}:
+        found = f"no {' and no '.join(missing)}" if missing else " ".join(sorted(conditioning))
+        raise DipgoError(
+            f"model {source.name}",
+            found=found,
+            expected="a text-to-image pipeline with one text encoder and a VAE",
+            remedy="use a pipeline of Stable Diffusion 1 or 2",
+        )
+    *_, height, width = source.family.latent_shape(
+        source.denoiser, geometry, source.pixels_per_latent
+    )
+    return height * source.pixels_per_latent, width * source.pixels_per_latent
+
+
+def check_variant(variant: Variant, source: Source) -> None:
+    """Raises DipgoError, naming the SubNet, where it does not fit the model."""
+    try:
+        schedule = read_schedule(variant.subnet or DENSE, variant.steps, variant.scheduler, ())
+        fit_schedule(source, schedule, source.geometry())
+    except DipgoError as error:
+        raise DipgoError(
+            f"{variant.name}: {error.where}",
+            found=error.found,
+            expected=error.expected,
+            remedy=error.remedy,
+        ) from None

@@ -1,0 +1,1 @@
+"""Models that judge pictures: a classifier, Fréchet features, CLIP."""

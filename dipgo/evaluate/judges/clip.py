@@ -1,0 +1,54 @@
+"""CLIP score: how well a picture fits its prompt, by a CLIP model on disk or on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torchmetrics.functional.multimodal import clip_score
+
+from dipgo.common.errors import DipgoError
+from dipgo.evaluate.metrics import to_tensor
+
+
+class ClipScore:
+    """100 x the cosine of picture and prompt, not below 0 (Hessel et al. 2021, with w = 100)."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self._both = (model, processor)
+
+    @torch.no_grad()
+    def __call__(self, pictures: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """f64[N] of pictures u8[N, H, W, 3] and N prompts.
+
+        Pair by pair: torchmetrics gives the mean of what it is given.
+        """
+        scores = [
+            clip_score(picture, prompt, lambda: self._both)
+            for picture, prompt in zip(to_tensor(pictures), prompts, strict=True)
+        ]
+        return np.array([float(score) for score in scores])
+
+
+def load_clip(name: str) -> ClipScore:
+    """`name` is a folder that save_pretrained has written, or a Hub id. Raises DipgoError."""
+    from transformers import CLIPModel, CLIPProcessor
+
+    local = Path(name).exists()
+    try:
+        model = CLIPModel.from_pretrained(name, local_files_only=local)
+        processor = CLIPProcessor.from_pretrained(name, local_files_only=local)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DipgoError(
+            f"--clip-model {name}",
+            found=f"no CLIP model ({type(error).__name__}: {str(error).strip().splitlines()[0]})",
+            expected="a folder with a CLIPModel and its CLIPProcessor, or a Hub id that can be "
+            "reached",
+            remedy="check the name and the network, or download the model and give its path",
+        ) from None
+    return ClipScore(model.eval(), processor)

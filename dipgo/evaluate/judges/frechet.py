@@ -1,0 +1,122 @@
+"""Fréchet distance of a set of pictures to reference pictures, in the features of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from dipgo.common.errors import DipgoError
+from dipgo.evaluate.judges.classifier import Classifier, scale_pixels
+from dipgo.evaluate.metrics import to_tensor
+
+FEWEST_PICTURES = 2
+
+_CHUNK = 32
+"""Pictures at a time: reference sets are large."""
+
+
+class ClassifierFeatures(nn.Module):
+    """Pictures u8[B, 3, size, size] to what the classifier's heads read: f64[B, num_features]."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier, self.num_features = classifier, classifier.num_features
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.classifier.features(scale_pixels(pictures)).double()
+
+
+class Distance:
+    """Fréchet distance to the reference pictures, whose statistics are computed once.
+
+    Heusel et al. 2017, equation 6. Sets of few pictures lie farther than large ones of the same
+    distribution do, so only sets of the same size may be compared.
+    """
+
+    def __init__(self, metric: FrechetInceptionDistance, reference: Sequence[Path]) -> None:
+        self._metric = metric
+        for pictures in _read(reference):
+            metric.update(to_tensor(pictures), real=True)
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> float:
+        """Of u8[N, H, W, 3], N at least 2."""
+        self._metric.reset()
+        for start in range(0, len(pictures), _CHUNK):
+            self._metric.update(to_tensor(pictures[start : start + _CHUNK]), real=False)
+        return float(self._metric.compute())
+
+
+def classifier_distance(classifier: Classifier, reference: Sequence[Path]) -> Distance:
+    """In the features of a classifier."""
+    features = ClassifierFeatures(classifier)
+    metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
+    return Distance(metric, reference)
+
+
+def inception_metric() -> FrechetInceptionDistance:
+    """The FID of the literature, of Inception's 2048 features. Raises DipgoError."""
+    try:
+        return FrechetInceptionDistance(feature=2048, reset_real_features=False)
+    except ModuleNotFoundError:
+        raise DipgoError(
+            "--fid",
+            found="no package torch-fidelity",
+            expected="the Inception network that FID is defined by",
+            remedy="pip install torch-fidelity, or leave --fid out",
+        ) from None
+    except OSError as error:  # URLError is one: the network's weights are downloaded
+        raise DipgoError(
+            "--fid",
+            found=f"no weights of the Inception network ({error})",
+            expected="a network to download them from, the first time",
+            remedy="connect, or leave --fid out",
+        ) from None
+
+
+def find_reference(folder: Path, size: tuple[int, int]) -> list[Path]:
+    """The PNG files in `folder`, each of `size` (height, width) in pixels. Raises DipgoError."""
+    paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    if len(paths) < FEWEST_PICTURES:
+        raise DipgoError(
+            f"--reference {folder}",
+            found=f"{len(paths)} PNG files" if folder.is_dir() else "no such folder",
+            expected=f"a folder with at least {FEWEST_PICTURES} PNG files",
+            remedy="give the folder of the reference pictures",
+        )
+    for path in paths:
+        width, height = _open(path).size
+        if (height, width) != size:
+            raise DipgoError(
+                str(path),
+                found=f"a picture of {height} x {width} pixels",
+                expected=f"{size[0]} x {size[1]}, as the model draws",
+                remedy="scale the reference pictures",
+            )
+    return paths
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DipgoError(
+            str(path),
+            found=f"no picture that can be read ({type(error).__name__})",
+            expected="a PNG file",
+            remedy="take it out of the folder",
+        ) from None
+
+
+def _read(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    """u8[n, H, W, 3], a few at a time."""
+    for start in range(0, len(paths), _CHUNK):
+        chunk = [_open(path).convert("RGB") for path in paths[start : start + _CHUNK]]
+        yield np.stack([np.asarray(one, np.uint8) for one in chunk])

@@ -1,0 +1,51 @@
+"""Pairs: the prompts and seeds that every SubNet, and dense, draws a picture of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import MAX_SEED, initial_noise
+
+FEWEST_PAIRS = 2
+"""Of fewer there is no spread, and so no confidence interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One picture to draw: what it is to show, and the seed of its noise."""
+
+    prompt: str
+    seed: int
+
+
+def make_pairs(prompts: Sequence[str], count: int, seed: int) -> tuple[Pair, ...]:
+    """Pair i is prompt i mod the number of prompts, with the seed `seed` + i. Raises DipgoError."""
+    if not prompts:
+        raise DipgoError(
+            "prompts", found="none", expected="at least one", remedy="write one prompt a line"
+        )
+    if count < FEWEST_PAIRS:
+        raise DipgoError(
+            "--pairs",
+            found=str(count),
+            expected=f"at least {FEWEST_PAIRS}: one value has no confidence interval",
+            remedy="take more pairs, 64 for example",
+        )
+    if not 0 <= seed <= MAX_SEED - count:
+        raise DipgoError(
+            "--seed",
+            found=str(seed),
+            expected=f"a whole number from 0 to {MAX_SEED - count}",
+            remedy="choose a seed in that range",
+        )
+    return tuple(Pair(prompts[i % len(prompts)], seed + i) for i in range(count))
+
+
+def noise_of(pairs: Sequence[Pair], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Noise of unit variance f32[pairs, *shape], each row of its own seed."""
+    return np.concatenate([initial_noise(pair.seed, (1, *shape)) for pair in pairs])

@@ -1,0 +1,134 @@
+"""Callees as modules with example inputs, for every number of lanes, or for several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import fx, nn
+
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.dtypes import TORCH_DTYPES
+from dipgo.compiler.trace.symbolic_sizes import SizedModule
+from dipgo.compiler.trace.trace import Traced
+from dipgo.compiler.trace.vectorize import LanedModule
+from dipgo.export.lower.onnx import lower
+from dipgo.ir.plan.nodes import Callee
+from dipgo.ir.plan.plan import Plan
+from dipgo.ir.types import Value
+
+EXAMPLE_WIDTH = 3
+"""Lanes while exporting, where their number stays symbolic; 1 would be taken for a constant."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A module with what `torch.export` needs to capture it."""
+
+    module: nn.Module
+    example: Sequence[torch.Tensor]
+    dynamic_shapes: Any
+    """As `torch.export` takes it; None where all shapes are static."""
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's tensors by their names in the denoiser, or part."""
+        state = self.module.state_dict()
+        return {name.removeprefix(self.prefix): tensor for name, tensor in state.items()}
+
+    @property
+    def prefix(self) -> str:
+        """What a module around the traced one puts before these names."""
+        return "" if isinstance(self.module, fx.GraphModule) else "module."
+
+
+def callee_lowering(plan: Plan, traced: Traced, callee: Callee) -> Lowering:
+    """What computes a callee of the plan."""
+    module = traced.module(
+        callee.members or (callee.name,),
+        [value.name for value in callee.inputs],
+        [value.name for value in callee.outputs],
+    )
+    widths = {call.width for call in plan.calls if call.callee == callee.name}
+    return lowering_of(module, callee, widths)
+
+
+def lowering_of(module: fx.GraphModule, callee: Callee, widths: Set[int]) -> Lowering:
+    """The module over lanes, if the callee is batched. Static if all `widths` are one."""
+    if not callee.stacked:
+        return Lowering(module, _example(callee, ()), None)
+    stacked = [value.name in callee.stacked for value in callee.inputs]
+    (width,) = widths if len(widths) == 1 else (EXAMPLE_WIDTH,)
+    lanes = torch.export.Dim("lanes") if len(widths) > 1 else None
+    return Lowering(
+        LanedModule(module, stacked),
+        _example(callee, (width,)),
+        (tuple({0: lanes} if one and lanes else {} for one in stacked),),
+    )
+
+
+def sized_lowering(lowerings: Sequence[Lowering]) -> Lowering:
+    """One for the sizes of all, which are of one callee or part in several sizes.
+
+    The largest is the example: an axis of one entry would be taken for a constant.
+    """
+    lowerings = sorted(lowerings, key=lambda one: -sum(map(torch.numel, one.example)))
+    axes = [
+        {
+            axis: torch.export.Dim.AUTO
+            for axis, sizes in enumerate(zip(*(one.shape for one in examples), strict=True))
+            if len(set(sizes)) > 1
+        }
+        for examples in zip(*(one.example for one in lowerings), strict=True)
+    ]
+    if not any(axes):
+        return lowerings[0]
+    modules = [one.module for one in lowerings if isinstance(one.module, fx.GraphModule)]
+    assert len(modules) == len(lowerings), "lanes and sizes"
+    return Lowering(SizedModule(modules), lowerings[0].example, (tuple(axes),))
+
+
+def _example(callee: Callee, lanes: tuple[int, ...]) -> list[torch.Tensor]:
+    return [
+        torch.zeros(
+            (*lanes, *value.type.shape) if value.name in callee.stacked else value.type.shape,
+            dtype=TORCH_DTYPES[value.type.dtype],
+        )
+        for value in callee.inputs
+    ]
+
+
+def lower_as_onnx(
+    lowering: Lowering, name: str, inputs: Sequence[Value], outputs: Sequence[Value]
+) -> ir.Model:
+    """The lowering as a graph of that name, with the names that the plan has for its values."""
+    model = lower(
+        lowering.module,
+        lowering.example,
+        name=name,
+        inputs=[value.name for value in inputs],
+        outputs=[value.name for value in outputs],
+        dynamic_shapes=lowering.dynamic_shapes,
+    )
+    _check_dynamic(model, lowering)
+    for value in list(model.graph.initializers.values()):
+        assert value.name is not None
+        value.name = value.name.removeprefix(lowering.prefix)
+    return model
+
+
+def _check_dynamic(model: ir.Model, lowering: Lowering) -> None:
+    """What is to differ must not have been fixed on the way."""
+    for value, axes in zip(model.graph.inputs, (lowering.dynamic_shapes or ((),))[0], strict=False):
+        for axis in (axis for axis, dim in axes.items() if dim is not None):
+            assert value.shape is not None
+            if isinstance(value.shape[axis], int):
+                raise DipgoError(
+                    f"graph {model.graph.name}, input {value.name}",
+                    found=f"a graph that fixes axis {axis} at {value.shape[axis]}",
+                    expected="one that takes several sizes",
+                    remedy="export each size by itself, or leave batch_calls out of --passes",
+                )

@@ -1,0 +1,107 @@
+"""Lower: a module becomes an ONNX graph whose weights are named. docs/design.md, stage 8."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from dipgo.export.lower.attention_masks import expand_masks
+from dipgo.export.lower.hide_weights import hidden_weights, store_transposed
+
+OPSET = 23
+"""The first with native `Attention`; `GroupNormalization` came with 21."""
+
+
+@torch.no_grad()
+def lower(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic_shapes: Any = None,
+) -> ir.Model:
+    """The module as ONNX; initializers still hold the module's own tensors.
+
+    Shapes are static but for those in `dynamic_shapes`, which is as `torch.export` takes it.
+    """
+    weights = module.state_dict()
+    model = _export(module.eval(), tuple(example), dynamic_shapes, weights)
+    store_transposed(model, weights)
+    model.graph.name = name
+    expand_masks(model)
+    _strip_provenance(model)
+    _free_names(model.graph, {*inputs, *outputs})
+    _name_values(model.graph.inputs, inputs)
+    _name_values(model.graph.outputs, outputs)
+    return model
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dynamic_shapes: Any,
+    weights: Container[str],
+) -> ir.Model:
+    """`torch.onnx.export`, whose optimiser does not see the weights of these names.
+
+    The capture comes first and by itself: left to the exporter it would be tried in several ways,
+    and the last error reported, not the first.
+    """
+    captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+    with _quiet():
+        program = torch.onnx.export(
+            captured, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
+        )
+        assert program is not None
+        with hidden_weights(program.model, weights):
+            program.optimize()
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on packages that are not needed, and numpy's on infinity."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip_provenance(model: ir.Model) -> None:
+    """Removes stack traces and the like: they differ from machine to machine."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _free_names(graph: ir.Graph, names: Container[str]) -> None:
+    """Values between have names of operators, such as `embedding`, which a graph may be told of."""
+    for node in graph:
+        for value in node.outputs:
+            if value.name in names:
+                value.name = f"{value.name} within"
+
+
+def _name_values(values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    for value, name in zip(values, names, strict=True):
+        value.name = name

@@ -1,0 +1,102 @@
+"""`--target torch`: every segment as a program that `torch.export` saves, without its weights.
+
+Weights are inputs of the programs, by their names in the export's one weights file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from dipgo.common.files import sha256_of
+from dipgo.common.version import __version__
+from dipgo.export.lower.callee import Lowering
+from dipgo.export.lower.weights import WeightStore
+from dipgo.ir.manifest.engines import (
+    ENGINES_FILE,
+    ENGINES_FOLDER,
+    ENGINES_FORMAT,
+    ENGINES_VERSION,
+    EngineManifest,
+    EngineRecord,
+    encode_engines,
+)
+from dipgo.ir.manifest.records import MANIFEST_FILE
+
+Programs: TypeAlias = dict[str, tuple[torch.export.ExportedProgram, list[str]]]
+"""For every segment and part its program, and the names of the weights that it is to be given."""
+
+
+class _Functional(nn.Module):
+    """The module as a function of its inputs and weights; it holds none itself."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self._hidden, self._names = (module,), tuple(names)
+
+    def forward(self, inputs: tuple[torch.Tensor, ...], weights: tuple[torch.Tensor, ...]) -> Any:
+        return functional_call(
+            self._hidden[0], dict(zip(self._names, weights, strict=True)), inputs
+        )
+
+
+@torch.no_grad()
+def capture_program(
+    lowering: Lowering, prefix: str, store: WeightStore
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The program, and the names of its weights; adds to `store` those that no graph has named."""
+    state = dict(lowering.module.state_dict())
+    shapes = lowering.dynamic_shapes
+    dynamic: Any = None if shapes is None else (shapes[0], tuple({} for _ in state))
+    program = torch.export.export(
+        _Functional(lowering.module, list(state)),
+        (tuple(lowering.example), tuple(state.values())),
+        dynamic_shapes=dynamic,
+        strict=False,
+    )
+    _admit_one(program)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it has this machine's paths
+    program._example_inputs = None  # they hold the weights, which the file must not
+    stored = [
+        store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()
+    ]
+    return program, stored
+
+
+def _admit_one(program: torch.export.ExportedProgram) -> None:
+    """A size that is symbolic is taken to be two at least; that of one picture is one."""
+    for symbol, found in program.range_constraints.items():
+        program.range_constraints[symbol] = ValueRanges(min(1, found.lower), found.upper)
+
+
+def write_programs(programs: Programs, directory: Path) -> None:
+    """Writes the folder `engines/torch` of an export whose manifest has been written."""
+    folder = directory / ENGINES_FOLDER / "torch"
+    folder.mkdir(parents=True)
+    records: dict[str, EngineRecord] = {}
+    for name, (program, weights) in programs.items():
+        path = folder / f"{name}.pt2"
+        torch.export.save(program, path)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        records[name] = EngineRecord(path.name, len(content), digest, digest, {}, weights)
+    manifest = EngineManifest(
+        format=ENGINES_FORMAT,
+        version=ENGINES_VERSION,
+        dipgo=__version__,
+        target="torch",
+        library_version=str(torch.__version__),
+        compute_capabilities=[],
+        gpu=None,
+        plan_sha256=sha256_of(directory / MANIFEST_FILE),
+        engines=records,
+    )
+    (folder / ENGINES_FILE).write_bytes(encode_engines(manifest))

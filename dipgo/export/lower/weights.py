@@ -1,0 +1,96 @@
+"""Weights: stored once, in a safetensors file that the ONNX graphs name as external data."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from dipgo.export.lower.hide_weights import TRANSPOSED
+
+INLINE_NBYTES = 1024
+"""Initializers made by the lowering itself, such as shapes, stay in the graph up to this size."""
+
+MADE_BY_LOWERING = "/"
+"""In the names of such of these as are larger, and in no name of a weight."""
+
+
+class WeightStore:
+    """Collects the tensors of all graphs, writes them once, then points the graphs at the file."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._names: list[tuple[ir.Value, str]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors collected."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def collect(self, model: ir.Model, own: Mapping[str, torch.Tensor], prefix: str) -> None:
+        """Takes the model's initializers; `own` are those that keep their name, by that name."""
+        for value in model.graph.initializers.values():
+            assert value.name is not None
+            assert value.const_value is not None
+            if value.name in own:
+                name, tensor = f"{prefix}.{value.name}", own[value.name]
+            elif value.name.removesuffix(TRANSPOSED) in own:
+                name = f"{prefix}.{value.name}"
+                tensor = own[value.name.removesuffix(TRANSPOSED)].T
+            elif value.const_value.nbytes > INLINE_NBYTES:
+                name = f"{model.graph.name}{MADE_BY_LOWERING}{value.name}"
+                tensor = _as_torch(value.const_value.numpy().copy())
+            else:
+                continue
+            self._tensors.setdefault(name, tensor.detach().contiguous())
+            self._names.append((value, name))
+
+    def add(self, name: str, tensor: torch.Tensor) -> str:
+        """Stores a tensor that no graph may have named; returns its name in the file."""
+        self._tensors.setdefault(name, tensor.detach().contiguous())
+        return name
+
+    def write(self, path: Path) -> None:
+        """Writes the file and makes each collected initializer a reference into it."""
+        save_file(self._tensors, path)
+        offsets = tensor_offsets(path)
+        for value, name in self._names:
+            start, end = offsets[name]
+            assert value.const_value is not None
+            value.const_value = ir.ExternalTensor(
+                location=path.name,
+                offset=start,
+                length=end - start,
+                dtype=value.const_value.dtype,
+                shape=ir.Shape(value.const_value.shape.numpy()),
+                name=str(value.name),
+                base_dir=str(path.parent),
+            )
+
+
+def _as_torch(array: NDArray[Any]) -> torch.Tensor:
+    """numpy's bf16 is that of the package ml_dtypes, which torch does not know."""
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+
+
+def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
+    """Start and end of every tensor, in bytes from the beginning of a safetensors file."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    base = 8 + length
+    return {
+        name: (base + entry["data_offsets"][0], base + entry["data_offsets"][1])
+        for name, entry in header.items()
+    }

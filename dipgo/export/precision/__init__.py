@@ -1,0 +1,1 @@
+"""Chooses what stays fp32, and compares segments with fp32."""

@@ -1,0 +1,144 @@
+"""Numerics: every segment in its narrow type against fp32, on activations of a real trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import fx
+
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.oracle import Exact, Rounded, callee_functions, interpret
+from dipgo.compiler.trace.dtypes import TORCH_DTYPES
+from dipgo.compiler.trace.trace import Traced
+from dipgo.export.parts import Part
+from dipgo.ir.plan.nodes import Call, Callee
+from dipgo.ir.plan.plan import Plan
+
+TOLERANCE = {"fp16": 5e-2, "bf16": 3e-1}
+"""Relative L2 of a segment's outputs. Rounding stays below, even times a guidance scale of 7.5."""
+
+CALLS_CHECKED = 3
+"""Of each segment: its first call, its last, and one between, all lanes of each."""
+
+Tensors: TypeAlias = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What narrow numbers cost a segment or part: its largest relative L2 error over `calls`."""
+
+    error: float
+    calls: int
+
+
+def check_segments(
+    plan: Plan,
+    traced: Traced,
+    inputs: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, Numerics], torch.Tensor]:
+    """Runs the plan in fp32, and beside it some calls of every segment in the plan's own types.
+
+    `inputs` are those of a run. Returns the figures by segment, and the fp32 run's result.
+    Raises DipgoError, naming segment and module, for NaN, infinity or an error over TOLERANCE.
+    """
+    check = _Check(plan, traced)
+
+    def on_call(call: Call, operands: Tensors, exact: Tensors) -> None:
+        if id(call) in check.chosen:
+            check.compare(call, operands, exact)
+
+    result = interpret(plan, traced, inputs, exact=True, on_call=on_call)
+    return check.found, result
+
+
+@torch.no_grad()
+def check_part(part: Part, given: Tensors) -> tuple[Numerics, bool]:
+    """The figures of a graph around the plan, and whether its narrow form will do."""
+    exact, rounded = Exact(part.exact).run(*given), Rounded(part.module).run(*given)
+    error = max(map(relative_error, rounded, exact))
+    finite = all(bool(one.isfinite().all()) for one in rounded)
+    return Numerics(error, 1), finite and error <= TOLERANCE[part.precision.name]
+
+
+class _Check:
+    """The figures so far, and the functions that are compared."""
+
+    def __init__(self, plan: Plan, traced: Traced) -> None:
+        self.traced = traced
+        self.callees = {callee.name: callee for callee in plan.callees}
+        self.chosen = {id(call) for name in self.callees for call in _some_calls(plan, name)}
+        self.rounded = callee_functions(plan, traced)
+        self.found: dict[str, Numerics] = {}
+
+    def compare(self, call: Call, operands: Tensors, exact: Tensors) -> None:
+        """Adds one lane of a call to the figures."""
+        callee = self.callees[call.callee]
+        narrow = [
+            operand.to(TORCH_DTYPES[value.type.dtype])
+            for operand, value in zip(operands, callee.inputs, strict=True)
+        ]
+        results = self.rounded[callee.name](*narrow)
+        for value, found, expected in zip(callee.outputs, results, exact, strict=True):
+            error = relative_error(found, expected)
+            if not found.isfinite().all() or error > TOLERANCE[self.traced.precision.name]:
+                raise self._problem(call, value.name, error, narrow)
+            before = self.found.get(callee.name, Numerics(0.0, 0))
+            self.found[callee.name] = Numerics(max(before.error, error), before.calls)
+        before = self.found[callee.name]
+        self.found[callee.name] = Numerics(before.error, before.calls + 1)
+
+    def _problem(self, call: Call, output: str, error: float, operands: Tensors) -> DipgoError:
+        callee, name = self.callees[call.callee], self.traced.precision.name
+        module = _first_overflow(callee, self.traced, operands)
+        keep = module or next((one for one in callee.members if "glue" not in one), "MODULE")
+        return DipgoError(
+            f"segment {callee.name}, output {output}, step {call.step}",
+            found=f"in {name} infinity or NaN, first in {module}"
+            if module
+            else f"in {name} a relative error of {error:.1e}",
+            expected=f"finite numbers, at most {TOLERANCE[name]:.0e} from fp32",
+            remedy=f"--keep-fp32 {keep}, or --precision {'bf16' if name == 'fp16' else 'fp32'}",
+        )
+
+
+def _some_calls(plan: Plan, name: str) -> Iterator[Call]:
+    calls = [call for call in plan.calls if call.callee == name]
+    count = min(CALLS_CHECKED, len(calls))
+    for index in range(count):
+        yield calls[index * (len(calls) - 1) // max(count - 1, 1)]
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative L2 distance, in float64; absolute where all that is expected is zero."""
+    found, expected = found.double(), expected.double()
+    return float((found - expected).norm() / (expected.norm() or 1.0))
+
+
+def _first_overflow(callee: Callee, traced: Traced, operands: Tensors) -> str | None:
+    """The path of the first module in which a number is not finite any more."""
+    module = traced.module(
+        callee.members or (callee.name,),
+        [value.name for value in callee.inputs],
+        [value.name for value in callee.outputs],
+    )
+    finder = _OverflowFinder(module)
+    finder.run(*operands)
+    return finder.path.removeprefix(traced.prefix) if finder.path else None
+
+
+class _OverflowFinder(Rounded):
+    """Remembers the module of the first node that yields infinity or NaN."""
+
+    path: str | None = None
+
+    def run_node(self, node: fx.Node) -> Any:
+        """As Rounded does."""
+        result = super().run_node(node)
+        computed = node.op == "call_function" and isinstance(result, torch.Tensor)
+        if computed and self.path is None and not result.isfinite().all():
+            stack = list(node.meta.get("nn_module_stack", {}).values())
+            self.path = str(stack[-1][0]).split("@")[0] if stack else ""
+        return result

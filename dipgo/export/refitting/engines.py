@@ -1,0 +1,59 @@
+"""What was built for an export goes with its graphs when they are given other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from dipgo.common.files import sha256_of
+from dipgo.compiler.request import Progress
+from dipgo.engines.engine_directory import EngineDirectory
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.engines.tensorrt.library import LIBRARIES
+from dipgo.engines.tensorrt.refit import open_refittable, refit_engines
+from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FOLDER, encode_engines
+from dipgo.ir.manifest.records import MANIFEST_FILE
+
+
+def open_built(old: ExportDirectory) -> dict[str, EngineDirectory]:
+    """By target. Raises DipgoError for what cannot be carried, such as engines of another GPU."""
+    return {
+        target: open_refittable(old, target) if target in LIBRARIES else _open_programs(old, target)
+        for target in _targets(old)
+    }
+
+
+def carry_engines(
+    built: Mapping[str, EngineDirectory], old: ExportDirectory, new: Path, progress: Progress
+) -> None:
+    """Programs of PyTorch's hold no weights and are copied; engines are refitted."""
+    for target, engines in built.items():
+        if target in LIBRARIES:
+            with progress(f"refit the engines of {target}"):
+                refit_engines(engines, old, new)
+        else:
+            _copy_programs(engines, new)
+
+
+def _targets(old: ExportDirectory) -> list[str]:
+    folder = old.path / ENGINES_FOLDER
+    return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+
+
+def _open_programs(old: ExportDirectory, target: str) -> EngineDirectory:
+    names = [*(one.name for one in old.manifest.segments), *old.manifest.parts]
+    remedy = "export anew, or leave the engines out: --without-engines"
+    return EngineDirectory.open(old, target, names, remedy)
+
+
+def _copy_programs(programs: EngineDirectory, new: Path) -> None:
+    folder = new / ENGINES_FOLDER / programs.path.name
+    folder.mkdir(parents=True)
+    for name, record in programs.manifest.engines.items():
+        (folder / record.file).write_bytes(programs.read(name))
+    manifest = msgspec.structs.replace(
+        programs.manifest, plan_sha256=sha256_of(new / MANIFEST_FILE)
+    )
+    (folder / ENGINES_FILE).write_bytes(encode_engines(manifest))

@@ -1,0 +1,227 @@
+"""`refit`: another model's weights, or a LoRA's, into the graphs and engines of an export.
+
+Graphs hold no weights and are the same for any (`hidden_weights`); neither plan nor SubNet changes.
+So nothing is lowered again: what is traced anew is for what depends on the weights besides, which
+is the tables and the check of narrow types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_destination, staged_directory
+from dipgo.compiler.compile import Compiled
+from dipgo.compiler.request import Prepared, Progress, Schedule, silent
+from dipgo.compiler.sampler.image_to_image import Start
+from dipgo.compiler.trace.precision import FP32
+from dipgo.compiler.trace.source import trace_source
+from dipgo.compiler.trace.trace import Traced
+from dipgo.engines.export_directory import ExportDirectory
+from dipgo.export.destination import may_replace
+from dipgo.export.lower.hide_weights import TRANSPOSED
+from dipgo.export.lower.weights import MADE_BY_LOWERING, tensor_offsets
+from dipgo.export.parts import Part
+from dipgo.export.precision.compare import Numerics
+from dipgo.export.precision.trial import make_parts, try_out
+from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
+from dipgo.export.refitting.checks import (
+    WHERE,
+    check_refittable,
+    check_same_graph,
+    check_same_parts,
+    check_same_scheduler,
+    check_unchanged,
+    unlike,
+)
+from dipgo.export.refitting.engines import carry_engines, open_built
+from dipgo.export.sizes import Variant
+from dipgo.export.writer import Writer
+from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
+from dipgo.models.gap_filter import FILTERS, FilterShape
+from dipgo.models.lora import Lora
+from dipgo.models.source import Source, load_source
+
+DENOISER = "denoiser"
+"""What the names of its weights begin with; those of another part's begin with its name."""
+
+
+def refit(
+    export_dir: str | Path,
+    model: Any,
+    out: str | Path,
+    *,
+    loras: Sequence[Lora] = (),
+    check_numerics: bool = True,
+    without_engines: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Writes a copy of an export with the weights of `model`, and returns its path.
+
+    `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline, of the
+    architecture that was exported; `loras` are fused into its weights, as `export` does. Engines
+    that hold weights are refitted too, on the GPU at hand; `without_engines` leaves engines out.
+    `out` may be `export_dir` itself, with `force`. The directory is the one that `export` would
+    write for this model, byte for byte.
+
+    Raises DipgoError, and then nothing is written.
+    """
+    out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
+    check_destination(out, force, may_replace)
+    check_refittable(old)
+    built = {} if without_engines else open_built(old)
+    check_unchanged(old, _kept_files(old))
+    with progress("load the model"):
+        source = load_source(model, loras)
+    check_same_model(old.manifest, source, WHERE)
+    check_same_scheduler(old.manifest, source)
+    source = replace(source, scheduler=scheduler_of(old.manifest, source))
+    with progress("trace"):
+        sizes = [_Size(one, source) for one in _all_sizes(old)]
+        variants = [one.variant for one in sizes]
+    numerics = _numerics(sizes[0], progress) if check_numerics else {}
+    with staged_directory(out, force, may_replace) as staging:
+        writer = Writer(source, variants, numerics, staging, progress)
+        writer.write_around([old.path / file for file in _graphs(old)], _weights(old, variants[0]))
+        if tensor_offsets(staging / WEIGHTS_FILE) != tensor_offsets(old.path / WEIGHTS_FILE):
+            raise unlike(f"{WHERE}, {WEIGHTS_FILE}", "weights in another order")
+        carry_engines(built, old, staging, progress)
+    return out
+
+
+def _all_sizes(old: ExportDirectory) -> Iterable[ExportDirectory]:
+    further = old.manifest.sizes
+    return (old, *(ExportDirectory.open(old.path, size=one, check_hashes=False) for one in further))
+
+
+@dataclass(frozen=True)
+class _Size:
+    """One size of the export, with what belongs to its plan now."""
+
+    old: ExportDirectory
+    source: Source
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """As for an export: the schedule's steps are in the plan."""
+        manifest = self.old.manifest
+        program, sampler = manifest.program, manifest.sampler
+        schedule = Schedule(
+            None,
+            program.num_inference_steps,
+            None,
+            tuple(program.blocks),
+            sampler.eta,
+            sampler.strength,
+        )
+        return Prepared(self.source, schedule, geometry_of(manifest, self.source, WHERE))
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """The plan of the manifest over a new trace."""
+        sampler = self.old.manifest.sampler
+        start = Start(sampler.image_scale, sampler.init_noise_sigma, sampler.strength)
+        traced = _trace(self.old, self.prepared)
+        check_same_graph(self.old.plan, traced)
+        return Compiled(self.old.plan, traced, self.source.scheduler, sampler.eta, start)
+
+    @cached_property
+    def variant(self) -> Variant:
+        """What the writer takes."""
+        return Variant(self.old.size, self.prepared.geometry, self.compiled, self._parts())
+
+    def _parts(self) -> list[Part]:
+        """In the precisions that their graphs have."""
+        manifest = self.old.manifest
+        narrow = replace(precision_of(manifest), keep_fp32=())
+        found = make_parts(
+            self.prepared,
+            self.compiled,
+            lambda name: FP32 if name in manifest.kept_fp32 else narrow,
+        )
+        check_same_parts(manifest, self.source, found)
+        return found
+
+
+def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
+    """With the filters of reuse, if any, as they were: they are the SubNet's, not the model's."""
+    plan, blocks = old.plan, prepared.schedule.blocks
+    table = next((one for one in plan.tables if one.name == FILTERS), None)
+    precision = precision_of(old.manifest)
+    if table is None:
+        return trace_source(prepared.source, prepared.geometry, blocks, precision)
+    read = (value.name for callee in plan.callees for value in callee.inputs)
+    shape = FilterShape.of_table(table.type.shape, read)
+    traced = trace_source(prepared.source, prepared.geometry, blocks, precision, shape)
+    stored = load_file(old.path / constants_file(old.size))[FILTERS]
+    return replace(traced, given_tables={FILTERS: dict(zip(table.rows, stored, strict=True))})
+
+
+def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
+    """Of the new weights, where types are narrow. Raises DipgoError where these do not suit."""
+    variant = first.variant
+    if variant.compiled.traced.precision == FP32:
+        return {}
+    figures, unfit = try_out(first.prepared, variant.compiled, variant.parts, progress)
+    for name in sorted(unfit):
+        raise DipgoError(
+            f"{WHERE}, {name.replace('_', ' ')}",
+            found=f"weights that {variant.compiled.traced.precision.name} does not hold",
+            expected="such as its graph, which is in that type, can take",
+            remedy="export this model anew: the part is then kept in fp32",
+        )
+    return figures
+
+
+def _graphs(old: ExportDirectory) -> list[str]:
+    manifest = old.manifest
+    parts = (part.file for part in manifest.parts.values())
+    return [*(segment.file for segment in manifest.segments), *parts]
+
+
+def _kept_files(old: ExportDirectory) -> list[str]:
+    """Those that are copied, or of which something is."""
+    kept = _graphs(old)
+    if any(one.name == FILTERS for one in old.plan.tables):
+        kept += map(constants_file, ("", *old.manifest.sizes))
+    if any(MADE_BY_LOWERING in name for name in tensor_offsets(old.path / WEIGHTS_FILE)):
+        kept.append(WEIGHTS_FILE)
+    return kept
+
+
+def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
+    """All that the old file holds, by its names, of the new model.
+
+    Raises DipgoError where the new model has no such tensor, or one of another shape or type.
+    """
+    traced = variant.compiled.traced
+    states = {part.name: dict(part.module.state_dict()) for part in variant.parts}
+    states[DENOISER] = {name: traced.tensors[key] for key, name in traced.tensor_names.items()}
+    weights: dict[str, torch.Tensor] = {}
+    with safe_open(old.path / WEIGHTS_FILE, "pt") as stored:
+        for name in stored.keys():  # noqa: SIM118  # the file is no mapping
+            is_weight = MADE_BY_LOWERING not in name
+            weights[name] = _weight(name, states) if is_weight else stored.get_tensor(name)
+            before, now = stored.get_slice(name).get_shape(), list(weights[name].shape)
+            if before != now:
+                raise unlike(f"{WHERE}, weight {name}", f"a shape of {now}, other")
+    return weights
+
+
+def _weight(name: str, states: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    part, _, path = name.partition(".")
+    try:
+        if path.endswith(TRANSPOSED):
+            return states[part][path.removesuffix(TRANSPOSED)].T
+        return states[part][path]
+    except KeyError:
+        raise unlike(f"{WHERE}, weight {name}", "no such weight, other") from None

@@ -1,0 +1,94 @@
+"""Variants: one export for several sizes. Each has a plan of its own; all share the graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import Compiled, compile_plan
+from dipgo.compiler.passes import Pass
+from dipgo.compiler.request import Prepared, Progress, check_pixels
+from dipgo.export.parts import Part
+from dipgo.export.precision.trial import make_parts
+from dipgo.ir.plan.plan import Plan
+from dipgo.models.family import Geometry
+
+Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
+"""Height and width in pixels, perhaps with the pictures a run before them."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is exported for one size. `name` is "" for the first, then such as `512x768`."""
+
+    name: str
+    geometry: Geometry
+    compiled: Compiled
+    parts: Sequence[Part]
+
+
+def make_variants(
+    prepared: Prepared,
+    first: Variant,
+    sizes: Sequence[Size],
+    passes: Sequence[Pass],
+    progress: Progress,
+) -> list[Variant]:
+    """The first, and one for each further size.
+
+    Raises DipgoError for a size that the model cannot have, or that makes another plan.
+    """
+    variants, precisions = [first], {part.name: part.precision for part in first.parts}
+    for size in dict.fromkeys(sizes):
+        *batch, height, width = size
+        pictures = batch[0] if batch else prepared.geometry.batch
+        geometry = replace(prepared.geometry, batch=pictures, height=height, width=width)
+        name = "x".join(map(str, size))
+        check_pixels(geometry, prepared.source, f"--also-size {name}, ")
+        with progress(f"trace and unroll for {name}"):
+            compiled = compile_plan(
+                prepared.source,
+                prepared.schedule,
+                geometry,
+                passes,
+                precision=first.compiled.traced.precision,
+            )
+        _check_is_another(variants, compiled.plan, name)
+        _check_alike(first.compiled.plan, compiled.plan, name)
+        resized = replace(prepared, geometry=geometry)
+        parts = make_parts(resized, compiled, lambda part: precisions[part])
+        variants.append(Variant(name, geometry, compiled, parts))
+    return variants
+
+
+def _check_is_another(variants: Sequence[Variant], plan: Plan, name: str) -> None:
+    """Some models have one size, whatever is asked for."""
+    for variant in variants:
+        if variant.compiled.plan.inputs == plan.inputs:
+            raise DipgoError(
+                f"--also-size {name}",
+                found=f"the size of {variant.name or 'the export itself'}, as this model has it",
+                expected="a further size",
+                remedy="leave it out",
+            )
+
+
+def _check_alike(first: Plan, other: Plan, name: str) -> None:
+    """The same callees in the same order: graphs are shared."""
+    if _outline(first) == _outline(other):
+        return
+    raise DipgoError(
+        f"--also-size {name}",
+        found="a plan with other segments than for the first size",
+        expected="plans that differ in sizes only",
+        remedy="export this size by itself",
+    )
+
+
+def _outline(plan: Plan) -> list[tuple[object, ...]]:
+    return [
+        (one.name, one.members, *(value.name for value in (*one.inputs, *one.outputs)))
+        for one in plan.callees
+    ]

@@ -1,0 +1,1 @@
+"""The data that the stages hand on: graphs, SubNets, plans, manifests. No torch."""

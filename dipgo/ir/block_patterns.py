@@ -1,0 +1,64 @@
+"""Granularity: module-path patterns such as `up_blocks.*.resnets.*` become block names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from dipgo.common.errors import DipgoError
+
+
+class HasModules(Protocol):
+    """What is needed of `torch.nn.Module`."""
+
+    def named_modules(self) -> object: ...
+
+
+def match_blocks(denoiser: HasModules, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Paths of the modules that match, in the model's order; `*` stands for one path component.
+
+    Raises DipgoError for a pattern that matches nothing and for a block inside another.
+    """
+    paths = check_patterns(denoiser, patterns, "block pattern")
+    blocks = tuple(p for p in paths if any(_matches(p, pattern) for pattern in patterns))
+    _check_disjoint(blocks)
+    return blocks
+
+
+def check_patterns(denoiser: HasModules, patterns: Sequence[str], what: str) -> list[str]:
+    """All module paths. Raises DipgoError, naming `what`, for a pattern that matches none."""
+    paths = [path for path, _ in denoiser.named_modules() if path]  # type: ignore[attr-defined]
+    for pattern in patterns:
+        if not any(_matches(path, pattern) for path in paths):
+            tops = sorted({path.split(".")[0] for path in paths})
+            raise DipgoError(
+                f"{what} {pattern!r}",
+                found="no module of that path",
+                expected=f"paths that begin with one of {', '.join(tops)}",
+                remedy="correct the pattern; * stands for one part between dots",
+            )
+    return paths
+
+
+def is_within(path: str, pattern: str) -> bool:
+    """Whether a path is that of a module which the pattern matches, or of one inside it."""
+    outermost = path.split(".")[: pattern.count(".") + 1]
+    return _matches(".".join(outermost), pattern)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    parts, wanted = path.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _check_disjoint(blocks: Sequence[str]) -> None:
+    for outer in blocks:
+        for inner in blocks:
+            if inner.startswith(f"{outer}."):
+                raise DipgoError(
+                    f"block {inner}",
+                    found=f"a block inside the block {outer}",
+                    expected="blocks that do not overlap",
+                    remedy="leave one of the two out",
+                )

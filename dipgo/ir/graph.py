@@ -1,0 +1,135 @@
+"""BlockGraph: the denoiser as blocks and glue, with the edges between them. Data only, no torch."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from dipgo.ir.types import TensorType, Value
+
+
+class Dependence(enum.Flag):
+    """What a value depends on; the empty flag is a constant. docs/design.md, stage 2."""
+
+    CONSTANT = 0
+    TIMESTEP = enum.auto()
+    PROMPT = enum.auto()
+    STATE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """An input of the denoiser and the class of values that it brings in."""
+
+    value: Value
+    role: Dependence
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A block or a piece of glue.
+
+    A block with several outputs may have `parts`, in topological order: nodes that together are
+    the block, each with what is needed for the same outputs.
+    `macs` counts convolutions and linear layers for the traced batch, as the papers do;
+    `attention_macs` counts the products of two activations (queries with keys, scores with values).
+    """
+
+    name: str
+    kind: Literal["block", "glue"]
+    inputs: tuple[str, ...]
+    outputs: tuple[Value, ...]
+    dependence: Dependence
+    macs: int
+    attention_macs: int
+    parameters: int
+    parts: tuple[Node, ...] = ()
+
+
+PART = "~"
+"""Between a block's name and the number of one of its parts: `down_blocks.0~1`."""
+
+REUSE_FILTER = "reuse_filter"
+"""The node that makes a prediction of earlier ones."""
+
+HALF = ".unconditional"
+"""The end of the names of unconditional halves among what it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseFilter:
+    """What makes the prediction of a row that is wholly off: no part of an evaluation.
+
+    `node` reads `past`, predictions that were computed, the newest first, each followed by its
+    unconditional half where the denoiser is guided; then `filters`, a row of a table that the
+    SubNet fills. It yields a prediction.
+    """
+
+    node: Node
+    past: tuple[Value, ...]
+    filters: Value
+
+    @property
+    def halves(self) -> bool:
+        """Whether unconditional halves are among the past."""
+        return any(value.name.endswith(HALF) for value in self.past)
+
+
+@dataclass(frozen=True)
+class BlockGraph:
+    """Nodes in topological order; `output` names the denoiser's (guided) prediction.
+
+    `unconditional` names its half without prompt, where the denoiser is traced with guidance.
+    `reuse_filter` is there for SubNets that have filters.
+    """
+
+    model_class: str
+    config_sha256: str
+    inputs: tuple[GraphInput, ...]
+    nodes: tuple[Node, ...]
+    output: str
+    unconditional: str | None = None
+    reuse_filter: ReuseFilter | None = None
+
+    @cached_property
+    def blocks(self) -> tuple[Node, ...]:
+        """The nodes that a gate controls, in topological order."""
+        return tuple(node for node in self.nodes if node.kind == "block")
+
+    @cached_property
+    def types(self) -> dict[str, TensorType]:
+        """The type of every value, inputs included."""
+        types = {graph_input.value.name: graph_input.value.type for graph_input in self.inputs}
+        for node in self.nodes:
+            types.update((value.name, value.type) for value in node.outputs)
+        if self.reuse_filter:
+            inputs = (*self.reuse_filter.past, self.reuse_filter.filters)
+            types.update((value.name, value.type) for value in inputs)
+        return types
+
+    def value(self, name: str) -> Value:
+        """The value of that name, with its type."""
+        return Value(name, self.types[name])
+
+    def without_unconditional(self) -> BlockGraph:
+        """The same for those who need the guided prediction alone."""
+        name = self.unconditional
+        if any(name in node.inputs for node in self.nodes):
+            return replace(self, unconditional=None)
+        nodes = tuple(
+            replace(node, outputs=tuple(one for one in node.outputs if one.name != name))
+            for node in self.nodes
+        )
+        return replace(self, nodes=nodes, unconditional=None)
+
+    @property
+    def macs(self) -> int:
+        """MACs of one evaluation in convolutions and linear layers."""
+        return sum(node.macs for node in self.nodes)
+
+    def input_of(self, role: Dependence) -> Value:
+        """The only input with this role."""
+        (found,) = (entry.value for entry in self.inputs if entry.role == role)
+        return found

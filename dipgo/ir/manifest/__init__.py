@@ -1,0 +1,1 @@
+"""`plan.json` and `engines.json` as typed records."""

@@ -1,0 +1,71 @@
+"""The engines' manifest: what `engines/<target>/engines.json` within an export directory holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from dipgo.ir.manifest.records import Count, FileName
+
+ENGINES_FOLDER = "engines"
+
+ENGINES_FILE = "engines.json"
+
+ENGINES_FORMAT: Literal["dipgo.engines"] = "dipgo.engines"
+
+ENGINES_VERSION: Literal[1] = 1
+
+Target: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "torch"]
+
+ComputeCapability: TypeAlias = Annotated[str, Meta(pattern=r"^\d+\.\d+$")]
+"""As NVIDIA writes it: `8.6`."""
+
+
+class RangeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The shapes that an engine takes for one input; `opt` is what it is tuned for."""
+
+    min: list[Count]
+    opt: list[Count]
+    max: list[Count]
+
+
+class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One engine. `key` hashes all that it was built of and for: graph, weights, flags, GPU.
+
+    `profile` has the inputs whose shape is not fixed in the graph; `weights` names the tensors
+    of the export's weights file that are given after the inputs, for an engine without its own.
+    """
+
+    file: FileName
+    nbytes: Count
+    sha256: str
+    key: str
+    profile: dict[str, RangeRecord]
+    weights: list[str] = []
+
+
+class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`engines.json`. `engines` is by the names of segments, linear combinations and parts.
+
+    `plan_sha256` is that of the export's `plan.json`. `gpu` names the GPU that the engines were
+    tuned on; None for engines that were built without one, for `compute_capabilities`.
+    `refittable` engines can be given other weights.
+    """
+
+    format: Literal["dipgo.engines"]
+    version: Literal[1]
+    dipgo: str
+    target: Target
+    library_version: str
+    compute_capabilities: list[ComputeCapability]
+    gpu: str | None
+    plan_sha256: str
+    engines: dict[str, EngineRecord]
+    refittable: bool = False
+
+
+def encode_engines(manifest: EngineManifest) -> bytes:
+    """Indented JSON; equal manifests give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"

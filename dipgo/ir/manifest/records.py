@@ -1,0 +1,290 @@
+"""The manifest's records: what `plan.json` of an export directory holds, field by field.
+
+Kept apart from the plan's own classes, so that the file format has one place of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from dipgo.ir.types import DTYPE_NBYTES
+
+MANIFEST_FILE = "plan.json"
+
+SIZE_PATTERN = r"^([1-9]\d*x)?[1-9]\d*x[1-9]\d*$"
+"""`512x768`, height x width in pixels; or `4x512x768`, with the pictures a run before them."""
+
+WEIGHTS_FILE = "weights.safetensors"
+
+CONSTANTS_FILE = "constants.safetensors"
+
+COMBINE_FILES = {
+    "f32": "combine.onnx",
+    "f16": "combine_f16.onnx",
+    "bf16": "combine_bf16.onnx",
+}
+"""The graphs of linear combinations, by element type; an export has those that its plan needs."""
+
+FORMAT: Literal["dipgo.export"] = "dipgo.export"
+
+VERSION: Literal[2] = 2
+
+REMEDY = "the export is damaged: export again"
+
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+
+FileName: TypeAlias = Annotated[str, Meta(pattern=r"^\w[^/\\]*$")]
+"""Of a file within the directory, never a path out of it."""
+
+Type: TypeAlias = Annotated[
+    str, Meta(pattern=rf"^({'|'.join(DTYPE_NBYTES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
+]
+"""As in the plan's text: `f32[2,77,768]`."""
+
+
+def manifest_file(size: str = "") -> str:
+    """The name of the manifest for a size such as `512x768`; without, that of the export."""
+    return f"plan-{size}.json" if size else MANIFEST_FILE
+
+
+def constants_file(size: str = "") -> str:
+    """The name of the file with the tables, likewise: tables may have an axis for the pictures."""
+    return f"constants-{size}.safetensors" if size else CONSTANTS_FILE
+
+
+class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named tensor."""
+
+    name: str
+    type: Type
+
+
+One: TypeAlias = Annotated[list[TensorRecord], Meta(min_length=1, max_length=1)]
+
+
+class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ONNX graph; `members` are the blocks and glue that it computes.
+
+    The inputs in `stacked`, if any, and then all outputs, have a leading axis: an entry a lane.
+    Types and costs are those of one lane.
+    """
+
+    name: str
+    file: FileName
+    members: list[str]
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    macs: Count
+    attention_macs: Count
+    parameters: Count
+    stacked: list[str]
+
+
+class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An evaluation: the scheduler's timestep, its row in the SubNet, the row's gates."""
+
+    timestep: float
+    row: Count
+    gates: Annotated[str, Meta(pattern="^[01]*$")]
+
+
+class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tensor of `constants.safetensors`: along its first axis an entry for each of `rows`."""
+
+    name: str
+    type: Type
+    rows: list[Count]
+
+
+class CallRecord(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="call", tag_field="op"
+):
+    """Run a segment, at a step or, with a step of -1, in the prologue; results are values.
+
+    Operands are `%value`, `table[row]` or, for a stacked input, `{lane lane …}` of these.
+    """
+
+    step: Annotated[int, Meta(ge=-1)]
+    segment: str
+    operands: list[str]
+    results: list[str]
+
+
+class CombineRecord(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="combine", tag_field="op"
+):
+    """result = sum of coefficients[i] * values[i], in float32, in this order."""
+
+    step: Count
+    result: str
+    coefficients: Annotated[list[float], Meta(min_length=1)]
+    values: list[str]
+
+
+class SlotRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bytes [offset, offset + nbytes) of the arena."""
+
+    value: str
+    offset: Count
+    nbytes: Count
+
+
+class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input that is noise of unit variance: draw `index` of a seed, of which 0 is the first.
+
+    `init_noise_sigma` is for draw 0 alone, the input `latents`.
+    """
+
+    value: str
+    index: Annotated[int, Meta(ge=1)]
+
+
+class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The plan. Statements are executed in order. `draws` are noise as `state` is, drawn later."""
+
+    name: str
+    num_inference_steps: Annotated[int, Meta(ge=1)]
+    blocks: list[str]
+    steps: Annotated[list[StepRecord], Meta(min_length=1)]
+    inputs: list[TensorRecord]
+    state: str
+    tables: list[TableRecord]
+    statements: list[CallRecord | CombineRecord]
+    result: str
+    slots: list[SlotRecord]
+    arena_nbytes: Count
+    draws: list[DrawRecord] = []
+
+
+class LoraRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA in the weights: its file's name and hash, and what its weights were multiplied by."""
+
+    name: str
+    sha256: str
+    scale: float
+
+
+class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was exported; `source` is an `arch:` name or a pipeline's own name, never a path."""
+
+    class_name: str = msgspec.field(name="class")
+    config_sha256: str
+    source: str
+    loras: list[LoraRecord] = []
+
+
+class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The scheduler whose arithmetic the plan's combinations are.
+
+    Noise of unit variance times `init_noise_sigma` is what goes in as `latents`. `eta` is what the
+    scheduler's steps were given, where they take one. An export for image-to-image has a
+    `strength`, the share of the steps that is run: there `image_scale` times the picture's latents
+    are added.
+    """
+
+    scheduler_class: str = msgspec.field(name="class")
+    config: dict[str, Any]
+    init_noise_sigma: float
+    eta: float = 0.0
+    image_scale: float = 0.0
+    strength: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
+class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A graph around the plan: `text_encoder`, `image_encoder`, `vae_encoder`, `vae_decoder`."""
+
+    file: FileName
+    inputs: Annotated[list[TensorRecord], Meta(min_length=1)]
+    outputs: Annotated[list[TensorRecord], Meta(min_length=1)]
+
+
+class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`file` is read by the `tokenizers` library; every prompt is padded to `length`.
+
+    `ids` and `mask` name the inputs of the text encoder, or of the plan, that it fills; without a
+    mask that is "". `lower` says that texts are lower-cased, and stripped of white space, before.
+    """
+
+    file: FileName
+    ids: str
+    mask: str
+    length: Annotated[int, Meta(ge=1)]
+    pad_id: Count
+    padding_side: Literal["left", "right"]
+    lower: bool
+
+
+class ClassesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The labels of a class-conditional model, 0 to `count` - 1; `count` itself is no class."""
+
+    count: Annotated[int, Meta(ge=1)]
+    names: dict[str, Count]
+
+
+class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What diffusers' pipeline of that class does besides running its models.
+
+    `guidance_scale` is its default. With `zeros_without_negative` all that the text encoder
+    yields is zeros in the unconditional rows, where no negative prompt is given. `fixed` is
+    conditioning that no prompt decides: by name a row, alike for all rows. `packed` is rows and
+    columns of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent pixels; else it is null.
+    """
+
+    class_name: str = msgspec.field(name="class")
+    guidance_scale: float
+    zeros_without_negative: bool
+    fixed: dict[str, list[float]]
+    classes: ClassesRecord | None
+    packed: tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1)]] | None
+
+
+class NumericsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a segment or part in the export's precision is from fp32 on the same numbers.
+
+    `error` is the largest relative L2 distance over `calls` calls of a real trajectory.
+    """
+
+    error: Annotated[float, Meta(ge=0)]
+    calls: Count
+
+
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file of the directory must be."""
+
+    sha256: str
+    nbytes: Count
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`plan.json`. Units: bytes. Names of tensors are those of the ONNX graphs.
+
+    `kept_fp32` names what is in fp32 whatever the `precision`; `numerics` is by segment and part.
+    `sizes` are further sizes of the export, height x width in pixels, perhaps with the pictures a
+    run before them: each has a manifest of its own, `plan-512x768.json`, over the same graphs.
+    The graphs of a `refittable` export hold for any weights of these names and sizes.
+    """
+
+    format: Literal["dipgo.export"]
+    version: Literal[2]
+    dipgo: str
+    model: ModelRecord
+    sampler: SamplerRecord
+    precision: Literal["fp32", "fp16", "bf16"]
+    kept_fp32: list[str]
+    numerics: dict[str, NumericsRecord]
+    opset: int
+    batch: Annotated[int, Meta(ge=1)]
+    guidance: bool
+    sizes: list[Annotated[str, Meta(pattern=SIZE_PATTERN)]]
+    inputs: list[TensorRecord]
+    outputs: One
+    segments: list[SegmentRecord]
+    program: ProgramRecord
+    parts: dict[str, PartRecord]
+    tokenizers: list[TokenizerRecord]
+    pipeline: PipelineRecord | None
+    files: dict[FileName, FileRecord]
+    refittable: bool = False

@@ -1,0 +1,250 @@
+"""The verifier: a plan that passes it can be executed as it stands."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from itertools import pairwise
+
+from dipgo.ir.plan.nodes import (
+    PROLOGUE,
+    Call,
+    Callee,
+    Combine,
+    Leaf,
+    Read,
+    Slot,
+    Stack,
+    Statement,
+    Table,
+    TableRow,
+    reads,
+    writes,
+)
+from dipgo.ir.plan.plan import Plan, value_types
+from dipgo.ir.types import TensorType
+
+
+class InvalidPlanError(ValueError):
+    """A plan that breaks a rule of the IR; the message names the step and the statement."""
+
+
+def verify(plan: Plan) -> Plan:
+    """Returns the plan unchanged, or raises InvalidPlanError."""
+    callees = {callee.name: callee for callee in plan.callees}
+    _check_definitions(plan)
+    for call in plan.calls:
+        _require(call.callee in callees, call, "an undeclared callee")
+        _check_signature(call, callees[call.callee])
+    types = value_types(plan)
+    _check_draws(plan, types)
+    tables = {table.name: table for table in plan.tables}
+    lanes = _lanes(plan)
+    for statement in plan.statements:
+        if isinstance(statement, Combine):
+            _check_terms(statement, types)
+        else:
+            _check_operands(statement, callees[statement.callee], types, tables)
+            _check_stacks(statement, tables, lanes)
+    if plan.slots:
+        _check_slots(plan, types)
+    return plan
+
+
+def _require(condition: bool, statement: Statement, problem: str) -> None:
+    if not condition:
+        raise InvalidPlanError(f"{describe(statement)}: {problem}")
+
+
+def describe(statement: Statement) -> str:
+    """Step and call, as they are named in messages: `s3, up0`."""
+    step = "prologue" if statement.step == PROLOGUE else f"s{statement.step}"
+    return f"{step}, {statement.callee if isinstance(statement, Call) else f'%{statement.result}'}"
+
+
+def _check_definitions(plan: Plan) -> None:
+    """Every value is written once, and before it is read; steps follow one another."""
+    defined = {value.name for value in plan.inputs}
+    if plan.state not in defined:
+        raise InvalidPlanError(f"state: %{plan.state} is no input")
+    step = PROLOGUE
+    for statement in plan.statements:
+        _require(statement.step >= step, statement, "a step that has already ended")
+        step = statement.step
+        for name in reads(statement):
+            if name not in defined:
+                raise InvalidPlanError(
+                    f"{describe(statement)}: a read of %{name}, {_where_written(plan, name)}"
+                )
+        for name in writes(statement):
+            _require(name not in defined, statement, f"a second definition of %{name}")
+            defined.add(name)
+    _check_result(plan)
+
+
+def _check_draws(plan: Plan, types: dict[str, TensorType]) -> None:
+    """Each is an input like the state, and another draw."""
+    seen = {0: plan.state}
+    inputs = {value.name for value in plan.inputs}
+    for draw in plan.draws:
+        where = f"draw %{draw.value}"
+        if draw.value not in inputs - set(seen.values()):
+            raise InvalidPlanError(f"{where}: no input, or one that is noise already")
+        if draw.index < 0 or draw.index in seen:
+            raise InvalidPlanError(f"{where}: index {draw.index}, expected one of its own above 0")
+        if types[draw.value] != types[plan.state]:
+            raise InvalidPlanError(
+                f"{where}: it is {types[draw.value]}, the state {types[plan.state]}"
+            )
+        seen[draw.index] = draw.value
+
+
+def _check_result(plan: Plan) -> None:
+    """A statement writes the result, and not beside other lanes: it has memory of its own."""
+    writer = next((one for one in plan.statements if plan.result in writes(one)), None)
+    if writer is None:
+        raise InvalidPlanError(f"return: %{plan.result} is never written")
+    is_lane = isinstance(writer, Call) and writer.width > 1
+    _require(not is_lane, writer, f"%{plan.result}, the result, as one of several lanes")
+
+
+def _where_written(plan: Plan, name: str) -> str:
+    """Why a value is not there yet: nothing writes it, a later call does, or there is a cycle."""
+    writer = next((one for one in plan.statements if name in writes(one)), None)
+    if writer is None:
+        return "which nothing earlier writes"
+    cycle = _cycle(plan, writer)
+    if cycle:
+        return f"a cycle: {' <- '.join(map(describe, cycle))}"
+    return f"which nothing earlier writes, only {describe(writer)}"
+
+
+def _cycle(plan: Plan, start: Statement) -> list[Statement]:
+    """Statements, each of which reads what the next one writes, from `start` back to it."""
+    writer = {name: one for one in plan.statements for name in writes(one)}
+    found: dict[int, list[Statement]] = {id(start): [start]}
+    pending = [start]
+    while pending:
+        path = found[id(pending.pop())]
+        for source in (writer[name] for name in reads(path[-1]) if name in writer):
+            if source is start:
+                return [*path, start]
+            if id(source) not in found:
+                found[id(source)] = [*path, source]
+                pending.append(source)
+    return []
+
+
+def _check_signature(call: Call, callee: Callee) -> None:
+    arity = (len(call.operands), len(call.results))
+    expected = (len(callee.inputs), len(callee.outputs) * call.width)
+    _require(arity == expected, call, f"{arity} operands and results; {expected} declared")
+    for operand, value in zip(call.operands, callee.inputs, strict=True):
+        if isinstance(operand, Stack):
+            _require(value.name in callee.stacked, call, f"a stack for %{value.name}, not stacked")
+            _require(len(operand.lanes) == call.width, call, "stacks of different widths")
+        else:
+            _require(value.name not in callee.stacked, call, f"no stack for %{value.name}")
+
+
+def _check_terms(combine: Combine, types: dict[str, TensorType]) -> None:
+    for _, name in combine.terms:
+        _require(
+            types[name] == types[combine.result],
+            combine,
+            f"%{name} is {types[name]}, the result {types[combine.result]}",
+        )
+
+
+def _check_operands(
+    call: Call, callee: Callee, types: dict[str, TensorType], tables: dict[str, Table]
+) -> None:
+    for operand, value in zip(call.operands, callee.inputs, strict=True):
+        for leaf in operand.lanes if isinstance(operand, Stack) else (operand,):
+            if isinstance(leaf, Read):
+                found = types[leaf.name]
+            else:
+                known = leaf.table in tables and leaf.row in tables[leaf.table].rows
+                _require(known, call, f"{leaf}, a row that no table holds")
+                found = tables[leaf.table].type
+            _require(found == value.type, call, f"{leaf} is {found}, expected {value.type}")
+
+
+Lane = tuple[int, int, int]
+"""Which statement writes a value, as which of its outputs, in which lane."""
+
+
+def _lanes(plan: Plan) -> dict[str, Lane]:
+    return {
+        name: (position, output, lane)
+        for position, statement in enumerate(plan.statements)
+        if isinstance(statement, Call)
+        for output, names in enumerate(statement.outputs)
+        for lane, name in enumerate(names)
+    }
+
+
+def _check_stacks(call: Call, tables: dict[str, Table], lanes: dict[str, Lane]) -> None:
+    """The lanes of a stack must lie side by side."""
+    for stack in (one for one in call.operands if isinstance(one, Stack)):
+        for first, second in pairwise(stack.lanes):
+            _require(
+                _adjacent(first, second, tables, lanes),
+                call,
+                f"{first} and {second}, which do not lie side by side, in a stack",
+            )
+
+
+def _adjacent(first: Leaf, second: Leaf, tables: dict[str, Table], lanes: dict[str, Lane]) -> bool:
+    if isinstance(first, TableRow) and isinstance(second, TableRow):
+        rows = tables[first.table].rows
+        return first.table == second.table and rows.index(first.row) + 1 == rows.index(second.row)
+    if isinstance(first, Read) and isinstance(second, Read):
+        position, output, lane = lanes.get(first.name, (-1, -1, -1))
+        return lanes.get(second.name) == (position, output, lane + 1)
+    return False
+
+
+def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
+    """Walks the plan with the arena in hand: a write may not touch a value still to be read."""
+    slots = {slot.value: slot for slot in plan.slots}
+    written = {name for statement in plan.statements for name in writes(statement)}
+    for slot in plan.slots:
+        if slot.value not in written:
+            raise InvalidPlanError(f"slot of %{slot.value}: no statement writes it")
+    last_read = {plan.result: len(plan.statements)}
+    for position, statement in enumerate(plan.statements):
+        for name in reads(statement):
+            last_read[name] = max(position, last_read.get(name, position))
+    live: list[tuple[int, int, str]] = []
+    expiring: dict[int, list[Slot]] = {}
+    for position, statement in enumerate(plan.statements):
+        for slot in expiring.pop(position - 1, []):
+            del live[bisect(live, (slot.offset, slot.offset + slot.nbytes, slot.value)) - 1]
+        for name in writes(statement):
+            _require(name in slots, statement, f"%{name} has no slot")
+            slot = slots[name]
+            _require(slot.nbytes >= types[name].nbytes, statement, f"%{name} exceeds its slot")
+            _check_is_free(slot, live, statement)
+            expiring.setdefault(last_read.get(name, position), []).append(slot)
+        if isinstance(statement, Call):
+            _check_lanes_are_adjacent(statement, slots)
+
+
+def _check_is_free(slot: Slot, live: list[tuple[int, int, str]], statement: Statement) -> None:
+    """Adds the slot to the live ones, which are sorted and disjoint, so neighbours suffice."""
+    entry = (slot.offset, slot.offset + slot.nbytes, slot.value)
+    index = bisect(live, entry)
+    for start, end, other in live[max(index - 1, 0) : index + 1]:
+        free = end <= entry[0] or entry[1] <= start
+        _require(free, statement, f"%{slot.value} overwrites %{other}, which is still read")
+    live.insert(index, entry)
+
+
+def _check_lanes_are_adjacent(call: Call, slots: dict[str, Slot]) -> None:
+    for names in call.outputs:
+        for first, second in pairwise(names):
+            _require(
+                slots[first].offset + slots[first].nbytes == slots[second].offset,
+                call,
+                f"%{first} and %{second}, lanes of one output, in slots that are not side by side",
+            )

@@ -1,0 +1,172 @@
+"""The SubNet file's format: the JSON document as typed structs, read and written."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.typed_json import decode_json, read_file, write_text
+
+FORMAT = "dipgo.subnet"
+
+VERSION = 1
+
+REMEDY = "mend the file, or write it anew with SubNet.save"
+
+ROW_PER_LINE = ("gates", "reuse", "reuse_unconditional", "reuse_filters", "scores")
+
+
+class ModelRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Whose gates these are; the hash may be absent from a file written by hand."""
+
+    class_name: str = msgspec.field(name="class")
+    config_sha256: str | None = None
+
+
+class SchedulerRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The scheduler the timesteps come from, with its config where it is known."""
+
+    class_name: str = msgspec.field(name="class")
+    config: dict[str, Any] | None = None
+
+
+class PriorNoiseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the initial noise, `scale` times is added again at every timestep under `below`."""
+
+    scale: float
+    below: float
+
+
+Filters = list[list[list[list[list[float]]]]]
+
+
+class GapFiltersRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Filters of rows that are off: for each prediction, output channel and input channel."""
+
+    rows: list[int]
+    predictions: Filters
+    unconditional: Filters | None = None
+
+
+class Header(msgspec.Struct):
+    """What is read first, whatever else the document holds."""
+
+    format: str
+    version: int
+
+
+class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The whole document: keys, their order and their types as in the file."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    model: ModelRef | None = None
+    scheduler: SchedulerRef | None = None
+    num_inference_steps: int
+    timesteps: list[float]
+    blocks: list[str]
+    backup: str | list[str] = "output"
+    gates: list[str]
+    reuse: list[list[float]] | None = None
+    reuse_unconditional: list[list[float]] | None = None
+    reuse_filters: list[GapFiltersRef] | None = None
+    prior_noise: PriorNoiseRef | None = None
+    scores: list[list[float]] | None = None
+    provenance: dict[str, Any] | None = None
+
+
+def read_document(path: Path) -> Document:
+    """The document at `path`; DipgoError where it is missing, not JSON, or of other types."""
+    data = read_file(path, expected="a SubNet file")
+    _check_header(decode_json(data, Header, name=path.name, remedy=REMEDY), path.name)
+    return decode_json(data, Document, name=path.name, remedy=REMEDY)
+
+
+def write_document(path: Path, document: Document) -> None:
+    """Write the document in one step; the same document gives the same bytes."""
+    write_text(path, format_document(document))
+
+
+def format_document(document: Document) -> str:
+    """The document as JSON to be read: one key a line, one row of gates or scores a line."""
+    fields = [(key, getattr(document, key)) for key in Document.__struct_fields__]
+    lines = [
+        f"  {json.dumps(key)}: {_format_field(key, value)}"
+        for key, value in fields
+        if value is not None
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def parse_gates(rows: Sequence[str], blocks: Sequence[str]) -> NDArray[np.bool_]:
+    """bool[steps, blocks] from one text of 0 and 1 a row."""
+    for index, row in enumerate(rows):
+        _check_row(f"gates row {index}", row, blocks)
+    bits = [[character == "1" for character in row] for row in rows]
+    return np.array(bits, dtype=np.bool_).reshape(len(rows), len(blocks))
+
+
+def parse_scores(rows: Sequence[Sequence[float]], blocks: Sequence[str]) -> NDArray[np.float64]:
+    """f64[steps, blocks] from one list of numbers a row."""
+    for index, row in enumerate(rows):
+        if len(row) != len(blocks):
+            raise DipgoError(
+                f"scores row {index}",
+                found=f"{len(row)} numbers",
+                expected=f"{len(blocks)}, one a block",
+                remedy="give every block a score in every row, or leave scores out",
+            )
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(blocks))
+
+
+def _check_row(where: str, row: str, blocks: Sequence[str]) -> None:
+    if len(row) != len(blocks):
+        raise DipgoError(
+            where,
+            found=f"{len(row)} characters",
+            expected=f"{len(blocks)}, one a block",
+            remedy="write 1 (compute) or 0 (reuse) for every block",
+        )
+    for block, character in zip(blocks, row, strict=True):
+        if character not in "01":
+            raise DipgoError(
+                f"{where}, block {block}",
+                found=repr(character),
+                expected="0 or 1",
+                remedy="write 1 to compute the block at this step, 0 to reuse it",
+            )
+
+
+def _check_header(header: Header, name: str) -> None:
+    facts: tuple[tuple[str, object, object], ...] = (
+        ("format", header.format, FORMAT),
+        ("version", header.version, VERSION),
+    )
+    for key, found, expected in facts:
+        if found != expected:
+            raise DipgoError(
+                f"{name}, {key}",
+                found=json.dumps(found),
+                expected=json.dumps(expected),
+                remedy="use the release of dipgo that wrote the file, or write it anew",
+            )
+
+
+def _format_field(key: str, value: Any) -> str:
+    try:
+        if key not in ROW_PER_LINE:
+            return json.dumps(msgspec.to_builtins(value), ensure_ascii=False, allow_nan=False)
+        rows = [f"    {json.dumps(row, allow_nan=False)}" for row in msgspec.to_builtins(value)]
+        return "[\n" + ",\n".join(rows) + "\n  ]"
+    except (TypeError, ValueError) as error:
+        raise DipgoError(
+            f"SubNet, {key}",
+            found=f"a value JSON has no word for ({error})",
+            expected="finite numbers, texts, lists and dictionaries",
+            remedy="leave that value out, or turn it into one of these",
+        ) from None

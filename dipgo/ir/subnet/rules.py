@@ -1,0 +1,200 @@
+"""What must hold of a SubNet's parts, each rule with the error that names its breach."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.ir.sampler import PriorNoise
+
+BACKUPS = ("output", "delta", "identity")
+
+
+def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
+    """At least one step; timesteps finite and strictly falling, so none stands twice."""
+    if num_inference_steps < 1:
+        raise DipgoError(
+            "num_inference_steps",
+            found=str(num_inference_steps),
+            expected="1 or more",
+            remedy="give the number the scheduler's set_timesteps is called with",
+        )
+    if not timesteps or not all(math.isfinite(t) for t in timesteps):
+        raise DipgoError(
+            "timesteps",
+            found="no timestep" if not timesteps else "a timestep that is not finite",
+            expected="one finite number for every row of gates",
+            remedy="list the scheduler's timesteps",
+        )
+    for index, (before, after) in enumerate(pairwise(timesteps), start=1):
+        if after >= before:
+            raise DipgoError(
+                f"timesteps, entry {index}",
+                found=f"{after:g} after {before:g}",
+                expected="strictly falling timesteps",
+                remedy="list each timestep once, the first step's first; "
+                "evaluations at one timestep share its row",
+            )
+
+
+def check_blocks(blocks: Sequence[str]) -> None:
+    """At least one block, every name non-empty and once."""
+    if not blocks:
+        raise DipgoError(
+            "blocks",
+            found="no block",
+            expected="the module path of each gated block",
+            remedy="name at least one block",
+        )
+    for index, block in enumerate(blocks):
+        if not block or block in blocks[:index]:
+            raise DipgoError(
+                f"blocks, entry {index}",
+                found=f"{block} a second time" if block else "an empty name",
+                expected="each block's module path once",
+                remedy="take the entry and its column of gates out, or mend its name",
+            )
+
+
+def check_gates(gates: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]) -> None:
+    """bool[steps, blocks], with row 0 all on."""
+    _check_table("gates", gates, timesteps, blocks)
+    if gates.dtype != np.bool_ and not np.isin(gates, (0, 1)).all():
+        raise DipgoError(
+            "gates",
+            found=f"values of type {gates.dtype} other than 0 and 1",
+            expected="0 or 1 (False or True)",
+            remedy="decide the gates first, by comparing the scores with a threshold",
+        )
+    for block, gate in zip(blocks, gates[0], strict=True):
+        if not gate:
+            raise DipgoError(
+                f"gates row 0, block {block}",
+                found="0",
+                expected="1, because nothing earlier computes it",
+                remedy="set row 0 to all 1",
+            )
+
+
+def check_backup(backup: Sequence[str], blocks: Sequence[str]) -> None:
+    """One known word a block."""
+    if len(backup) != len(blocks):
+        raise DipgoError(
+            "backup",
+            found=f"{len(backup)} words for {len(blocks)} blocks",
+            expected="one word, or one a block",
+            remedy="give a single word where all blocks have the same backup",
+        )
+    for block, word in zip(blocks, backup, strict=True):
+        if word not in BACKUPS:
+            raise DipgoError(
+                f"backup, block {block}",
+                found=repr(word),
+                expected=" or ".join(BACKUPS),
+                remedy="choose what the block yields when its gate is 0",
+            )
+
+
+def check_prior_noise(prior_noise: PriorNoise | None) -> None:
+    """Finite numbers."""
+    if prior_noise is None:
+        return
+    for name, number in (("scale", prior_noise.scale), ("below", prior_noise.below)):
+        if not math.isfinite(number):
+            raise DipgoError(
+                f"prior_noise, {name}",
+                found=str(number),
+                expected="a finite number",
+                remedy="correct it, or leave prior_noise out",
+            )
+
+
+Weights: TypeAlias = Sequence[Sequence[float]]
+
+
+def check_reuse(
+    reuse: Weights | None, unconditional: Weights | None, gates: NDArray[np.bool_]
+) -> None:
+    """As `check_weights`, and no more weights of unconditional halves a row than of predictions."""
+    for key, weights in (("reuse", reuse), ("reuse_unconditional", unconditional)):
+        if weights is not None:
+            check_weights(key, weights, gates)
+    for row, halves in enumerate(unconditional or ()):
+        whole = len(reuse[row]) if reuse else 0
+        if len(halves) > whole:
+            raise DipgoError(
+                f"reuse_unconditional row {row}",
+                found=f"{len(halves)} weights",
+                expected=f"at most {whole}, as many as reuse has in this row",
+                remedy="give reuse a weight for each of these, which may be 0",
+            )
+
+
+def check_weights(key: str, reuse: Weights, gates: NDArray[np.bool_]) -> None:
+    """A list of finite weights a row, empty where the row computes, none longer than the past."""
+    if len(reuse) != len(gates):
+        raise DipgoError(
+            key,
+            found=f"{len(reuse)} rows",
+            expected=f"{len(gates)}, one a timestep",
+            remedy=f"give {key} one row for every entry of timesteps, or leave it out",
+        )
+    computed = np.cumsum(gates.any(axis=1))
+    for row, weights in enumerate(reuse):
+        if weights and gates[row].any():
+            raise DipgoError(
+                f"{key} row {row}",
+                found=f"{len(weights)} weights for a row that computes",
+                expected="weights only where all gates are 0",
+                remedy="write [] for this row",
+            )
+        if len(weights) > computed[row]:
+            raise DipgoError(
+                f"{key} row {row}",
+                found=f"{len(weights)} weights",
+                expected=f"at most {computed[row]}, as many as rows before it compute",
+                remedy="leave out the last of them",
+            )
+        if not all(map(math.isfinite, weights)):
+            raise DipgoError(
+                f"{key} row {row}",
+                found=" ".join(map(str, weights)),
+                expected="finite numbers",
+                remedy=f"correct them, or leave {key} out",
+            )
+
+
+def check_scores(scores: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]) -> None:
+    """Finite f64[steps, blocks]."""
+    _check_table("scores", scores, timesteps, blocks)
+    if not np.isfinite(scores).all():
+        step, block = np.argwhere(~np.isfinite(scores))[0]
+        raise DipgoError(
+            f"scores row {step}, block {blocks[block]}",
+            found=str(scores[step, block]),
+            expected="a finite number",
+            remedy="search again with finite scores, or leave scores out",
+        )
+
+
+def _check_table(
+    name: str, table: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]
+) -> None:
+    if table.ndim == 2 and len(table) != len(timesteps):
+        raise DipgoError(
+            name,
+            found=f"{len(table)} rows",
+            expected=f"{len(timesteps)}, one a timestep",
+            remedy=f"give {name} one row for every entry of timesteps",
+        )
+    if table.shape != (len(timesteps), len(blocks)):
+        raise DipgoError(
+            name,
+            found=f"a table of shape {list(table.shape)}",
+            expected=f"[{len(timesteps)}, {len(blocks)}], steps by blocks",
+            remedy=f"give {name} one row a timestep and one column a block",
+        )

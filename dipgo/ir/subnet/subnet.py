@@ -1,0 +1,250 @@
+"""The SubNet: which block is computed and which reused at every step of a trajectory."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.ir.sampler import PriorNoise
+from dipgo.ir.subnet.file import (
+    Document,
+    Filters,
+    GapFiltersRef,
+    ModelRef,
+    PriorNoiseRef,
+    SchedulerRef,
+    parse_gates,
+    parse_scores,
+    read_document,
+    write_document,
+)
+from dipgo.ir.subnet.gap_filters import GapFilters, check_filters
+from dipgo.ir.subnet.rules import (
+    check_backup,
+    check_blocks,
+    check_gates,
+    check_prior_noise,
+    check_reuse,
+    check_scores,
+    check_steps,
+)
+
+__all__ = ["GapFilters", "ModelRef", "PriorNoise", "RowWeights", "SchedulerRef", "SubNet"]
+
+RowWeights: TypeAlias = tuple[tuple[float, ...], ...]
+"""Weights of the latest predictions for each row, the newest first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubNet:
+    """A table of gates, step × block: 1 compute, 0 reuse what the block last yielded.
+
+    `gates` is bool[steps, blocks] and read-only, as is `scores`, f64[steps, blocks]. A row
+    belongs to one of `timesteps` (strictly falling), a column to one of `blocks` (module paths
+    of the denoiser). `backup` has one word a block for what a gated-off block yields: its last
+    `output`, its last `delta` added to today's input, or the `identity`. `prior_noise` is what
+    the method that made the gates adds to the latents late in the trajectory, if it does.
+    `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first (one
+    for each row that computes: of two evaluations in a row at one timestep the second): the
+    prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is
+    what the backups make of it: with outputs, the latest. `reuse_unconditional` has weights of
+    these predictions' unconditional halves, which add to the sum: no more a row than `reuse`.
+    `reuse_filters` has filters in place of weights, for the rows that it names.
+
+    Raises DipgoError where the parts contradict one another.
+    """
+
+    num_inference_steps: int
+    timesteps: tuple[float, ...]
+    blocks: tuple[str, ...]
+    gates: NDArray[np.bool_]
+    backup: tuple[str, ...]
+    model: ModelRef | None = None
+    scheduler: SchedulerRef | None = None
+    scores: NDArray[np.float64] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    prior_noise: PriorNoise | None = None
+    reuse: RowWeights | None = None
+    reuse_unconditional: RowWeights | None = None
+    reuse_filters: tuple[GapFilters, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_steps(self.num_inference_steps, self.timesteps)
+        check_blocks(self.blocks)
+        check_gates(np.asarray(self.gates), self.timesteps, self.blocks)
+        check_backup(self.backup, self.blocks)
+        check_prior_noise(self.prior_noise)
+        object.__setattr__(self, "timesteps", tuple(float(t) for t in self.timesteps))
+        object.__setattr__(self, "gates", _read_only(self.gates, np.bool_))
+        if self.scores is not None:
+            check_scores(np.asarray(self.scores), self.timesteps, self.blocks)
+            object.__setattr__(self, "scores", _read_only(self.scores, np.float64))
+        check_reuse(self.reuse, self.reuse_unconditional, self.gates)
+        object.__setattr__(self, "reuse", _as_floats(self.reuse))
+        object.__setattr__(self, "reuse_unconditional", _as_floats(self.reuse_unconditional))
+        if self.reuse_filters is not None:
+            check_filters(self.reuse_filters, np.asarray(self.gates), self.reuse or ())
+            object.__setattr__(self, "reuse_filters", tuple(self.reuse_filters))
+
+    @classmethod
+    def dense(
+        cls,
+        timesteps: Iterable[float],
+        blocks: Iterable[str],
+        *,
+        num_inference_steps: int,
+        backup: str = "output",
+        model: ModelRef | None = None,
+        scheduler: SchedulerRef | None = None,
+    ) -> "SubNet":
+        """All gates on: the denoiser as it is."""
+        steps, names = tuple(timesteps), tuple(blocks)
+        gates = np.ones((len(steps), len(names)), dtype=np.bool_)
+        words = (backup,) * len(names)
+        return cls(num_inference_steps, steps, names, gates, words, model, scheduler)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SubNet":
+        """The SubNet in a JSON file; DipgoError, naming file and place, where it is not one."""
+        path = Path(path)
+        document = read_document(path)
+        try:
+            return cls._from_document(document)
+        except DipgoError as error:
+            raise DipgoError(
+                f"{path.name}, {error.where}",
+                found=error.found,
+                expected=error.expected,
+                remedy=error.remedy,
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON in one step; the same SubNet gives the same bytes."""
+        write_document(Path(path), self._to_document())
+
+    @property
+    def kept(self) -> float:
+        """The share of gates that are on, 0 to 1 (not weighted by MACs)."""
+        return float(self.gates.mean())
+
+    def without_reuse(self) -> "SubNet":
+        """The same, but rows that are wholly off yield what the backups make of them."""
+        return replace(self, reuse=None, reuse_unconditional=None, reuse_filters=None)
+
+    @property
+    def uses_halves(self) -> bool:
+        """Whether unconditional halves of predictions are weighed or filtered on their own."""
+        filters = self.reuse_filters or ()
+        return bool(self.reuse_unconditional) or any(
+            one.unconditional is not None for one in filters
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SubNet):
+            return NotImplemented
+        return self._to_document() == other._to_document()
+
+    def __hash__(self) -> int:
+        return hash((self.num_inference_steps, self.timesteps, self.blocks, self.gates.tobytes()))
+
+    @classmethod
+    def _from_document(cls, document: Document) -> "SubNet":
+        blocks, backup, scores = tuple(document.blocks), document.backup, document.scores
+        return cls(
+            num_inference_steps=document.num_inference_steps,
+            timesteps=tuple(document.timesteps),
+            blocks=blocks,
+            gates=parse_gates(document.gates, blocks),
+            backup=(backup,) * len(blocks) if isinstance(backup, str) else tuple(backup),
+            model=document.model,
+            scheduler=document.scheduler,
+            scores=None if scores is None else parse_scores(scores, blocks),
+            provenance=document.provenance or {},
+            prior_noise=_prior_noise(document.prior_noise),
+            reuse=_as_floats(document.reuse),
+            reuse_unconditional=_as_floats(document.reuse_unconditional),
+            reuse_filters=_filters(document.reuse_filters),
+        )
+
+    def _to_document(self) -> Document:
+        same = len(set(self.backup)) == 1
+        return Document(
+            num_inference_steps=self.num_inference_steps,
+            timesteps=[int(t) if t.is_integer() else t for t in self.timesteps],
+            blocks=list(self.blocks),
+            gates=["".join("01"[int(gate)] for gate in row) for row in self.gates],
+            model=self.model,
+            scheduler=self.scheduler,
+            backup=self.backup[0] if same else list(self.backup),
+            scores=None if self.scores is None else self.scores.tolist(),
+            provenance=self.provenance or None,
+            prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
+            reuse=_as_lists(self.reuse),
+            reuse_unconditional=_as_lists(self.reuse_unconditional),
+            reuse_filters=_as_refs(self.reuse_filters),
+        )
+
+
+def _as_floats(rows: Sequence[Sequence[float]] | None) -> RowWeights | None:
+    return None if rows is None else tuple(tuple(map(float, row)) for row in rows)
+
+
+def _as_lists(rows: Sequence[Sequence[float]] | None) -> list[list[float]] | None:
+    return None if rows is None else list(map(list, rows))
+
+
+def _filters(entries: Sequence[GapFiltersRef] | None) -> tuple[GapFilters, ...] | None:
+    """Raises DipgoError for lists that make no array."""
+    if entries is None:
+        return None
+    try:
+        return tuple(
+            GapFilters(
+                tuple(one.rows),
+                np.asarray(one.predictions, np.float32),
+                None if one.unconditional is None else np.asarray(one.unconditional, np.float32),
+            )
+            for one in entries
+        )
+    except ValueError as error:
+        raise DipgoError(
+            "reuse_filters",
+            found=f"lists of unlike lengths ({error})",
+            expected="numbers of shape [predictions, channels, channels, k, k]",
+            remedy="correct them, or leave reuse_filters out",
+        ) from None
+
+
+def _as_refs(filters: Sequence[GapFilters] | None) -> list[GapFiltersRef] | None:
+    if filters is None:
+        return None
+    return [
+        GapFiltersRef(
+            list(one.rows),
+            _shortest(one.predictions),
+            None if one.unconditional is None else _shortest(one.unconditional),
+        )
+        for one in filters
+    ]
+
+
+def _shortest(array: NDArray[np.float32]) -> Filters:
+    """Lists of the shortest numbers that are these in float32."""
+    flat = np.array([float(str(number)) for number in array.ravel()])
+    found: Filters = flat.reshape(array.shape).tolist()
+    return found
+
+
+def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:
+    return PriorNoise(reference.scale, reference.below) if reference else None
+
+
+def _read_only(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
+    """A copy of `values` that cannot be written to."""
+    array = np.array(values, dtype=dtype)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,73 @@
+"""Cuts a SubNet of a whole trajectory to the steps that are left when it starts late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dipgo.common.errors import DipgoError
+from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.subnet import RowWeights, SubNet
+
+
+def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
+    """The rows of `timesteps`, which are the last of the SubNet's; else the SubNet as it is.
+
+    Raises DipgoError where the first of them reuses anything, and for prior noise: what it adds
+    is the first state, which now holds a picture.
+    """
+    if subnet.prior_noise is not None:
+        raise DipgoError(
+            "--strength",
+            found="a SubNet with prior_noise",
+            expected="one without: the first state is no pure noise",
+            remedy="take prior_noise out of the SubNet, or leave --strength out",
+        )
+    wanted = tuple(map(float, timesteps))
+    begin = len(subnet.timesteps) - len(wanted)
+    if begin <= 0 or subnet.timesteps[begin:] != wanted:
+        return subnet
+    _check_first_row(subnet, begin)
+    try:
+        return replace(
+            subnet,
+            timesteps=wanted,
+            gates=subnet.gates[begin:],
+            scores=None if subnet.scores is None else subnet.scores[begin:],
+            reuse=_cut(subnet.reuse, begin),
+            reuse_unconditional=_cut(subnet.reuse_unconditional, begin),
+            reuse_filters=_cut_filters(subnet.reuse_filters, begin),
+        )
+    except DipgoError as error:  # what is left reuses more than is left
+        raise DipgoError(
+            f"--strength, {error.where}, of the rows from {begin} on",
+            found=error.found,
+            expected=error.expected,
+            remedy="choose a strength that starts earlier, or a SubNet without reuse",
+        ) from error
+
+
+def _cut_filters(
+    filters: tuple[GapFilters, ...] | None, begin: int
+) -> tuple[GapFilters, ...] | None:
+    """A first row that computes is in no gap: gaps are left whole or fall away."""
+    left = [one for one in filters or () if one.rows[0] >= begin]
+    moved = [replace(one, rows=tuple(row - begin for row in one.rows)) for one in left]
+    return tuple(moved) or None
+
+
+def _cut(weights: RowWeights | None, begin: int) -> RowWeights | None:
+    return None if weights is None else weights[begin:]
+
+
+def _check_first_row(subnet: SubNet, begin: int) -> None:
+    for block, gate in zip(subnet.blocks, subnet.gates[begin], strict=True):
+        if not gate:
+            full = [row for row, gates in enumerate(subnet.gates) if gates.all()]
+            raise DipgoError(
+                f"--strength, row {begin} of the SubNet, block {block}",
+                found="0",
+                expected="1: with this strength the row is the first, and nothing computes it",
+                remedy=f"choose a strength that starts at a row that is all 1: "
+                f"{' '.join(map(str, full))}",
+            )

@@ -1,0 +1,156 @@
+"""`FluxTransformer2DModel` as `FluxPipeline` calls it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dipgo.common.errors import DipgoError
+from dipgo.models.family import Geometry
+from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, find_encoders
+
+PATCH = 2
+"""Latent pixels a side of what one row of the packed latents holds."""
+
+SHIFT = {
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+}
+"""What `FluxPipeline` takes where the scheduler's configuration does not say."""
+
+TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class FluxFamily:
+    """State f32[B, L, C]: packed latents, a row for 2 x 2 latent pixels; conditioning:
+
+    `encoder_hidden_states` f32[rows, tokens, joint width] of T5, `pooled_projections`
+    f32[rows, pooled width] of CLIP, and where the scale is embedded `guidance` f32[rows]
+    (the pipeline's `guidance_scale`; its `true_cfg_scale` is guidance by two predictions).
+    `size` is height and width in latent pixels; unless pixels are asked for it is
+    `FluxPipeline.default_sample_size`, since the model's configuration has none.
+    """
+
+    size: tuple[int, int] = (128, 128)
+
+    denoisers = "FluxTransformer2DModel"
+    default_blocks = ("transformer_blocks.*", "single_transformer_blocks.*")
+    guided = False
+
+    def fits(self, denoiser: Any) -> bool:
+        """By its class."""
+        return type(denoiser).__name__ == self.denoisers
+
+    def at_size(self, denoiser: Any, geometry: Geometry, scale: int) -> FluxFamily:
+        """For the pixels that are asked for. Raises DipgoError."""
+        asked = {"height": geometry.height, "width": geometry.width}
+        for name, pixels in asked.items():
+            _check_size(name, pixels, scale * PATCH)
+        height, width = asked.values()
+        return replace(self, size=(height // scale or self.size[0], width // scale or self.size[1]))
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+        """Raises DipgoError for pixels that are no whole number of rows of the packed latents."""
+        rows, columns = self.at_size(denoiser, geometry, scale)._grid
+        return (geometry.batch, rows * columns, denoiser.config.in_channels)
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """Hidden states, the pooled text, and the scale where the model was distilled with it."""
+        rows, config = geometry.rows, denoiser.config
+        hidden = torch.zeros(rows, geometry.tokens, config.joint_attention_dim)
+        pooled = torch.zeros(rows, config.pooled_projection_dim)
+        scale = {"guidance": torch.zeros(rows)} if config.guidance_embeds else {}
+        return {"encoder_hidden_states": hidden, "pooled_projections": pooled, **scale}
+
+    def timestep_options(
+        self, denoiser: Any, scheduler: Any, geometry: Geometry, scale: int, steps: int
+    ) -> dict[str, Any]:
+        """The pipeline's sigmas, and their shift `mu`, which grows with the picture.
+
+        Nothing for schedulers that know no such shift (Esser et al. 2024, section 5.3.2).
+        """
+        if "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
+            return {}
+        rows, columns = self.at_size(denoiser, geometry, scale)._grid
+        shift = {name: scheduler.config.get(name, value) for name, value in SHIFT.items()}
+        first, last = shift["base_image_seq_len"], shift["max_image_seq_len"]
+        slope = (shift["max_shift"] - shift["base_shift"]) / (last - first)
+        options = {"mu": rows * columns * slope + shift["base_shift"] - slope * first}
+        if scheduler.config.get("use_flow_sigmas"):
+            return options
+        return {**options, "sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """The predicted velocity f32[rows, L, C]; positions are constants of the size."""
+        tokens = conditioning["encoder_hidden_states"].shape[1]
+        prediction: torch.Tensor = denoiser(
+            hidden_states=latents,
+            timestep=timestep.expand(latents.shape[0]) / TRAIN_TIMESTEPS,
+            **conditioning,
+            txt_ids=torch.zeros(tokens, 3, device=latents.device),
+            img_ids=self._positions().to(latents.device),
+            return_dict=False,
+        )[0]
+        return prediction
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.size[0] // PATCH, self.size[1] // PATCH
+
+    def _positions(self) -> torch.Tensor:
+        """f32[L, 3]: nought, row and column."""
+        rows, columns = (torch.arange(count) for count in self._grid)
+        grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), rows, columns)
+        return grid.float()
+
+
+def _check_size(name: str, pixels: int, patch: int) -> None:
+    """`patch` is the pixels of one row of the packed latents."""
+    if pixels % patch:
+        raise DipgoError(
+            f"--{name}",
+            found=str(pixels),
+            expected=f"a multiple of {patch}, the pixels of 2 latents",
+            remedy=f"use {max(1, round(pixels / patch)) * patch}",
+        )
+
+
+class FluxEncoders(nn.Module):
+    """Ids for CLIP and T5 to T5's hidden states f32[rows, tokens, width] and CLIP's pooled."""
+
+    wrapped = "encoders"
+
+    def __init__(self, encoders: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+
+    def forward(self, input_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, ...]:
+        """As `FluxPipeline.encode_prompt` has them."""
+        clip, t5 = self.encoders.values()
+        return t5(t5_ids)[0], clip(input_ids).pooler_output
+
+
+def flux_encoding(pipeline: Any, tokens: int) -> TextEncoding:
+    return TextEncoding(
+        FluxEncoders(find_encoders(pipeline, ["", "_2"])),
+        (
+            Tokens(pipeline.tokenizer, "input_ids", int(pipeline.tokenizer_max_length)),
+            Tokens(pipeline.tokenizer_2, "input_ids_2", tokens),
+        ),
+        (HIDDEN_STATES, "pooled_projections"),
+    )

@@ -1,0 +1,79 @@
+"""`UNet2DConditionModel` as Stable Diffusion XL calls it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dipgo.models.families.stable_diffusion import CLASS, UNetFamily
+from dipgo.models.family import Geometry
+from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, find_encoders
+
+TIME_IDS = 6
+"""Original height and width, top and left of the crop, target height and width, in pixels
+(Podell et al. 2023, section 2.2)."""
+
+TIME_IDS_NAME = "time_ids"
+
+
+def time_ids(height: int, width: int) -> list[float]:
+    """A row for pictures that are neither scaled nor cropped, as the pipeline's defaults are."""
+    return [float(number) for number in (height, width, 0, 0, height, width)]
+
+
+class SDXLFamily(UNetFamily):
+    """State f32[B, C, H, W]; conditioning as `StableDiffusionXLPipeline` gives it.
+
+    `encoder_hidden_states` f32[rows, tokens, width], `text_embeds` f32[rows, pooled width],
+    `time_ids` f32[rows, 6].
+    """
+
+    denoisers = f"{CLASS} of Stable Diffusion XL (addition_embed_type text_time)"
+    takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
+    """Its time embedding is added to by a pooled text and by sizes."""
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """Hidden states, the pooled text, and the sizes."""
+        config = denoiser.config
+        ids_width = TIME_IDS * config.addition_time_embed_dim
+        pooled_width = config.projection_class_embeddings_input_dim - ids_width
+        return {
+            **super().conditioning(denoiser, geometry),
+            "text_embeds": torch.zeros(geometry.rows, pooled_width),
+            "time_ids": torch.zeros(geometry.rows, TIME_IDS),
+        }
+
+
+class SDXLEncoders(nn.Module):
+    """Ids for one or two CLIPs to hidden states f32[rows, tokens, sum of widths], and pooled."""
+
+    wrapped = "encoders"
+
+    def __init__(self, encoders: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+
+    def forward(self, *input_ids: Tensor) -> tuple[Tensor, ...]:
+        """The penultimate hidden states side by side; pooled is the one that is projected."""
+        found = [
+            encoder(ids, output_hidden_states=True)
+            for encoder, ids in zip(self.encoders.values(), input_ids, strict=True)
+        ]
+        pooled = next(one[0] for one in found if one[0].ndim == 2)
+        return torch.cat([one.hidden_states[-2] for one in found], dim=-1), pooled
+
+
+def sdxl_encoding(pipeline: Any, tokens: int) -> TextEncoding:
+    """A refiner has the second encoder alone."""
+    present = [suffix for suffix in ("", "_2") if getattr(pipeline, f"text_encoder{suffix}")]
+    return TextEncoding(
+        SDXLEncoders(find_encoders(pipeline, present)),
+        tuple(
+            Tokens(getattr(pipeline, f"tokenizer{suffix}"), f"input_ids{suffix}", tokens)
+            for suffix in present
+        ),
+        (HIDDEN_STATES, "text_embeds"),
+        zeros_without_negative=bool(pipeline.config.force_zeros_for_empty_prompt),
+    )

@@ -1,0 +1,139 @@
+"""`UNet2DConditionModel` as Stable Diffusion 1 and 2 call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dipgo.models.families.unet_inputs import (
+    IMAGE_PROMPT,
+    extra_inputs,
+    takes_image_prompt,
+    takes_mask,
+    unet_arguments,
+    with_mask,
+)
+from dipgo.models.family import Geometry
+from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens
+
+
+class ClipEncoder(nn.Module):
+    """Token ids i64[rows, tokens] to the last hidden state f32[rows, tokens, width]."""
+
+    wrapped = "encoder"
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """As `StableDiffusionPipeline.encode_prompt` takes it."""
+        return (self.encoder(input_ids)[0],)
+
+
+def stable_diffusion_encoding(pipeline: Any, tokens: int) -> TextEncoding:
+    return TextEncoding(
+        ClipEncoder(pipeline.text_encoder),
+        (Tokens(pipeline.tokenizer, "input_ids", tokens),),
+        (HIDDEN_STATES,),
+    )
+
+
+CLASS = "UNet2DConditionModel"
+
+MORE_INPUTS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+)
+"""Options that make the U-Net take, or diffusers' pipelines give it, more than a text."""
+
+CONTROLNET = "controlnet"
+"""The name of the ControlNet within a U-Net that one is attached to."""
+
+
+def more_inputs(denoiser: Any) -> dict[str, Any]:
+    """Those of MORE_INPUTS that are set, channels that are no state's, and a ControlNet's class."""
+    found = {option: getattr(denoiser.config, option, None) for option in MORE_INPUTS}
+    channels = denoiser.config.in_channels
+    found["in_channels"] = channels if channels != denoiser.config.out_channels else None
+    controlnet = getattr(denoiser, CONTROLNET, None)
+    found[CONTROLNET] = None if controlnet is None else type(controlnet).__name__
+    return {option: value for option, value in found.items() if value is not None}
+
+
+def family_inputs(denoiser: Any) -> dict[str, Any]:
+    """Those of `more_inputs` that a family must be for: without what any U-Net may take."""
+    found = more_inputs(denoiser)
+    if takes_mask(denoiser):
+        found.pop("in_channels")
+    if takes_image_prompt(denoiser):
+        found.pop(IMAGE_PROMPT[0])
+    return found
+
+
+class UNetFamily:
+    """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width].
+
+    Beside it what `dipgo.models.families.unet_inputs` finds: a mask, a picture as prompt.
+    """
+
+    denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
+    default_blocks: tuple[str, ...] = ("down_blocks.*", "mid_block", "up_blocks.*")
+    takes: ClassVar[dict[str, Any]] = {}
+    """The `family_inputs` that it is for."""
+
+    def fits(self, denoiser: Any) -> bool:
+        """By its class and what it takes."""
+        return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == self.takes
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+        """The model's `sample_size` unless pixels are asked for."""
+        size = denoiser.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        height = geometry.height // scale or height
+        width = geometry.width // scale or width
+        return (geometry.batch, denoiser.config.out_channels, height, width)
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """The text encoder's hidden states, and what else the U-Net takes."""
+        width = denoiser.config.cross_attention_dim
+        width = width if isinstance(width, int) else width[0]
+        *_, high, wide = self.latent_shape(denoiser, geometry, geometry.pixels_per_latent)
+        return {
+            "encoder_hidden_states": torch.zeros(geometry.rows, geometry.tokens, width),
+            **extra_inputs(denoiser, geometry.rows, (high, wide)),
+        }
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """The U-Net's sample f32[rows, C, H, W]."""
+        return call_unet(denoiser, latents, timestep, conditioning)
+
+
+def call_unet(
+    denoiser: Any,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    conditioning: Mapping[str, torch.Tensor],
+    **more: Any,
+) -> torch.Tensor:
+    """The U-Net's sample f32[rows, C, H, W]; `more` are further arguments of its own."""
+    prediction: torch.Tensor = denoiser(
+        with_mask(latents, conditioning),
+        timestep,
+        **unet_arguments(conditioning),
+        **more,
+        return_dict=False,
+    )[0]
+    return prediction

@@ -1,0 +1,170 @@
+"""`UNetSpatioTemporalConditionModel` as `StableVideoDiffusionPipeline` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipgo.models.family import Geometry
+
+CLIP_SIDE = 224
+"""Pixels of a side of what CLIP sees, whatever its configuration says.
+
+Source: `StableVideoDiffusionPipeline._encode_image`."""
+
+
+def takes_frames(pipeline: Any) -> bool:
+    """Whether it has a CLIP that takes what diffusers makes of a picture; else it takes none."""
+    clip = getattr(pipeline, "image_encoder", None)
+    return clip is not None and bool(clip.config.image_size == CLIP_SIDE)
+
+
+class FrameEncoder(nn.Module):
+    """A picture f32[B, 3, H, W] in [-1, 1] to CLIP's embedding f32[B, width].
+
+    Resizing is linear, along one axis after the other: a matrix each, made when exporting.
+    """
+
+    wrapped = "image_encoder"
+    rows: Tensor
+    columns: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, image_encoder: Any, extractor: Any, height: int, width: int) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.register_buffer("rows", resizing(height))
+        self.register_buffer("columns", resizing(width))
+        for name in ("mean", "std"):
+            numbers = torch.tensor(getattr(extractor, f"image_{name}"))
+            self.register_buffer(name, numbers.reshape(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Resizes, normalises and embeds."""
+        resized = self.rows @ image @ self.columns.T
+        seen = ((resized + 1) / 2 - self.mean) / self.std
+        embedding: Tensor = self.image_encoder(pixel_values=seen).image_embeds
+        return embedding
+
+
+class FrameVaeEncoder(nn.Module):
+    """A picture f32[B, 3, H, W] in [-1, 1] to the mode of its latents f32[B, C, h, w], unscaled."""
+
+    wrapped = "vae"
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As `StableVideoDiffusionPipeline._encode_vae_image`."""
+        mode: Tensor = self.vae.encode(image, return_dict=False)[0].mode()
+        return mode
+
+
+def resizing(size: int) -> Tensor:
+    """f32[CLIP_SIDE, size]: a blur against aliasing, then bicubic interpolation to the corners.
+
+    Source: `_resize_with_antialiasing` in diffusers' pipeline, after scikit-image.
+    """
+    sigma = max((size / CLIP_SIDE - 1.0) / 2.0, 0.001)
+    taps = int(max(4.0 * sigma, 3)) | 1
+    at = torch.arange(taps, dtype=torch.float32) - taps // 2
+    kernel = torch.exp(-at.square() / (2 * sigma**2))
+    points = torch.eye(size).reshape(size, 1, size)
+    padded = nn.functional.pad(points, (taps // 2, taps // 2), mode="reflect")
+    blurred = nn.functional.conv1d(padded, (kernel / kernel.sum()).reshape(1, 1, -1))
+    resized = nn.functional.interpolate(
+        blurred.reshape(1, size, size, 1), (CLIP_SIDE, 1), mode="bicubic", align_corners=True
+    )
+    return resized.reshape(size, CLIP_SIDE).T.contiguous()
+
+
+TIME_IDS = 3
+"""Pictures a second less one, the motion's bucket, the strength of the noise on the picture."""
+
+IMAGE_LATENTS = "image_latents"
+
+MIN_SCALE = "min_guidance_scale"
+
+
+@dataclass(frozen=True)
+class SVDFamily:
+    """State f32[B, F, C, h, w], F frames; conditioning as the pipeline gives it.
+
+    `encoder_hidden_states` f32[rows, 1, width] of the picture, `added_time_ids` f32[rows, 3], and
+    `image_latents` f32[rows, F, C, h, w], which go in beside the state's channels. With guidance
+    the scale goes from `min_guidance_scale` f32[] in the first frame to `guidance_scale`, which is
+    the pipeline's `max_guidance_scale`, in the last. `size` is height and width in latent pixels,
+    if not those of the model's `sample_size`.
+    """
+
+    size: tuple[int, int] | None = None
+
+    denoisers = "UNetSpatioTemporalConditionModel"
+    default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+
+    def fits(self, denoiser: Any) -> bool:
+        """By its class."""
+        return type(denoiser).__name__ == self.denoisers
+
+    def at_size(self, denoiser: Any, geometry: Geometry, scale: int) -> SVDFamily:
+        """For the pixels that are asked for."""
+        height, width = self._size(denoiser)
+        return replace(
+            self, size=(geometry.height // scale or height, geometry.width // scale or width)
+        )
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+        """The model's `sample_size`, which is not the pipeline's, unless pixels are asked for."""
+        return (geometry.batch, *self.at_size(denoiser, geometry, scale)._frames(denoiser))
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """The picture's embedding and latents, the time ids, and with guidance the least scale."""
+        rows, width = geometry.rows, denoiser.config.cross_attention_dim
+        width = width if isinstance(width, int) else width[0]
+        least = {MIN_SCALE: torch.tensor(1.0)} if geometry.guidance else {}
+        return {
+            "encoder_hidden_states": torch.zeros(rows, 1, width),
+            "added_time_ids": torch.zeros(rows, TIME_IDS),
+            IMAGE_LATENTS: torch.zeros(rows, *self._frames(denoiser)),
+            **least,
+        }
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """The U-Net's sample f32[rows, F, C, h, w]."""
+        prediction: torch.Tensor = denoiser(
+            torch.cat([latents, conditioning[IMAGE_LATENTS]], dim=2),
+            timestep,
+            encoder_hidden_states=conditioning["encoder_hidden_states"],
+            added_time_ids=conditioning["added_time_ids"],
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def spread_scale(
+        self, denoiser: Any, scale: torch.Tensor, conditioning: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """f32[F, 1, 1, 1]: evenly from the least to `scale`."""
+        least = conditioning[MIN_SCALE]
+        shares = torch.linspace(0.0, 1.0, denoiser.config.num_frames, device=scale.device)
+        return (least + shares * (scale - least)).reshape(-1, 1, 1, 1)
+
+    def _size(self, denoiser: Any) -> tuple[int, int]:
+        size = self.size or denoiser.config.sample_size
+        return (size, size) if isinstance(size, int) else size
+
+    def _frames(self, denoiser: Any) -> tuple[int, ...]:
+        config = denoiser.config
+        return (config.num_frames, config.out_channels, *self._size(denoiser))

@@ -1,0 +1,107 @@
+"""What any U-Net may take beside its text: a mask with the picture around it, pictures as prompts.
+
+Both are read off the U-Net: nine input channels and four output ones are those of an inpainting
+model; `encoder_hid_dim_type` `ip_image_proj` is what `load_ip_adapter` leaves behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dipgo.common.errors import DipgoError
+
+MASK, MASKED_IMAGE = "mask", "masked_image_latents"
+
+IMAGE_EMBEDS = "image_embeds"
+
+CONTROL_IMAGE, CONTROL_SCALE = "controlnet_cond", "conditioning_scale"
+
+EXTRAS = frozenset({MASK, MASKED_IMAGE, IMAGE_EMBEDS, CONTROL_IMAGE, CONTROL_SCALE})
+"""Names of these inputs, and of those of a ControlNet."""
+
+INPAINTING_CHANNELS = (9, 4)
+"""In and out: four of the state, one of the mask, four of the masked picture's latents."""
+
+IMAGE_PROMPT = ("encoder_hid_dim_type", "ip_image_proj")
+
+PROJECTION = "ImageProjection"
+"""The class of diffusers that projects what CLIP's image encoder yields as one vector."""
+
+ADDED = ("text_embeds", "time_ids")
+"""What a U-Net takes as `added_cond_kwargs`, beside pictures."""
+
+
+def takes_mask(denoiser: Any) -> bool:
+    """Whether it paints within a mask."""
+    return (denoiser.config.in_channels, denoiser.config.out_channels) == INPAINTING_CHANNELS
+
+
+def takes_image_prompt(denoiser: Any) -> bool:
+    """Whether an IP-Adapter has been loaded into it.
+
+    Loading one sets the option as an attribute of the configuration, beside its entries.
+    """
+    option, value = IMAGE_PROMPT
+    return bool(getattr(denoiser.config, option, None) == value)
+
+
+def extra_inputs(denoiser: Any, rows: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """Example tensors of those that it takes; `size` is height and width of the latents.
+
+    `mask` f32[rows, 1, h, w], 1 where to paint; `masked_image_latents` f32[rows, 4, h, w];
+    `image_embeds` f32[rows, 1, width]. Raises DipgoError for an IP-Adapter of another kind.
+    """
+    inputs: dict[str, torch.Tensor] = {}
+    if takes_mask(denoiser):
+        inputs[MASK] = torch.zeros(rows, 1, *size)
+        inputs[MASKED_IMAGE] = torch.zeros(rows, denoiser.config.out_channels, *size)
+    if takes_image_prompt(denoiser):
+        inputs[IMAGE_EMBEDS] = torch.zeros(rows, 1, _image_width(denoiser))
+    return inputs
+
+
+def with_mask(latents: torch.Tensor, conditioning: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The U-Net's sample f32[rows, 4 or 9, h, w], as `StableDiffusionInpaintPipeline` makes it."""
+    beside = [conditioning[name] for name in (MASK, MASKED_IMAGE) if name in conditioning]
+    return torch.cat([latents, *beside], dim=1) if beside else latents
+
+
+def text_arguments(conditioning: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Keyword arguments of a U-Net or a ControlNet, of the text and the sizes."""
+    added = {name: conditioning[name] for name in ADDED if name in conditioning}
+    return {
+        "encoder_hidden_states": conditioning["encoder_hidden_states"],
+        **({"added_cond_kwargs": added} if added else {}),
+    }
+
+
+def unet_arguments(conditioning: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The same with pictures as prompts: a list with an entry an adapter."""
+    arguments = text_arguments(conditioning)
+    if IMAGE_EMBEDS in conditioning:
+        pictures = {IMAGE_EMBEDS: [conditioning[IMAGE_EMBEDS]]}
+        arguments["added_cond_kwargs"] = {**arguments.get("added_cond_kwargs", {}), **pictures}
+    return arguments
+
+
+def _image_width(denoiser: Any) -> int:
+    projections = list(denoiser.encoder_hid_proj.image_projection_layers)
+    kinds = [type(projection).__name__ for projection in projections]
+    if kinds != [PROJECTION]:
+        raise DipgoError(
+            "IP-Adapter",
+            found=" ".join(kinds),
+            expected=f"one {PROJECTION}: one adapter, for one vector a picture",
+            remedy="load one adapter that is neither of the kind plus nor of the kind full",
+        )
+    if getattr(denoiser, "text_encoder_hid_proj", None) is not None:
+        raise DipgoError(
+            "IP-Adapter",
+            found="a U-Net that projects its text too",
+            expected="one that takes the text encoder's hidden states as they are",
+            remedy="use a Stable Diffusion 1, 2 or XL model",
+        )
+    return int(projections[0].image_embeds.in_features)

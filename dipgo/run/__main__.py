@@ -1,0 +1,162 @@
+"""`python -m dipgo.run OUT --prompt "…" --seed 0 --image out.png`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.errors import DipgoError
+from dipgo.common.files import check_file_destination, staged_file
+from dipgo.common.progress import progress_bar, stage
+from dipgo.engines.options import add_target_arguments, target_options
+
+ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
+
+ANIMATED = (".png", ".webp")
+
+FRAME_MS = 1000 // 7
+"""How long a video's frame is shown: Stable Video Diffusion's seven a second."""
+
+
+def main(arguments: list[str]) -> None:
+    """Runs an export once and writes what was asked for."""
+    options = _parser().parse_args(arguments)
+    if not options.image and not options.latents:
+        raise DipgoError(
+            "dipgo.run",
+            found="neither --image nor --latents",
+            expected="a file to write",
+            remedy="add --image out.png or --latents out.npy",
+        )
+    _check_files(options)
+    from dipgo.run.pictures import to_images
+    from dipgo.run.pipeline import Pipeline
+
+    further = _read_inputs(options.inputs) if options.inputs else {}
+    picture = _open_picture("--from-image", options.from_image)
+    mask = _open_picture("--mask", options.mask)
+    with stage("load the engines"):
+        pipeline = Pipeline.from_export(options.out, **target_options(options))
+    _check_can_hold(options.image, pipeline)
+    steps = len(pipeline.runner.export.plan.steps)
+    with progress_bar(f"run {steps} steps", steps) as advance_to:
+        latents = pipeline(
+            options.prompt,
+            negative_prompt=options.negative_prompt,
+            guidance_scale=options.guidance,
+            seed=options.seed,
+            image=picture,
+            mask_image=mask,
+            inputs=further,
+            output_type="latent",
+            on_step=lambda step: advance_to(step + 1),
+        ).images
+    times = pipeline.runner.times
+    assert times is not None
+    print(f"{times.total:.2f} s, of which {times.overhead:.2%} outside the engines")
+    if options.latents:
+        with staged_file(options.latents) as path:
+            np.save(path, latents)
+    if options.image:
+        first, *frames = to_images(pipeline.decode(latents)[0])
+        more: dict[str, Any] = {}
+        if frames:
+            more = {"save_all": True, "append_images": frames, "duration": FRAME_MS}
+        with staged_file(options.image) as path:
+            first.save(path, **more)
+
+
+def _parser() -> Parser:
+    parser = Parser("dipgo.run", description="Makes a picture with an export directory.")
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, help="export directory")
+    add("--prompt", help="what the picture shows; a class's number or name for a DiT")
+    add("--negative-prompt", help="what it should not show")
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        help="of the initial noise, as with diffusers (0)",
+    )
+    add(
+        "--guidance",
+        type=float,
+        metavar="SCALE",
+        help="guidance scale (that of diffusers' pipeline)",
+    )
+    add("--inputs", type=Path, metavar="FILE", help="further inputs by name, .npz")
+    add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")
+    add("--mask", type=Path, metavar="FILE", help="where to paint in it (white), if exported so")
+    add("--image", type=Path, metavar="FILE", help="picture to write, .png")
+    add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
+    add_target_arguments(parser)
+    return parser
+
+
+def _check_can_hold(image: Path | None, pipeline: Any) -> None:
+    from dipgo.run.pipeline import VIDEO_AXES
+
+    is_video = len(pipeline.runner.inputs["latents"].shape) == VIDEO_AXES
+    if image and is_video and image.suffix.lower() not in ANIMATED:
+        raise DipgoError(
+            "--image",
+            found=f"{image} for a video",
+            expected=f"a file that ends in {' or '.join(ANIMATED)}, which can hold one",
+            remedy="give the file such a name",
+        )
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DipgoError(
+            "--inputs",
+            found=str(error).splitlines()[0],
+            expected="a .npz file, as numpy.savez(path, mask=…) writes it",
+            remedy="check the path",
+        ) from error
+
+
+def _open_picture(option: str, path: Path | None) -> Any:
+    """None where no file is named."""
+    from PIL import Image, UnidentifiedImageError
+
+    if path is None:
+        return None
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise DipgoError(
+            option,
+            found=str(error),
+            expected="a file that holds a picture",
+            remedy="check the path",
+        ) from error
+
+
+def _check_files(options: Namespace) -> None:
+    """Before the work, not after it."""
+    for name, endings in ENDINGS.items():
+        path = getattr(options, name)
+        if path is None:
+            continue
+        if path.suffix.lower() not in endings:
+            raise DipgoError(
+                f"--{name}",
+                found=str(path),
+                expected=f"a file that ends in {' or '.join(endings)}",
+                remedy="give the file such a name",
+            )
+        check_file_destination(path)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

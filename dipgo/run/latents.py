@@ -1,0 +1,107 @@
+"""What of a plan's inputs is drawn: noise, and the latents of pictures, in diffusers' order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import PictureNoise
+from dipgo.engines.runner import Part, Runner
+from dipgo.run.extra_inputs import Given
+from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, encode_masked, encode_picture
+from dipgo.run.video import video_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """`noise` is the plan's `latents` and what its scheduler draws; `made` is made of pictures."""
+
+    noise: Mapping[str, NDArray[np.float32]]
+    made: Mapping[str, Given]
+
+
+def draw_inputs(
+    runner: Runner,
+    encoders: Mapping[str, Part],
+    pictures: Pictures,
+    inputs: Mapping[str, Given],
+    latents: NDArray[np.float32] | None,
+    seeds: int | list[int],
+    count: int,
+) -> Drawn:
+    """For `count` pictures. `latents` take the place of the initial noise; then it is not drawn.
+
+    As diffusers draws: the noise on the picture that a video begins with, or the latents of one
+    that a trajectory starts from; then the initial noise, the latents of a picture with a mask, and
+    what the scheduler draws. `inputs` are further ones that are given. Raises DipgoError.
+    """
+    manifest, noise = runner.export.manifest, noise_of(seeds, count)
+    shape, sampler = runner.inputs["latents"].shape[1:], manifest.sampler
+    packed = manifest.pipeline.packed if manifest.pipeline else None
+    encoder, start, made = encoders.get(ENCODER), None, dict[str, Given]()
+    if FRAME_ENCODER in encoders and pictures.image is not None:
+        wanted = runner.inputs
+        made |= video_inputs(wanted, inputs, encoders, pictures.image, count, noise)
+    if encoder is not None and sampler.strength is not None:
+        start = encode_picture(encoder, pictures, count, noise)
+    initial = (
+        draw_latents(noise, count, shape, packed)
+        if latents is None
+        else check_latents(latents, count, shape)
+    )
+    initial = initial * np.float32(sampler.init_noise_sigma)
+    if start is not None:
+        initial = np.float32(sampler.image_scale) * start + initial
+    if encoder is not None and pictures.mask_image is not None:
+        made |= encode_masked(encoder, pictures, count, noise)
+    places = {draw.value: draw.index - 1 for draw in runner.export.plan.draws}
+    draws = noise.draw_those((count, *shape), set(places.values()))
+    drawn = {name: draws[index] for name, index in places.items()}
+    return Drawn({"latents": initial, **drawn}, made)
+
+
+def noise_of(seeds: int | list[int], count: int) -> PictureNoise:
+    """What draws noise for `count` pictures. Raises DipgoError for another number of seeds."""
+    if isinstance(seeds, list) and len(seeds) != count:
+        raise DipgoError(
+            "seed",
+            found=f"{len(seeds)} seeds",
+            expected=f"one, or as many as pictures: {count}",
+            remedy="give one for each picture",
+        )
+    return PictureNoise(seeds)
+
+
+def draw_latents(
+    noise: PictureNoise, count: int, shape: tuple[int, ...], packed: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """f32[count, *shape] of unit variance; `packed` latents are drawn as `FluxPipeline` does."""
+    if packed is None:
+        return noise.draw((count, *shape))
+    unpacked = (shape[-1] // 4, 2 * packed[0], 2 * packed[1])
+    return _pack(noise.draw((count, *unpacked)), *packed)
+
+
+def _pack(noise: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """f32[N, C, 2 rows, 2 columns] to f32[N, rows * columns, 4 C]: `FluxPipeline._pack_latents`."""
+    count, channels = noise.shape[:2]
+    tiles = noise.reshape(count, channels, rows, 2, columns, 2).transpose(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(count, rows * columns, 4 * channels)
+
+
+def check_latents(latents: Any, count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Raises DipgoError for latents that are not one picture each."""
+    array = np.asarray(latents)
+    if array.shape != (count, *shape) or array.dtype != np.float32:
+        raise DipgoError(
+            "latents",
+            found=f"{array.dtype}{list(array.shape)}",
+            expected=f"float32{[count, *shape]}",
+            remedy="convert them, or export for this size",
+        )
+    return array

@@ -1,0 +1,273 @@
+"""Pipeline: from prompt to picture with an export directory alone, with diffusers' habits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.engines.load import load
+from dipgo.engines.runner import OnStep, Part, Runner
+from dipgo.run.arguments import (
+    EMBEDDED_SCALES,
+    OutputType,
+    check_output_type,
+    check_scale,
+    negatives_of,
+    repeated,
+    seeds_of,
+)
+from dipgo.run.callbacks import StepEnd, StepEnds, both
+from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each
+from dipgo.run.hub import find_export, push_export
+from dipgo.run.latents import draw_inputs
+from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in, to_images
+from dipgo.run.prompts import Prompt, conditioning_inputs, conditioning_of
+
+DECODER, ENCODERS = "vae_decoder", (ENCODER, FRAME_ENCODER)
+
+VIDEO_AXES = 5
+"""Of videos, latents f32[N, F, C, h, w] and decoded f32[N, F, H, W, 3]."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOutput:
+    """`images`: PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent").
+
+    Of a video: lists of pictures, f32[N, F, H, W, 3], or f32[N, F, C, h, w].
+    """
+
+    images: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One batch after another of these makes all pictures. `negatives` is None if none is given."""
+
+    prompts: list[Prompt]
+    negatives: list[str] | None
+    noise: Mapping[str, NDArray[np.float32]]
+    further: dict[str, FurtherInput]
+    scale: float
+
+
+class Pipeline:
+    """An export of a pipeline. Prompts beyond its batch are run one batch after another."""
+
+    def __init__(self, runner: Runner) -> None:
+        """Raises DipgoError for an export of less than a pipeline."""
+        self.runner = runner
+        self.manifest = runner.export.manifest
+        self._condition, self._pipeline = conditioning_of(runner)
+        self._further = {
+            name: kind
+            for name, kind in conditioning_inputs(runner).items()
+            if name not in self._condition.gives
+        }
+        names = [name for name in (DECODER, *ENCODERS) if name in self.manifest.parts]
+        parts = {name: Part(runner, name) for name in names}
+        self._decoder, self._encoders = parts.pop(DECODER, None), parts
+
+    @classmethod
+    def from_export(
+        cls,
+        path: str | Path,
+        *,
+        size: str = "",
+        target: str = "onnxruntime",
+        provider: str | None = None,
+        threads: int = 0,
+        check_hashes: bool = True,
+    ) -> Pipeline:
+        """Loads an export directory; the arguments are those of `load`. Raises DipgoError."""
+        runner = load(
+            path,
+            size=size,
+            target=target,
+            provider=provider,
+            threads=threads,
+            check_hashes=check_hashes,
+        )
+        return cls(runner)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        **options: Any,
+    ) -> Pipeline:
+        """An export by its path, or its id on the Hub; `options` as of `from_export`.
+
+        Raises DipgoError.
+        """
+        return cls.from_export(find_export(model, revision, token), **options)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool | None = None, token: str | None = None
+    ) -> str:
+        """Uploads the export directory to the Hub and returns its address. Raises DipgoError."""
+        path = self.runner.export.path
+        return push_export(path, repository, private=private, token=token)
+
+    def __call__(
+        self,
+        prompt: Prompt | Sequence[Prompt] = None,
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+        generator: Any = None,
+        seed: int | Sequence[int] | None = None,
+        latents: NDArray[np.float32] | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        inputs: Mapping[str, Given] | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepEnd | None = None,
+        on_step: OnStep = lambda step: None,
+    ) -> Any:
+        """A PipelineOutput: pictures of the prompts, class labels or names of classes.
+
+        `guidance_scale` is that of diffusers' pipeline unless given; an export that has none
+        takes none. `seed`, 0 unless given, gives the noise that
+        `torch.Generator("cpu").manual_seed(seed)` gives diffusers, and a list of seeds that of a
+        list of such generators, one a picture; a `generator` is such a seed, or torch's.
+        `latents` f32[N, C, h, w], of unit variance, take the place of the initial noise; what the
+        scheduler draws on the way then begins with the seed's first draw. `image` is what an export
+        with a strength starts from: a PIL picture, or f32[3, H, W] in [-1, 1], one for all or a
+        list of one each. With a `mask_image` (PIL's, or f32[H, W] in [0, 1], white where to paint)
+        it is what an inpainting model paints in; a video begins with it. `inputs` are what the plan
+        takes besides, by name (`controlnet_cond`, `image_embeds`, …): arrays of one row for all
+        pictures or one for each; or pairs of these, (unconditional, conditional), or both in one
+        array.
+        `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
+        Without `return_dict` the tuple (images,). Raises DipgoError.
+        """
+        check_output_type(output_type)
+        given: list[Prompt] = (
+            [prompt] if prompt is None or isinstance(prompt, str | int) else list(prompt)
+        )
+        if prompt is None:
+            given *= pictures_in(image)
+        negatives = negatives_of(negative_prompt, len(given))
+        self._check(given, negatives, guidance_scale)
+        prompts = repeated(given, num_images_per_prompt)
+        pictures = Pictures(image, mask_image)
+        check_image(self.runner.export, pictures)
+        drawn = draw_inputs(
+            self.runner,
+            self._encoders,
+            pictures,
+            inputs or {},
+            latents,
+            seeds_of(generator, seed),
+            len(prompts),
+        )
+        given_inputs = one_of_each(inputs or {}, drawn.made)
+        further = further_inputs(self._further, given_inputs, self.manifest.batch, len(prompts))
+        request = _Request(
+            prompts,
+            None if negatives is None else repeated(negatives, num_images_per_prompt),
+            drawn.noise,
+            further,
+            check_scale(
+                self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
+            ),
+        )
+        batches = [
+            self._run(request, part, callback_on_step_end, on_step)
+            for part in self._batches(len(prompts))
+        ]
+        images = self._output(np.concatenate(batches)[: len(prompts)], output_type)
+        return PipelineOutput(images) if return_dict else (images,)
+
+    def _check(
+        self, prompts: list[Prompt], negatives: list[str] | None, scale: float | None
+    ) -> None:
+        """Refuses what a run would have to ignore."""
+        if not prompts:
+            raise DipgoError("prompt", found="none", expected="at least one", remedy="give one")
+        self._condition.check(prompts)
+        guided = self.manifest.guidance
+        if any(negatives or ()) and guided and not self._condition.takes_negatives:
+            raise DipgoError(
+                "negative_prompt",
+                found="one for a model whose prompts are no texts",
+                expected="none",
+                remedy="leave it out",
+            )
+        takes_scale = guided or not EMBEDDED_SCALES.keys().isdisjoint(self.runner.inputs)
+        if (scale is not None and not takes_scale) or (any(negatives or ()) and not guided):
+            raise DipgoError(
+                str(self.runner.export.path),
+                found="a guidance scale or a negative prompt for an export without guidance",
+                expected="neither",
+                remedy="leave them out, or export without --no-guidance",
+            )
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        size = self.manifest.batch
+        return (slice(start, start + size) for start in range(0, count, size))
+
+    def _run(
+        self, request: _Request, part: slice, callback: StepEnd | None, on_step: OnStep
+    ) -> NDArray[np.float32]:
+        """Latents f32[B, C, h, w] of one batch, filled up with its last prompt and with zeros."""
+        prompts = self._filled(request.prompts[part])
+        negatives = None if request.negatives is None else self._filled(request.negatives[part])
+        missing = self.manifest.batch - len(request.prompts[part])
+        noise = {name: _padded(array[part], missing) for name, array in request.noise.items()}
+        further = {name: one.batch(part, missing) for name, one in request.further.items()}
+        inputs: dict[str, Any] = {**noise, **self._condition(prompts, negatives), **further}
+        if self.manifest.guidance:
+            inputs["guidance_scale"] = max(request.scale, 1.0)  # below, diffusers does not guide
+        for name, as_input in EMBEDDED_SCALES.items():
+            if name in self.runner.inputs:
+                inputs[name] = as_input(request.scale, self.runner.inputs[name].shape)
+        if callback is None:
+            return self.runner.run(inputs, on_step=on_step)["latents"]
+        ends = StepEnds(self, callback, [one.timestep for one in self.runner.export.plan.steps])
+        found = self.runner.run(inputs, on_step=both(on_step, ends.on_step))["latents"]
+        ends.finish()
+        return found
+
+    def _filled(self, items: list[Any]) -> list[Any]:
+        return items + items[-1:] * (self.manifest.batch - len(items))
+
+    def _output(self, latents: NDArray[np.float32], output_type: OutputType) -> Any:
+        if output_type == "latent":
+            return latents
+        pictures = self.decode(latents)
+        if output_type == "np":
+            return pictures
+        made = [to_images(one) for one in pictures]
+        return made if pictures.ndim == VIDEO_AXES else [picture for (picture,) in made]
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
+
+        Without a VAE the latents are the picture, in [-1, 1]. Those of a video have an axis of
+        frames behind N.
+        """
+        size = self.manifest.batch
+        padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
+        decoded = [self._decode_batch(padded[part]) for part in self._batches(len(padded))]
+        pictures = np.moveaxis(np.concatenate(decoded)[: len(latents)], -3, -1)
+        return np.clip(pictures / 2 + 0.5, 0.0, 1.0)
+
+    def _decode_batch(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        return latents if self._decoder is None else self._decoder({"latents": latents})["image"]
+
+
+def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:
+    """With as many pictures more, of zeros."""
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])

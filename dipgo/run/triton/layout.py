@@ -1,0 +1,97 @@
+"""What a Triton model repository of an export is: its layout, its model's inputs and output.
+
+Source: Triton's pages "Model Repository" and "Model Configuration".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dipgo.ir.manifest.file import is_export
+from dipgo.ir.manifest.records import Manifest, TensorRecord
+from dipgo.ir.types import TensorType
+
+MODEL_NAME = "dipgo"
+"""The same for every export, so that clients need not change when another takes its place."""
+
+CONFIG_FILE = "config.pbtxt"
+
+VERSION_FOLDER = "1"
+
+MODEL_FILE = Path(VERSION_FOLDER, "model.py")
+
+EXPORT_FOLDER = Path(VERSION_FOLDER, "export")
+
+INSTANCE_KINDS = {"cpu": "CPU", "openvino": "CPU", "openvino-bf16": "CPU", "cuda": "GPU"}
+"""Where Triton must place a model for each provider."""
+
+DATA_TYPES = {
+    "f64": "TYPE_FP64",
+    "f32": "TYPE_FP32",
+    "f16": "TYPE_FP16",
+    "bf16": "TYPE_BF16",
+    "i64": "TYPE_INT64",
+    "i32": "TYPE_INT32",
+    "u8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a Triton model."""
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What requests hold, and what is answered."""
+
+    inputs: tuple[Port, ...]
+    output: Port
+
+
+def signature_of(manifest: Manifest) -> Signature:
+    """From prompts to pictures if the export has the parts for it, else as its runner has it."""
+    return _of_prompts(manifest) if takes_prompts(manifest) else _of_plan(manifest)
+
+
+def takes_prompts(manifest: Manifest) -> bool:
+    """Whether the export can be run from text to picture. A text encoder has a tokenizer."""
+    return {"text_encoder", "vae_decoder"} <= set(manifest.parts)
+
+
+def _of_prompts(manifest: Manifest) -> Signature:
+    """An export for several pictures takes as many prompts, and answers u8[B, H, W, 3]."""
+    batch = manifest.batch
+    _, channels, *size = TensorType.parse(manifest.parts["vae_decoder"].outputs[0].type).shape
+    image = (*size, channels)
+    inputs = [Port("prompt", "TYPE_STRING", (batch,)), Port("seed", "TYPE_INT64", (1,), True)]
+    if manifest.guidance:
+        inputs.append(Port("negative_prompt", "TYPE_STRING", (batch,), True))
+        inputs.append(Port("guidance_scale", "TYPE_FP32", (1,), True))
+    dims = image if batch == 1 else (batch, *image)
+    return Signature(tuple(inputs), Port("image", "TYPE_UINT8", dims))
+
+
+def _of_plan(manifest: Manifest) -> Signature:
+    (output,) = manifest.outputs
+    return Signature(tuple(map(_port, manifest.inputs)), _port(output))
+
+
+def _port(record: TensorRecord) -> Port:
+    """Triton has no scalars: one number is a vector of one."""
+    kind = TensorType.parse(record.type)
+    return Port(record.name, DATA_TYPES[kind.dtype], kind.shape or (1,))
+
+
+def is_model_repository(entries: list[Path]) -> bool:
+    """One model of one version, an export: with other models or versions it is a user's."""
+    if len(entries) != 1 or not is_export(entries[0] / EXPORT_FOLDER):
+        return False
+    return {path.name for path in entries[0].iterdir()} == {CONFIG_FILE, VERSION_FOLDER}

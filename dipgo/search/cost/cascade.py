@@ -1,0 +1,64 @@
+"""The cascade: what dies with a block when its gate goes to 0, and γ, its share of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.compiler.fit import carrier
+from dipgo.ir.graph import BlockGraph, Dependence, Node
+
+
+def dying_with(graph: BlockGraph, backup: Sequence[str] | None = None) -> dict[str, frozenset[str]]:
+    """For every block those that die in one evaluation when it is taken out, itself included.
+
+    All other gates are on. A block dies when all that reads it, through glue, is dead (DiP-GO,
+    arXiv 2410.16942, section 3.2). `backup` has one word a block in the order of `graph.blocks`,
+    all `output` if None: with `delta` and `identity` the input that the block adds to is needed
+    even where the block is not.
+    """
+    names = frozenset(node.name for node in graph.blocks)
+    return {block: names - live for block, live in _live_without(graph, backup).items()}
+
+
+def cascade_shares(graph: BlockGraph, backup: Sequence[str] | None = None) -> NDArray[np.float64]:
+    """γ, f64[blocks]: the share of an evaluation's MACs of each block and all that dies with it.
+
+    An evaluation's MACs are those of all nodes that depend on the state, glue included: the rest
+    leaves the loop, and with it the blocks whose modules it belongs to (0.4 % of SD-1.5).
+    In the order of `graph.blocks`. Source: the factor γ of the sparsity loss (section 3.3).
+    """
+    macs = {node.name: node.macs for node in graph.nodes if Dependence.STATE in node.dependence}
+    total = sum(macs.values())
+    left = [
+        sum(count for name, count in macs.items() if name in live)
+        for live in _live_without(graph, backup).values()
+    ]
+    return 1.0 - np.array(left, dtype=np.float64) / max(total, 1)
+
+
+def _live_without(graph: BlockGraph, backup: Sequence[str] | None) -> dict[str, frozenset[str]]:
+    """For every block the nodes that are still called when it is not."""
+    words = backup or ("output",) * len(graph.blocks)
+    return {
+        block.name: _live(graph, block, word)
+        for block, word in zip(graph.blocks, words, strict=True)
+    }
+
+
+def _live(graph: BlockGraph, taken_out: Node, word: str) -> frozenset[str]:
+    """Backward from the prediction; what is taken out needs at most the input it adds to."""
+    carried = carrier(graph, taken_out) if word != "output" else None
+    needed = {graph.output}
+    live: set[str] = set()
+    for node in reversed(graph.nodes):
+        if needed.isdisjoint(value.name for value in node.outputs):
+            continue
+        if node is taken_out:
+            needed.update(() if carried is None else (carried,))
+        else:
+            needed.update(node.inputs)
+            live.add(node.name)
+    return frozenset(live)

@@ -1,0 +1,1 @@
+"""Learns gates by gradient."""

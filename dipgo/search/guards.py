@@ -1,0 +1,43 @@
+"""Stops a search at the first number that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from dipgo.common.errors import DipgoError
+
+
+@contextmanager
+def memory_errors(checkpointing: bool) -> Iterator[None]:
+    """Tells in one line that memory did not suffice, and which option lowers what is needed."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        first = (str(error).splitlines() or ["out of memory"])[0]
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            words in first for words in ("can't allocate memory", "out of memory")
+        ):
+            raise
+        raise DipgoError(
+            "search",
+            found=first,
+            expected="memory for one batch over all steps",
+            remedy="lower --batch" if checkpointing else "leave --no-checkpointing out",
+        ) from None
+
+
+def check_finite(value: Tensor, iteration: int, what: str) -> None:
+    """Raises DipgoError, naming the iteration, for a NaN or an infinity in `value`."""
+    if bool(torch.isfinite(value).all()):
+        return
+    raise DipgoError(
+        f"search, iteration {iteration}",
+        found=f"NaN or infinity in {what}",
+        expected="finite numbers",
+        remedy="lower --learning-rate or leave mixed precision out, and run again: "
+        "the last checkpoint is from before this iteration",
+    )

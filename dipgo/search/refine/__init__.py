@@ -1,0 +1,1 @@
+"""Improves chosen gates on the trajectories that will be deployed."""

@@ -1,0 +1,184 @@
+"""The SuperNet: the traced denoiser over all steps, with a gate on every block.
+
+It is the same traced graph that is exported, so what is searched is what is deployed. A gate
+mixes what the block computes with what it would reuse, and the mixture is what later steps find
+in the cache (DiP-GO, arXiv 2410.16942, section 3.2, and the released code). A gate of the whole
+row mixes the prediction with one made of earlier predictions, in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dipgo.compiler.fit import carrier
+from dipgo.compiler.trace.trace import Traced
+from dipgo.ir.graph import BlockGraph, Dependence, Node
+from dipgo.ir.sampler import Sampler, draw_name
+from dipgo.search.supernet.gating import Gate, choice, mixed, reused, shifted, weighted
+from dipgo.search.supernet.row_gates import RowGates
+from dipgo.search.supernet.trajectory_state import Caches, Walk
+
+Values: TypeAlias = dict[str, Tensor]
+
+
+class SuperNet(nn.Module):
+    """The denoiser over all evaluations of a sampler; gates f32[steps, blocks] say what is reused.
+
+    `blocks` orders the gates' columns; `backup` has one word a block. Inputs are those of the
+    traced graph but for the timestep. With `checkpointing`, activations are computed again on the
+    way back, so that only states and caches are kept for every step. Without `skip_closed` what
+    a closed gate controls is computed where that gate has a gradient, as straight-through needs.
+    With `halves` a prediction's unconditional half, of a graph with guidance, is weighted as well.
+    """
+
+    def __init__(
+        self,
+        traced: Traced,
+        sampler: Sampler,
+        blocks: Sequence[str],
+        backup: Sequence[str],
+        *,
+        checkpointing: bool = True,
+        skip_closed: bool = True,
+        halves: bool = False,
+    ) -> None:
+        super().__init__()
+        self.graph: BlockGraph = traced.graph
+        self.sampler, self.checkpointing = sampler, checkpointing
+        self.skip_closed = skip_closed
+        names = (self.graph.output, self.graph.unconditional if halves else None)
+        self.predicted = tuple(name for name in names if name)
+        self.blocks = tuple(blocks)
+        self.column = {name: column for column, name in enumerate(blocks)}
+        self.backup = dict(zip(blocks, backup, strict=True))
+        self.carriers = {node.name: carrier(self.graph, node) for node in self.graph.blocks}
+        self.functions = {node.name: _function(traced, node) for node in self.graph.nodes}
+        self.state = self.graph.input_of(Dependence.STATE).name
+        self.timestep = self.graph.input_of(Dependence.TIMESTEP).name
+        self.device = next(iter(traced.tensors.values())).device
+        self.tables = [self._timestep_values(timestep) for timestep in sampler.timesteps]
+
+    @torch.no_grad()
+    def _timestep_values(self, timestep: float) -> Values:
+        """What depends on the timestep alone."""
+        values = {self.timestep: torch.tensor(timestep, dtype=torch.float32, device=self.device)}
+        self._compute(values, Dependence.TIMESTEP)
+        return values
+
+    def _compute(self, values: Values, *kinds: Dependence) -> None:
+        for node in self.graph.nodes:
+            if node.dependence in kinds:
+                results = self.functions[node.name](*(values[name] for name in node.inputs))
+                values.update(_named(node, results))
+
+    def forward(
+        self, gates: Tensor, inputs: Mapping[str, Tensor], rows: RowGates | None = None
+    ) -> Tensor:
+        """The final latents f32[B, C, h, w]; differentiable in the gates.
+
+        Row 0 is computed whatever its gates say.
+        """
+        walk = self.begin(inputs)
+        skip = self.skip_closed
+        chosen = [None, *([choice(gate, skip) for gate in row] for row in gates[1:])]
+        of_rows = rows.choices() if rows else [True] * len(chosen)
+        while walk.index < len(self.sampler.rows):
+            row = self.sampler.rows[walk.index]
+            weights = rows.weights[row] if rows else None
+            self.advance(walk, chosen[row], of_rows[row], weights)
+        return walk.result()
+
+    @torch.no_grad()
+    def begin(self, inputs: Mapping[str, Tensor]) -> Walk:
+        """Before the first evaluation."""
+        given = dict(inputs)
+        noise = given.pop(self.state)
+        draws = {index: given.pop(draw_name(index)) for index in self.sampler.draws}
+        self._compute(given, Dependence.PROMPT)
+        return Walk(self.sampler, given, noise, draws)
+
+    def advance(
+        self,
+        walk: Walk,
+        gates: Sequence[Gate] | None,
+        row_gate: Gate = True,
+        weights: Tensor | None = None,
+    ) -> None:
+        """One evaluation; `gates` None computes every block.
+
+        With `weights` f32[K], what is off of the row is a sum of the latest predictions; with
+        filters f32[K, C, C, k, k], of what these make of them.
+        """
+        state = walk.next_input()
+        if row_gate is False and weights is not None:
+            walk.add(state, weighted(weights, walk.latest))
+            return
+        row = self.sampler.rows[walk.index]
+        step = partial(self._step, walk.given, row)
+        if self.checkpointing and walk.index and torch.is_grad_enabled():
+            computed, walk.caches = checkpoint(step, state, gates, walk.caches, use_reentrant=False)
+        else:
+            computed, walk.caches = step(state, gates, walk.caches)
+        output, past = computed[0], walk.past()
+        if weights is None or row_gate is True or not past:
+            walk.latest = (*computed, *past)
+        else:
+            assert isinstance(row_gate, Tensor), "a row that is off was dealt with above"
+            output = torch.lerp(weighted(weights, past), output, row_gate)
+            walk.latest = shifted(past, computed, row_gate)
+        walk.earlier = past
+        if weights is not None:
+            walk.latest = walk.latest[: len(weights)]
+        walk.add(state, output)
+
+    def _step(
+        self, given: Values, row: int, state: Tensor, gates: Sequence[Gate] | None, caches: Caches
+    ) -> tuple[tuple[Tensor, ...], Caches]:
+        """Prediction, with its half if need be, and what every block would reuse from now on."""
+        values = self.values_of_step(given, row, state)
+        kept: Caches = {}
+        for node in self.graph.nodes:
+            if Dependence.STATE not in node.dependence:
+                continue
+            if node.kind == "glue":
+                results = tuple(self.functions[node.name](*(values[one] for one in node.inputs)))
+            else:
+                gate = True if gates is None else gates[self.column[node.name]]
+                results, kept[node.name] = self._block(node, gate, values, caches.get(node.name))
+            values.update(_named(node, results))
+        return tuple(values[name] for name in self.predicted), kept
+
+    def values_of_step(self, given: Values, row: int, state: Tensor) -> Values:
+        """All that a step starts from: prompt, tables, state, and what prompt and timestep make."""
+        values = {**given, **self.tables[row], self.state: state}
+        with torch.no_grad():
+            self._compute(values, Dependence.TIMESTEP | Dependence.PROMPT)
+        return values
+
+    def _block(
+        self, node: Node, gate: Gate, values: Values, cached: tuple[Tensor, ...] | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The block's outputs, and what it would reuse from now on."""
+        entered = self.carriers[node.name]
+        backup = self.backup[node.name]
+        before = None if backup == "output" else values[str(entered)]
+        if gate is False:
+            assert cached is not None, "a block that is off before it was ever on"
+            return reused(cached, before), cached
+        computed = tuple(self.functions[node.name](*(values[name] for name in node.inputs)))
+        return mixed(backup, computed, before, gate, cached)
+
+
+def _function(traced: Traced, node: Node) -> nn.Module:
+    outputs = [value.name for value in node.outputs]
+    return traced.module([node.name], node.inputs, outputs).requires_grad_(False)
+
+
+def _named(node: Node, results: Sequence[Tensor]) -> Values:
+    return dict(zip((value.name for value in node.outputs), results, strict=True))

@@ -1,0 +1,1 @@
+"""Generators: each writes a file that is committed, from the program itself."""
