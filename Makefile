@@ -30,7 +30,7 @@ test-fast: $(STAMP) ## Run the tests that take seconds
 
 test-openvino: $(OPENVINO_STAMP) ## Run the tests of the OpenVINO provider, in .venv-openvino
 	@echo "== tests: OpenVINO"
-	@$(OPENVINO)/bin/python -m pytest -q -s tests/test_openvino.py tests/test_openvino_options.py
+	@$(OPENVINO)/bin/python -m pytest -q -s tests/engines/test_openvino.py tests/engines/test_openvino_options.py
 
 lint: $(STAMP) ## Check style, format and types
 	@echo "== ruff: style"

@@ -20,13 +20,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that dipgo need not be 
 from dipgo.common.cli import Parser, run_command, whole_number
 from dipgo.common.files import check_file_destination
 from dipgo.common.typed_json import write_text
-from scripts.gpu_checks.cases import REAL, SMALL
-from scripts.gpu_checks.machine import DEVICES, check_device, describe, silence_diffusers, slug
-from scripts.gpu_checks.parity import check_parity
-from scripts.gpu_checks.paths import ENGINES
-from scripts.gpu_checks.report import print_report
-from scripts.gpu_checks.settings import Settings, failures
-from scripts.gpu_checks.speed import ModelCheck
+from scripts.benchmarks.gpu_checks.cases import REAL, SMALL
+from scripts.benchmarks.gpu_checks.machine import (
+    DEVICES,
+    check_device,
+    describe,
+    silence_diffusers,
+    slug,
+)
+from scripts.benchmarks.gpu_checks.parity import check_parity
+from scripts.benchmarks.gpu_checks.paths import ENGINES
+from scripts.benchmarks.gpu_checks.report import print_report
+from scripts.benchmarks.gpu_checks.settings import Settings, failures
+from scripts.benchmarks.gpu_checks.speed import ModelCheck
 
 ROOT = Path(__file__).parents[1]
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")

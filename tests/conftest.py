@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from dipgo.search.problem import Problem
-from tests.sample_exports import write_sample_exports
-from tests.tiny_pipeline import save_tiny_pipeline
-from tests.tiny_search import tiny_problem
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.support.golden import GOLDEN
+from tests.support.sample_exports import write_sample_exports
+from tests.support.tiny_pipeline import save_tiny_pipeline
+from tests.support.tiny_search import tiny_problem
 
 torch.set_num_threads(1)
 
@@ -31,7 +30,7 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     def check(name: str, text: str) -> None:
         path = GOLDEN / f"{name}.txt"
         if request.config.getoption("--update-golden"):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")
         assert text + "\n" == path.read_text(), f"{path.name}: see --update-golden"
 
@@ -48,7 +47,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sample_exports(
     tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Export directories by the names in `tests.sample_exports.NAMES`."""
+    """Export directories by the names in `tests.support.sample_exports.NAMES`."""
     return write_sample_exports(tiny_pipeline, tmp_path_factory.mktemp("exports"))
 
 

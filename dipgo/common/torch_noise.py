@@ -18,7 +18,7 @@ class NoiseStream:
 
     Equal to `torch.randn(shape, generator=generator)`, called as often with the same shapes, but
     for the rounding of log, cos and sin: within 1e-6. Source: the algorithm of PyTorch's CPU
-    generator (mt19937, Box-Muller), confirmed by experiment in tests/test_noise.py.
+    generator (mt19937, Box-Muller), confirmed by experiment in tests/run/test_torch_noise.py.
 
     Raises DipgoError for a seed outside 0..2**64-1.
     """

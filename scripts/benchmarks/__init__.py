@@ -1,0 +1,1 @@
+"""Measurements that docs/ holds: each prints a table and writes JSON."""

@@ -1,0 +1,81 @@
+"""The report on a terminal; the JSON holds more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.benchmarks.gpu_checks.settings import FAILED, SKIPPED
+
+MIB = 1 << 20
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Machine, what is not installed, parity, a table of figures, speedups."""
+    console = Console()
+    machine = "  ".join(f"{key} {value}" for key, value in report["machine"].items())
+    console.print(machine, style="dim", highlight=False)
+    for target, reason in report["left_out"].items():
+        console.print(f"{target}: {reason}", highlight=False)
+    if report["parity"]:
+        console.print(_parity(report["parity"]))
+    if report["models"]:
+        console.print(_speed(report["models"]))
+    for name, found in report["models"].items():
+        console.print(_speedup(name, found), highlight=False)
+
+
+def _parity(parity: dict[str, Any]) -> Table:
+    table = Table(title=f"fp16 against the oracle, relative L2 (tolerance {parity['tolerance']:g})")
+    for heading in ("case", "path", "errors at two guidance scales", "change between them"):
+        table.add_column(heading)
+    for name, case in parity["cases"].items():
+        for path, figures in case.get("paths", {"": case}).items():
+            errors = [f"{one:.1e}" for key, one in figures.items() if key.startswith("error")]
+            change = figures.get("change_between_scales")
+            row = (" ".join(errors), "" if change is None else f"{change:.1e}")
+            table.add_row(name, path, *_or_reason(figures, row))
+    return table
+
+
+def _speed(models: dict[str, Any]) -> Table:
+    table = Table(title="a trajectory, batch 1 with guidance, fp16: medians")
+    headings = ("device s", "wall s", "host between calls", "device MiB")
+    for heading in ("model", "path", *headings):
+        table.add_column(heading, justify="right" if heading in headings else "left")
+    for name, found in models.items():
+        for path, figures in found.get("measurements", {}).items() or [("", found)]:
+            table.add_row(name, path, *_or_reason(figures, _figures(figures)))
+    return table
+
+
+def _figures(figures: dict[str, Any]) -> tuple[str, ...]:
+    if "device_seconds" not in figures:
+        return ()
+    return (
+        f"{figures['device_seconds']:.4f}",
+        f"{figures['wall_seconds']:.4f}",
+        f"{figures['host_time_between_calls']:.2%}",
+        f"{figures['device_memory_nbytes'] / MIB:.0f}",
+    )
+
+
+def _or_reason(figures: dict[str, Any], row: tuple[str, ...]) -> tuple[str, ...]:
+    for key in (FAILED, SKIPPED):
+        if key in figures:
+            return (f"{key}: {figures[key]}",)
+    return row
+
+
+def _speedup(name: str, found: dict[str, Any]) -> str:
+    speedups = dict(found.get("speedups", {}))
+    if not speedups:
+        return f"{name}: no speedup, as not both were measured"
+    ideal = speedups.pop("ideal")
+    by_path = ", ".join(
+        f"{target} {one['measured']:.3f}× (retention {one['retention']:.3f})"
+        for target, one in speedups.items()
+    )
+    return f"{name}: speedup by MACs {ideal:.3f}×; measured: {by_path or 'none'}"

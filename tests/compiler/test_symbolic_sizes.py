@@ -1,0 +1,182 @@
+"""Several sizes in one export: the same graphs, a plan for each size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import Compiled, compile_plan
+from dipgo.compiler.passes import OPTIMISE
+from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.trace.dtypes import TORCH_DTYPES
+from dipgo.compiler.trace.symbolic_sizes import SizedModule
+from dipgo.engines import load
+from dipgo.engines.tensorrt.build import BuildOptions, build_engines
+from dipgo.engines.timing import random_inputs
+from dipgo.export import export
+from dipgo.export.__main__ import main as export_main
+from dipgo.inspect import main as inspect_main
+from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
+from dipgo.ir.plan.nodes import Callee
+from dipgo.models.source import Source
+from dipgo.run.pipeline import Pipeline
+from tests.support.random_subnets import subnet_of_random_rows
+from tests.support.zoo import ZOO, case
+
+SIZES: list[tuple[int, ...]] = [(1, 64, 64), (128, 64), (64, 192), (3, 64, 128)]
+"""The first is that of the export itself."""
+MODELS = ["one_level", "asymmetric", "no_cross_attention", "three_levels", "sdxl", "dit", "sd3"]
+TOLERANCE = 1e-5
+
+
+def source_of(name: str) -> Source:
+    family, scheduler = ZOO[name].family, DDIMScheduler(clip_sample=False)
+    return Source("zoo", case(name, "block").denoiser, family, scheduler, 8, tokens=7)
+
+
+def sizes_of(name: str) -> list[tuple[int, ...]]:
+    """Position embeddings are made for one size of picture: for as many of them as one likes."""
+    return [(1, 64, 64), (3, 64, 64)] if name in ("dit", "sd3") else SIZES
+
+
+def geometry_of(size: tuple[int, ...]) -> dict[str, int]:
+    *batch, height, width = size
+    return {"batch": batch[0] if batch else 1, "height": height, "width": width}
+
+
+def compiled_for(name: str, size: tuple[int, ...]) -> Compiled:
+    blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
+    request = Request(subnet_of_random_rows(blocks, 4, 0.5), **geometry_of(size))
+    prepared = prepare(source_of(name), request)
+    passes = [one for one in OPTIMISE if one.name != "batch_calls"]
+    return compile_plan(prepared.source, prepared.schedule, prepared.geometry, passes)
+
+
+def module_of(compiled: Compiled, callee: Callee) -> torch.fx.GraphModule:
+    inputs, outputs = ([v.name for v in side] for side in (callee.inputs, callee.outputs))
+    return compiled.traced.module(callee.members or (callee.name,), inputs, outputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_module_is_the_trace_of_each_size(name: str) -> None:
+    """Bit for bit, every segment."""
+    compiled = [compiled_for(name, size) for size in sizes_of(name)]
+    for callees in zip(*(one.plan.callees for one in compiled), strict=True):
+        modules = [module_of(*pair) for pair in zip(compiled, callees, strict=True)]
+        sized = SizedModule(modules)
+        for module, callee in zip(modules, callees, strict=True):
+            inputs = [
+                torch.rand(v.type.shape).to(TORCH_DTYPES[v.type.dtype]) for v in callee.inputs
+            ]
+            for found, expected in zip(sized(*inputs), module(*inputs), strict=True):
+                assert torch.equal(found, expected)
+
+
+@pytest.fixture(scope="module", params=["three_levels", "sdxl", "dit"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random gates, several sizes, with programs for PyTorch."""
+    folder = tmp_path_factory.mktemp(request.param)
+    blocks = tuple(block.name for block in case(request.param, "block").traced.graph.blocks)
+    return export(
+        source_of(request.param),
+        subnet_of_random_rows(blocks, 4, 0.5),
+        folder / request.param,
+        also_sizes=sizes_of(request.param)[1:],
+        target="torch",
+    )
+
+
+def each_size(name: str) -> list[tuple[str, int]]:
+    return [(name, index) for index in range(len(sizes_of(name)))]
+
+
+@pytest.mark.parametrize(
+    ("exported", "index"),
+    [pair for name in ("three_levels", "sdxl", "dit") for pair in each_size(name)],
+    indirect=["exported"],
+)
+def test_every_size_equals_an_export_of_its_own(exported: Path, index: int, tmp_path: Path) -> None:
+    name = exported.name
+    blocks = tuple(block.name for block in case(name, "block").traced.graph.blocks)
+    wanted = sizes_of(name)[index]
+    size = "x".join(map(str, wanted)) if index else ""
+    subnet = subnet_of_random_rows(blocks, 4, 0.5)
+    alone = export(source_of(name), subnet, tmp_path / "out", **geometry_of(wanted))
+    expected_runner = load(alone)
+    inputs = random_inputs(expected_runner)
+    expected = expected_runner.run(inputs)["latents"]
+    for options in ({}, {"target": "torch", "provider": "cpu"}):
+        found = load(exported, size=size, **options).run(inputs)["latents"]
+        assert found.shape == expected.shape
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_one_engine_takes_all_sizes(exported: Path) -> None:
+    """Profiles reach from the least to the most; nothing is run, for want of a GPU."""
+    folder = build_engines(exported, "tensorrt-rtx", BuildOptions(("8.6",)))
+    written = (folder / ENGINES_FILE).read_bytes()
+    manifest = msgspec.json.decode(written, type=EngineManifest)
+    (latents,) = (
+        record.profile["latents"]
+        for record in manifest.engines.values()
+        if "latents" in record.profile
+    )
+    most = [3, 4, 8, 8] if exported.name == "dit" else [3, 4, 16, 24]
+    assert (latents.min, latents.max) == ([1, 4, 8, 8], most)
+
+
+@pytest.mark.slow
+def test_pictures_of_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
+    sizes = [(64, 96), (2, 64, 64)]
+    out = export(tiny_pipeline, "dense", tmp_path / "out", steps=2, also_sizes=sizes)
+    alone = export(tiny_pipeline, "dense", tmp_path / "alone", steps=2, height=64, width=96)
+    found = Pipeline.from_export(out, size="64x96")("a red circle", output_type="np").images
+    expected = Pipeline.from_export(alone)("a red circle", output_type="np").images
+    assert found.shape == (1, 64, 96, 3)
+    assert np.abs(found - expected).max() < 1e-4
+    both = Pipeline.from_export(out, size="2x64x64")(["a red circle"] * 2, output_type="np")
+    assert both.images.shape == (2, 64, 64, 3)
+
+
+def test_a_size_that_is_not_there(exported: Path) -> None:
+    with pytest.raises(DipgoError, match="3x64x") as caught:
+        load(exported, size="512x512")
+    assert "--also-size 512x512" in caught.value.remedy
+
+
+def test_inspect_tells_the_sizes(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_main([str(exported), "--no-plan"])
+    assert "3x64x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "found"),
+    [
+        ("asymmetric", (65, 64), "65"),
+        ("asymmetric", (64, 64), "the size of"),
+        ("dit", (128, 128), "the size of"),
+        ("sd3", (128, 128), "other operators, or other weights"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(
+    model: str, size: tuple[int, int], found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DipgoError) as caught:
+        export(source_of(model), "dense", tmp_path / "out", steps=2, also_sizes=[size])
+    assert found in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_that_is_none_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "arch:sd15", "--subnet", "dense", "--out", "x", "--also-size", "64"]
+    assert run_command(export_main, arguments) == 2
+    assert "a height and width in pixels" in capsys.readouterr().err
