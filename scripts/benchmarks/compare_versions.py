@@ -1,0 +1,204 @@
+"""Another checkout of dipgo beside this one: the same bytes, and times and memory in one run.
+
+    git worktree add ../before bd89103
+    python -m scripts.benchmarks.compare_versions ../before [--rounds N] [--json FILE]
+
+Both run with this Python and its packages. Exports and SubNets of fixed cases are compared byte by
+byte, but for the version's string; what is timed runs interleaved, and ratios are medians of pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dipgo.common.machine import describe_machine
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples" / "demo"
+SUBNETS = ROOT / "examples" / "subnets"
+DEMO_MODEL = ("--model", str(DEMO / "model"))
+SD15 = ("--model", "arch:sd15", "--subnet", str(SUBNETS / "sd15-dipgo-0.80.json"))
+SEARCH = (
+    *("search", *DEMO_MODEL, "--scheduler", "ddim", "--ratio", "0.8"),
+    *("--prompts", str(DEMO / "search-prompts.txt")),
+)
+MIB = 2**20
+
+# The arguments after `python -m dipgo`; OUT is where the result is to be.
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "demo, searched": (
+        *("export", *DEMO_MODEL, "--subnet", str(SUBNETS / "demo-dipgo-0.80.json")),
+        *("--out", "OUT"),
+    ),
+    "demo, dense, fp16": (
+        *("export", *DEMO_MODEL, "--subnet", "dense", "--steps", "20", "--scheduler", "dpm++"),
+        *("--precision", "fp16", "--out", "OUT"),
+    ),
+    "demo, two sizes, OpenVINO": (
+        *("export", *DEMO_MODEL, "--subnet", str(SUBNETS / "demo-deepcache-5.json")),
+        *("--also-size", "64x96", "--target", "openvino", "--out", "OUT"),
+    ),
+    "sd15, published": ("export", *SD15, "--out", "OUT"),
+}
+SEARCHES: dict[str, tuple[str, ...]] = {
+    "exchange and filters": (
+        *(*SEARCH, "--steps", "20", "--pool", "4", "--exchanges", "12"),
+        *("--exchange-examples", "2", "--out", "OUT"),
+    ),
+    "gradient and weights": (
+        *(*SEARCH, "--steps", "10", "--pool", "2", "--iterations", "4", "--exchanges", "4"),
+        *("--exchange-examples", "1", "--reuse-filter", "0", "--reuse-iterations", "6"),
+        *("--out", "OUT"),
+    ),
+    "deepcache": (*SEARCH, "--steps", "50", "--method", "deepcache", "--out", "OUT"),
+}
+IMPORTS = ("import dipgo.engines", "import dipgo; dipgo.Pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process took."""
+
+    seconds: float
+    peak_nbytes: int
+
+
+def main() -> None:
+    """Compares, prints a line for each figure, and writes them. Exit code 1 where bytes differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("before", type=Path, help="the other checkout")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved pairs of each time")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = compare((options.before.absolute(), ROOT), Path(folder), options.rounds)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if any(different for different in report["different"].values()):
+        sys.exit(1)
+
+
+def compare(checkouts: tuple[Path, Path], folder: Path, rounds: int) -> dict[str, Any]:
+    """Returns names of what differs, and figures of both checkouts, by case."""
+    report: dict[str, Any] = {"machine": describe_machine(), "different": {}, "figures": {}}
+    for name, arguments in (EXPORTS | SEARCHES).items():
+        repeats = 1 if name in SEARCHES else rounds
+        outs, usages = _pairs(checkouts, folder / "case", arguments, repeats)
+        report["different"][name] = different = compare_outputs(outs, checkouts)
+        print(f"{name}: {', '.join(different) or 'the same bytes'}", flush=True)
+        _note(report, f"{name}, seconds", [[usage.seconds for usage in pair] for pair in usages])
+        peaks = [[usage.peak_nbytes / MIB for usage in pair] for pair in usages]
+        _note(report, f"{name}, peak MiB", peaks)
+    for statement in IMPORTS:
+        times = [[_import_seconds(root, statement) for root in checkouts] for _ in range(21)]
+        _note(report, f"{statement}, seconds", times)
+    _note_runs(report, checkouts, folder, rounds)
+    return report
+
+
+def _pairs(
+    checkouts: Sequence[Path], folder: Path, arguments: Sequence[str], rounds: int
+) -> tuple[list[Path], list[list[Usage]]]:
+    """Runs a command in both checkouts, interleaved; the last outputs stay."""
+    outs = [folder.with_name(f"{folder.name}-{index}") for index in range(len(checkouts))]
+    force = ("--force",) if arguments[0] == "export" else ()
+    usages = []
+    for _ in range(rounds):
+        pair = []
+        for root, out in zip(checkouts, outs, strict=True):
+            words = (str(out) if word == "OUT" else word for word in (*arguments, *force))
+            pair.append(_run(root, list(words)))
+        usages.append(pair)
+    return outs, usages
+
+
+def _run(root: Path, arguments: Sequence[str]) -> Usage:
+    """Runs `python -m dipgo ARGUMENTS` in a checkout, which is then first on the path."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dipgo", *arguments], cwd=root, stdout=said, stderr=said
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            said.seek(0)
+            sys.exit(f"{root}: dipgo {' '.join(arguments)}\n{said.read().decode()}")
+    return Usage(time.perf_counter() - began, usage.ru_maxrss * 1024)
+
+
+def compare_outputs(outs: Sequence[Path], checkouts: Sequence[Path]) -> list[str]:
+    """Returns the names of files that differ, or are in one of two outputs alone."""
+    contents = [
+        {name: data.replace(_version(root), b"VERSION") for name, data in _files(out).items()}
+        for out, root in zip(outs, checkouts, strict=True)
+    ]
+    names = sorted({*contents[0], *contents[1]})
+    return [name for name in names if contents[0].get(name) != contents[1].get(name)]
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    if out.is_file():
+        return {"subnet": out.read_bytes()}
+    paths = (path for path in out.rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+def _version(root: Path) -> bytes:
+    """The version's string as files hold it."""
+    code = "import dipgo; print(dipgo.__version__)"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, check=True
+    )
+    return b'"' + printed.stdout.strip() + b'"'
+
+
+def _import_seconds(root: Path, statement: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], cwd=root, check=True)
+    return time.perf_counter() - began
+
+
+def _note_runs(
+    report: dict[str, Any], checkouts: Sequence[Path], folder: Path, rounds: int
+) -> None:
+    """Seconds of the demo's trajectory, and the share of them outside the engines."""
+    out = folder / "demo"
+    _run(checkouts[-1], [str(out) if word == "OUT" else word for word in EXPORTS["demo, searched"]])
+    pairs = []
+    for _ in range(rounds):
+        pair = []
+        for root in checkouts:
+            _run(root, ["bench", str(out), "--repeats", "15", "--json", str(folder / "bench.json")])
+            pair.append(json.loads((folder / "bench.json").read_text())["this"])
+        pairs.append(pair)
+    figures: dict[str, Callable[[dict[str, Any]], float]] = {
+        "demo, searched: a run, seconds": lambda bench: bench["seconds"],
+        "demo, searched: outside the engines, seconds": lambda bench: (
+            bench["seconds"] * bench["overhead"]
+        ),
+    }
+    for name, figure in figures.items():
+        _note(report, name, [[figure(bench) for bench in pair] for pair in pairs])
+
+
+def _note(report: dict[str, Any], name: str, pairs: list[list[float]]) -> None:
+    """Keeps and prints medians of both checkouts, and the median of the paired ratios."""
+    before, after = (statistics.median(values) for values in zip(*pairs, strict=True))
+    ratio = statistics.median(second / first for first, second in pairs)
+    report["figures"][name] = {"before": before, "after": after, "ratio": ratio, "pairs": pairs}
+    print(f"{name}: {before:.4g} before, {after:.4g} after, ratio {ratio:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
