@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from tests.support.tiny_pipeline import IMAGE_SIZE, save_tiny_pipeline
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("without_torch")]
 
 ROOT = Path(__file__).parents[2]
-PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt")
+PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
+ROOT_LINKS = ("export", "engines")
+"""For people who look for them there; sdist and wheel leave them out, so that none is installed."""
 ABSENT = ("torch", "diffusers", "transformers", "onnx")
 SAME_LATENTS = 1e-5  # absolute; the same ONNX Runtime on the same machine
 
@@ -36,18 +39,29 @@ np.save(sys.argv[3], dipgo.engines.load(sys.argv[1]).run(inputs)["latents"])
 
 
 @pytest.fixture(scope="session")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a virtual environment with `dipgo[cpu]` alone, built from a copy."""
-    folder = tmp_path_factory.mktemp("without_torch")
-    source = folder / "source"
-    source.mkdir()
+def source_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, built from a copy of the project with its links at the root."""
+    source = tmp_path_factory.mktemp("project")
     for name in PROJECT_FILES:
         shutil.copy(ROOT / name, source)
+    for link in ROOT_LINKS:
+        (source / link).symlink_to((ROOT / link).readlink())
     shutil.copytree(ROOT / "dipgo", source / "dipgo", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import setuptools.build_meta; print(setuptools.build_meta.build_sdist('dist'))"
+    _check(subprocess.run([sys.executable, "-c", code], cwd=source, **CAPTURE))
+    (archive,) = (source / "dist").iterdir()
+    return archive
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory, source_archive: Path) -> Path:
+    """The Python of a virtual environment with `dipgo[cpu]` alone: a wheel built of the sdist."""
+    folder = tmp_path_factory.mktemp("without_torch")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _check(subprocess.run([*pip, "-c", "constraints.txt", ".[cpu]"], cwd=source, **CAPTURE))
+    wanted = f"dipgo[cpu] @ {source_archive.as_uri()}"
+    _check(subprocess.run([*pip, "-c", ROOT / "constraints.txt", wanted], **CAPTURE))
     return python
 
 
@@ -71,6 +85,21 @@ def _run(python: Path, *arguments: str | Path) -> str:
 def _check(result: subprocess.CompletedProcess[str]) -> str:
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_sdist_holds_the_package_alone(source_archive: Path) -> None:
+    with tarfile.open(source_archive) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dipgo").rglob("*.py")}
+    assert modules <= names
+    assert {"dipgo/py.typed", "LICENSE", "README.md"} <= names
+    assert not {name for name in names if name.partition("/")[0] in ROOT_LINKS}
+
+
+@pytest.mark.parametrize("link", ROOT_LINKS)
+def test_links_of_the_root_are_not_installed(bare_python: Path, link: str) -> None:
+    code = f"import importlib.util; print(importlib.util.find_spec({link!r}))"
+    assert _run(bare_python, "-c", code).strip() == "None"
 
 
 def test_imports_need_no_torch(bare_python: Path) -> None:
