@@ -109,7 +109,7 @@ def _print(report: dict[str, Any]) -> None:
     Console().print(table)
     print(
         "A model this small spends its time on operators' overhead more than on MACs, so part of\n"
-        "the promise is lost; docs/results.md has Stable Diffusion at real size."
+        "the promise is lost; docs/results/results.md has Stable Diffusion at real size."
     )
     print(f"pictures (dense above SubNet): {(OUT / 'sheet.png').relative_to(ROOT)}")
 

@@ -3,7 +3,7 @@
     python scripts/gpu_check.py [--models sd15 sdxl dit-xl-2-256] [--json FILE]
 
 PyTorch and diffusers are enough; ONNX Runtime and TensorRT are measured where they are installed.
-docs/gpu.md says what the figures are.
+docs/guide/gpu.md says what the figures are.
 """
 
 from __future__ import annotations

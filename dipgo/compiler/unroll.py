@@ -1,4 +1,6 @@
-"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps. docs/design.md, stage 5.
+"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps.
+
+docs/internals/design.md, stage 5.
 
 A gated-off block is simply not called. With the backup `output` its outputs keep the names they
 last had; with `delta` its output is today's input plus what the block last added to its input;

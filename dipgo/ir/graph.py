@@ -11,7 +11,7 @@ from dipgo.ir.types import TensorType, Value
 
 
 class Dependence(enum.Flag):
-    """What a value depends on; the empty flag is a constant. docs/design.md, stage 2."""
+    """What a value depends on; the empty flag is a constant. docs/internals/design.md, stage 2."""
 
     CONSTANT = 0
     TIMESTEP = enum.auto()

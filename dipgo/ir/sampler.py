@@ -31,7 +31,7 @@ class PriorNoise:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A scheduler with its timesteps fixed. docs/design.md, stage 4.
+    """A scheduler with its timesteps fixed. docs/internals/design.md, stage 4.
 
     `timesteps` are distinct, in the order of first evaluation; `rows[i]` is the index in
     `timesteps` of evaluation i (PNDM evaluates 51 times for 50 timesteps). `inputs[i]` are the

@@ -40,7 +40,7 @@ POSITIVE = ("learning_rate", "sharpness_start", "sharpness_end")
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """Defaults are what the measurements prefer (docs/search.md); `published()` is the paper's.
+    """Defaults are what measurements prefer (docs/guide/search.md); `published()` is the paper's.
 
     `parameters`: free logits, or the pruner network, its encoder an identity as in the released
     code, or one head for all steps of a block. `estimator`: gates between 0 and 1, sharpened from

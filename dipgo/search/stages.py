@@ -161,8 +161,8 @@ class Search:
         """Weights of the latest predictions, and of their halves if they have any; or filters.
 
         They are fitted on all examples, and weights then trained: filters have so many numbers that
-        training takes them away from what holds for other pictures (docs/results.md). By the names
-        that SubNets have for them.
+        training takes them away from what holds for other pictures (docs/results/results.md).
+        By the names that SubNets have for them.
         """
         terms = self._terms
         everything = self._on(self.settings.pool, self.settings.reuse_filter)

@@ -15,9 +15,10 @@ import msgspec
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FORMAT, ENGINES_VERSION, EngineManifest
 from dipgo.ir.manifest.records import FORMAT, MANIFEST_FILE, VERSION, Manifest
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 PATH = DOCS / "plan.schema.json"
 ENGINES_PATH = DOCS / "engines.schema.json"
+COMMENT = "Written by scripts/generate/manifest_schema.py; docs/reference/manifest.md explains it"
 TITLES: dict[Path, tuple[str, type[msgspec.Struct]]] = {
     PATH: (
         f"{MANIFEST_FILE}: the manifest of an export directory ({FORMAT}, version {VERSION})",
@@ -38,7 +39,7 @@ def schema_text(path: Path = PATH) -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": path.name,
         "title": title,
-        "$comment": "Written by scripts/generate/manifest_schema.py; docs/embedding.md explains it",
+        "$comment": COMMENT,
     }
     schema = head | _standard(msgspec.json.schema(record))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Writes docs/modules.md: a sentence a module, from the first lines of their docstrings."""
+"""Writes docs/reference/modules.md: a sentence a module, from their docstrings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "modules.md"
+PAGE = ROOT / "docs" / "reference" / "modules.md"
 HEAD = """# Modules
 
 A sentence a module. The packages stand in the order of their layers: imports point to those above.

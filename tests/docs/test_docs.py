@@ -12,14 +12,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted(set(re.findall(r"python -m (dipgo\.[a-z]+)", README)))
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def test_every_module_has_its_sentence() -> None:
-    listed = re.findall(r"^- `([\w.]+)` — .+\.(?: .*)?$", _read("docs/modules.md"), re.MULTILINE)
+    page = _read("docs/reference/modules.md")
+    listed = re.findall(r"^- `([\w.]+)` — .+\.(?: .*)?$", page, re.MULTILINE)
     paths = [path.relative_to(ROOT) for path in (ROOT / "dipgo").rglob("*.py")]
     modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
     assert sorted(listed) == sorted(modules)

@@ -1,4 +1,4 @@
-"""What docs/embedding.md says of the file format and of our runtime, tried out."""
+"""Tries what docs/reference/manifest.md and docs/guide/embedding.md say."""
 
 from __future__ import annotations
 

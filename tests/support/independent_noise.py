@@ -1,4 +1,4 @@
-"""A seed's noise, made by what docs/embedding.md says of it, number by number."""
+"""A seed's noise, made by what docs/reference/manifest.md says of it, number by number."""
 
 from __future__ import annotations
 

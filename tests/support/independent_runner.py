@@ -1,4 +1,4 @@
-"""Runs an export by what docs/embedding.md says, and nothing else: no module of dipgo is used.
+"""Runs an export by what docs/reference/manifest.md says, and uses no module of dipgo.
 
 python independent_runner.py names|arena EXPORT INPUTS.npz OUT.npy
 """

@@ -1,4 +1,7 @@
-"""Passes: functions from plan to plan, each leaving a valid plan. docs/design.md, stage 6."""
+"""Passes: functions from plan to plan, each leaving a valid plan.
+
+docs/internals/design.md, stage 6.
+"""
 
 from dipgo.compiler.passes.manager import (
     OPTIMISE,

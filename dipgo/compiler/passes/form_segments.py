@@ -1,4 +1,6 @@
-"""Segments: nodes that run together whenever they run become one callee. docs/design.md, stage 7.
+"""Segments: nodes that run together whenever they run become one callee.
+
+docs/internals/design.md, stage 7.
 
 A segment is convex: nothing outside it lies on a way from one member to another, so that all of
 its inputs are ready before it starts. Each node, hence each weight, is in exactly one segment.

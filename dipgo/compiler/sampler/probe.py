@@ -30,8 +30,9 @@ def probe(
     Stable Diffusion's pipelines do it. The noise is what diffusers calls the initial latents, the
     scheduler's `init_noise_sigma` already in it; what is drawn later has unit variance.
     Coefficients are float64: the scheduler's tables as they are, without the roundings of its
-    casts of the latents to float32. docs/design.md, stage 4. With a `strength` only that share of
-    the steps is run, the last ones, and the noise is a picture's latents with noise on them.
+    casts of the latents to float32 (docs/internals/design.md, stage 4). With a `strength` only that
+    share of the steps is run, the last ones, and the noise is a picture's latents with noise on
+    them.
 
     Raises DipgoError where the scheduler cannot be run so, takes no eta, draws other noise than
     the pipeline's, or is not linear.

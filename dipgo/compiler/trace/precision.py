@@ -42,7 +42,7 @@ class Precision:
     """`name` is a key of DTYPES; modules whose path matches `keep_fp32` stay in fp32.
 
     A pattern stands for a module and all within it: `mid_block`, `up_blocks.*.resnets.0`.
-    The other fields are what was chosen by measuring (docs/results.md, "Half precision"):
+    The other fields are what was chosen by measuring (docs/results/results.md, "Half precision"):
     `keep_operators` are operators of aten, such as `group_norm`; `keep_always` is of ALWAYS_KEPT.
     """
 

@@ -1,7 +1,7 @@
 """Trace: a denoiser becomes a BlockGraph, read off the graph that `torch.export` captures.
 
 Every node of the exported graph says which module it ran in, so the blocks, the edges between
-them, MACs and parameters need no model-specific code. docs/design.md, stage 1.
+them, MACs and parameters need no model-specific code. docs/internals/design.md, stage 1.
 """
 
 from __future__ import annotations

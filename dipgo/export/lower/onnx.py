@@ -1,4 +1,7 @@
-"""Lower: a module becomes an ONNX graph whose weights are named. docs/design.md, stage 8."""
+"""Lower: a module becomes an ONNX graph whose weights are named.
+
+docs/internals/design.md, stage 8.
+"""
 
 from __future__ import annotations
 
