@@ -8,5 +8,6 @@ if __name__ != "dipgo.engines":
 
 from dipgo.engines.load import load
 from dipgo.engines.runner import Runner, RunTimes
+from dipgo.engines.targets import TARGETS
 
-__all__ = ["RunTimes", "Runner", "load"]
+__all__ = ["TARGETS", "RunTimes", "Runner", "load"]

@@ -1,1 +1,23 @@
 """Search: what makes a SubNet, from the cost of its gates to their choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dipgo.common.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from dipgo.search.api import SearchRequest, search
+    from dipgo.search.settings import SearchSettings, published
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "SearchRequest": "dipgo.search.api",
+            "SearchSettings": "dipgo.search.settings",
+            "published": "dipgo.search.settings",
+            "search": "dipgo.search.api",
+        },
+    )
+
+__all__ = ["SearchRequest", "SearchSettings", "published", "search"]

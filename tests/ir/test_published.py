@@ -16,7 +16,6 @@ import torch
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.safe_pickle import load_data
-from dipgo.ir.subnet.published import import_gate_pickle
 from dipgo.ir.subnet.subnet import SubNet
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "subnets" / "sd15-dipgo-0.80.json"
@@ -72,7 +71,7 @@ def write(folder: Path, data: object, protocol: int | None = None) -> Path:
 @pytest.mark.parametrize("kind", VALUES)
 def test_published_form(tmp_path: Path, kind: str, protocol: int) -> None:
     path = write(tmp_path, steps_of(GATES, KEYS, VALUES[kind]), protocol)
-    subnet = import_gate_pickle(path, TIMESTEPS)
+    subnet = SubNet.from_published(path, TIMESTEPS)
     assert subnet.blocks == BLOCKS
     assert subnet.gates.astype(int).tolist() == GATES
     assert subnet.timesteps == TIMESTEPS
@@ -82,7 +81,7 @@ def test_published_form(tmp_path: Path, kind: str, protocol: int) -> None:
 
 def test_keep_wins_a_tie_and_scores_are_kept(tmp_path: Path) -> None:
     data = [{KEYS[2]: [0.0, 1.0]}, {KEYS[2]: [0.5, 0.5]}, {KEYS[2]: [0.75, 0.25]}]
-    subnet = import_gate_pickle(write(tmp_path, data), TIMESTEPS, num_inference_steps=20)
+    subnet = SubNet.from_published(write(tmp_path, data), TIMESTEPS, num_inference_steps=20)
     assert subnet.gates[:, 0].tolist() == [True, True, False]
     assert subnet.scores is not None
     assert subnet.scores[:, 0].tolist() == [1.0, 0.5, 0.25]
@@ -91,7 +90,7 @@ def test_keep_wins_a_tie_and_scores_are_kept(tmp_path: Path) -> None:
 
 def test_the_order_of_keys_does_not_matter(tmp_path: Path) -> None:
     data = [dict(reversed(step.items())) for step in steps_of(GATES, KEYS, list)]
-    subnet = import_gate_pickle(write(tmp_path, data), TIMESTEPS)
+    subnet = SubNet.from_published(write(tmp_path, data), TIMESTEPS)
     assert subnet.blocks == BLOCKS
     assert subnet.gates.astype(int).tolist() == GATES
 
@@ -99,7 +98,8 @@ def test_the_order_of_keys_does_not_matter(tmp_path: Path) -> None:
 def test_a_key_may_lack_a_layer(tmp_path: Path) -> None:
     keys = [(*key[:3], None) for key in KEYS]
     assert (
-        import_gate_pickle(write(tmp_path, steps_of(GATES, keys, list)), TIMESTEPS).blocks == BLOCKS
+        SubNet.from_published(write(tmp_path, steps_of(GATES, keys, list)), TIMESTEPS).blocks
+        == BLOCKS
     )
 
 
@@ -118,7 +118,7 @@ def test_layers_are_named_by_module_path_in_the_order_they_run(tmp_path: Path) -
         ("down", "motion", 1, 1),
     ]
     path = write(tmp_path, steps_of([[1] * len(keys)], keys, list))
-    assert import_gate_pickle(path, (1,)).blocks == (
+    assert SubNet.from_published(path, (1,)).blocks == (
         "down_blocks.0.resnets.1",
         "down_blocks.0.attentions.1",
         "down_blocks.0.downsamplers.0",
@@ -139,7 +139,7 @@ def test_the_published_subnet_goes_round(tmp_path: Path) -> None:
     ups = [("up", "block", 3 - i, 0) for i in range(4)]
     keys = [*downs, ("mid", "mid_block", 0, 0), *ups]
     data = steps_of(subnet.gates.astype(int).tolist(), keys, as_tensor)
-    imported = import_gate_pickle(write(tmp_path, data), subnet.timesteps)
+    imported = SubNet.from_published(write(tmp_path, data), subnet.timesteps)
     assert imported.blocks == subnet.blocks
     assert np.array_equal(imported.gates, subnet.gates)
     assert imported.num_inference_steps == subnet.num_inference_steps
@@ -191,7 +191,7 @@ def test_nothing_runs(
     monkeypatch.chdir(tmp_path)
     value, refused = MALICIOUS[name]
     with pytest.raises(DipgoError, match=rf"^gates\.pkl: found .*{refused}.*; expected "):
-        import_gate_pickle(write(tmp_path, [{KEYS[0]: value}], protocol), (1,))
+        SubNet.from_published(write(tmp_path, [{KEYS[0]: value}], protocol), (1,))
     assert [path.name for path in tmp_path.iterdir()] == ["gates.pkl"]
 
 
@@ -201,7 +201,7 @@ def test_nothing_runs_within_a_tensor(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.save(Call(os.system, "touch ran"), inner, _use_new_zipfile_serialization=False)
     value = Call(torch.storage._load_from_bytes, inner.getvalue())
     with pytest.raises(DipgoError, match=r"gates\.pkl: found .*system"):
-        import_gate_pickle(write(tmp_path, [{KEYS[0]: value}]), (1,))
+        SubNet.from_published(write(tmp_path, [{KEYS[0]: value}]), (1,))
     assert [path.name for path in tmp_path.iterdir()] == ["gates.pkl"]
 
 
@@ -211,7 +211,7 @@ def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path: Path) -> None:
         hooks: collections.OrderedDict[Any, Any] = collections.OrderedDict()
         value = Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, hooks)
         with pytest.raises(DipgoError, match="something else than a whole pickle"):
-            import_gate_pickle(write(tmp_path, [{KEYS[0]: value}]), (1,))
+            SubNet.from_published(write(tmp_path, [{KEYS[0]: value}]), (1,))
 
 
 def test_a_pickle_cannot_change_the_reader() -> None:
@@ -228,7 +228,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path, steps_of(GATES, KEYS, np.array))
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DipgoError, match=r"gates\.pkl: found something else than a whole pickle"):
-        import_gate_pickle(path, TIMESTEPS)
+        SubNet.from_published(path, TIMESTEPS)
 
 
 @pytest.mark.parametrize("data", [b"hello", b"{}", b"PK\x03\x04", bytes(range(256))])
@@ -236,12 +236,12 @@ def test_what_is_not_a_pickle_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "gates.pkl"
     path.write_bytes(data)
     with pytest.raises(DipgoError, match=r"gates\.pkl: found something else than a whole pickle"):
-        import_gate_pickle(path, TIMESTEPS)
+        SubNet.from_published(path, TIMESTEPS)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DipgoError, match=r"none\.pkl: found nothing .*; expected a gate pickle; "):
-        import_gate_pickle(tmp_path / "none.pkl", TIMESTEPS)
+        SubNet.from_published(tmp_path / "none.pkl", TIMESTEPS)
 
 
 MISSHAPEN: dict[str, tuple[Any, str]] = {
@@ -267,4 +267,4 @@ MISSHAPEN: dict[str, tuple[Any, str]] = {
 def test_another_structure_is_refused(tmp_path: Path, name: str) -> None:
     data, message = MISSHAPEN[name]
     with pytest.raises(DipgoError, match=message):
-        import_gate_pickle(write(tmp_path, data), (1,))
+        SubNet.from_published(write(tmp_path, data), (1,))

@@ -175,7 +175,8 @@ def test_engines_import_data_and_engines_alone(module: str) -> None:
 
 
 LIGHT = (
-    *("engines", "models", "ir.manifest.records", "run.pipeline", "run.triton.service"),
+    *("engines", "models", "ir", "compiler", "search", "export", "evaluate", "schedules"),
+    *("ir.manifest.records", "run.pipeline", "run.triton.service"),
     *("search.cost.cascade", "search.cost.model", "search.cost.select"),
     *("run.__main__", "bench", "build", "inspect", "evaluate.__main__", "__main__"),
     *("search.__main__", "export.__main__", "refit"),

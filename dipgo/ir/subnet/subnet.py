@@ -23,6 +23,7 @@ from dipgo.ir.subnet.file import (
     write_document,
 )
 from dipgo.ir.subnet.gap_filters import GapFilters, check_filters
+from dipgo.ir.subnet.gate_pickle import read_gate_pickle
 from dipgo.ir.subnet.rules import (
     check_backup,
     check_blocks,
@@ -121,6 +122,40 @@ class SubNet:
                 expected=error.expected,
                 remedy=error.remedy,
             ) from None
+
+    @classmethod
+    def from_published(
+        cls,
+        path: str | Path,
+        timesteps: Iterable[float],
+        *,
+        num_inference_steps: int | None = None,
+    ) -> "SubNet":
+        """Reads a gate pickle that the DiP-GO authors publish, as data: nothing is executed.
+
+        Args:
+            path: the pickle, a list with one dictionary a step.
+            timesteps: those of the scheduler, one for each item of the pickle.
+            num_inference_steps: their number, unless given.
+
+        Returns:
+            The SubNet. A gate is 1 where keep score ≥ reuse score; `scores` are the keep scores.
+
+        Raises:
+            DipgoError: where the file is missing or cut short, holds anything but plain data
+                and tensors (the refused global is named), or is of another structure.
+        """
+        path, steps = Path(path), tuple(timesteps)
+        published = read_gate_pickle(path)
+        return cls(
+            num_inference_steps=len(steps) if num_inference_steps is None else num_inference_steps,
+            timesteps=steps,
+            blocks=published.blocks,
+            gates=published.gates,
+            backup=("output",) * len(published.blocks),
+            scores=published.scores,
+            provenance={"imported_from": path.name},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write JSON in one step; the same SubNet gives the same bytes."""

@@ -1,0 +1,137 @@
+"""Reader of the gate pickles that the DiP-GO authors publish (github.com/haoweiz23/dip-go).
+
+Such a pickle is a list with one dictionary a step. A key is ("down" | "mid" | "up", name, index,
+layer); a value is the pair [reuse score, keep score]. The index of an up block counts from the
+last one. Nothing but dictionaries, lists, tuples, texts, numbers and tensors is ever built.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.common.errors import DipgoError
+from dipgo.common.safe_pickle import load_data
+from dipgo.common.typed_json import read_file
+
+Key = tuple[str, str, int, int | None]
+
+PARTS = ("down", "mid", "up")
+
+REMEDY = "import a gate pickle of the form published at github.com/haoweiz23/dip-go"
+
+
+@dataclass(frozen=True, slots=True)
+class GatePickle:
+    """The contents of a gate pickle, row by row and block by block.
+
+    `gates` is bool[steps, blocks], 1 where the keep score is at least the reuse score; `scores`
+    is f64[steps, blocks], the keep scores. Blocks are in the order in which they run.
+    """
+
+    blocks: tuple[str, ...]
+    gates: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+
+
+def read_gate_pickle(path: Path) -> GatePickle:
+    """Reads a published gate pickle as data; nothing in it is executed.
+
+    Raises:
+        DipgoError: where the file is missing or cut short, holds anything but plain data and
+            tensors (the refused global is named), or is of another structure.
+    """
+    data = load_data(read_file(path, expected="a gate pickle"), name=path.name)
+    keys = _read_keys(data, path.name)
+    rows = [[_read_pair(step, key, path.name) for key in keys] for step in data]
+    pairs = np.array(rows).reshape(len(rows), len(keys), 2)
+    keep = pairs[:, :, 1]
+    return GatePickle(_name_blocks(keys), keep >= pairs[:, :, 0], keep)
+
+
+def _read_keys(data: object, name: str) -> list[Key]:
+    """The keys of every step, from the first block of the denoiser to the last."""
+    if not isinstance(data, list) or not data or not all(isinstance(s, dict) for s in data):
+        raise DipgoError(
+            name,
+            found=f"a {type(data).__name__}" if data else "nothing in it",
+            expected="a list of dictionaries, one a step",
+            remedy=REMEDY,
+        )
+    for index, step in enumerate(data):
+        if step.keys() != data[0].keys():
+            raise DipgoError(
+                f"{name}, step {index}",
+                found="other blocks than at step 0",
+                expected="the same blocks at every step",
+                remedy=REMEDY,
+            )
+    return sorted((_read_key(key, name) for key in data[0]), key=_place)
+
+
+def _read_key(key: object, name: str) -> Key:
+    match key:
+        case (str(part), str(word), int(index), int() | None as layer) if part in PARTS:
+            return part, word, index, layer
+    raise DipgoError(
+        f"{name}, step 0",
+        found=f"the key {key!r}",
+        expected="(down, mid or up; a name; an index; a layer)",
+        remedy=REMEDY,
+    )
+
+
+def _read_pair(step: dict[Any, Any], key: Key, name: str) -> NDArray[np.float64]:
+    try:
+        pair = np.asarray(step[key], dtype=np.float64).reshape(-1)
+    except (AttributeError, TypeError, ValueError):
+        pair = np.empty(0)
+    if pair.shape != (2,) or not np.isfinite(pair).all():
+        raise DipgoError(
+            f"{name}, key {key}",
+            found=repr(step[key]),
+            expected="two finite numbers, the reuse score and the keep score",
+            remedy=REMEDY,
+        )
+    return pair
+
+
+def _place(key: Key) -> tuple[int, int, int, bool]:
+    """Sorts keys into the order in which the denoiser runs the blocks; resnets go first."""
+    part, word, index, layer = key
+    sign = -1 if part == "up" else 1
+    return PARTS.index(part), sign * index, sign * (layer or 0), "resnet" not in word
+
+
+def _name_blocks(keys: list[Key]) -> tuple[str, ...]:
+    """Module paths of diffusers' U-Nets for the keys."""
+    if all(layer in (None, 0) for *_, layer in keys):
+        return tuple(_name_part(key, keys) for key in keys)
+    return tuple(_name_part(key, keys) + _name_layer(key, keys) for key in keys)
+
+
+def _name_part(key: Key, keys: list[Key]) -> str:
+    part, _, index, _ = key
+    if part == "mid":
+        return "mid_block"
+    last = max(other[2] for other in keys if other[0] == part)
+    return f"{part}_blocks.{last - index if part == 'up' else index}"
+
+
+def _name_layer(key: Key, keys: list[Key]) -> str:
+    """The layer within its block; within an up block, layers too count from the last one."""
+    part, word, index, layer = key
+    number = layer or 0
+    if word == "mid_block":
+        return ""
+    if word in ("downsampler", "upsampler"):
+        return f".{word}s.0"
+    if part == "up":
+        number = max(other[3] or 0 for other in keys if (other[0], other[2]) == (part, index))
+        number -= layer or 0
+    for kind in ("resnet", "attention"):
+        if kind in word:
+            return f".{kind}s.{number}"
+    return f".{word}.{number}"
