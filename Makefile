@@ -9,7 +9,7 @@ OPENVINO_STAMP := $(OPENVINO)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-openvino lint clean
+.PHONY: help venv demo test test-fast test-openvino lint docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ lint: $(STAMP) ## Check style, format and types
 	@$(IN_VENV)/ruff format --check --quiet
 	@echo "== mypy: types"
 	@$(IN_VENV)/mypy
+
+docs: $(STAMP) ## Write the generated pages of docs/reference
+	@for page in cli_reference manifest_schema modules_page python_reference; do \
+		$(IN_VENV)/python -m scripts.generate.$$page || exit; done
 
 clean: ## Remove .venv, .venv-openvino, caches and build products; out/ stays
 	rm -rf $(VENV) $(OPENVINO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
