@@ -59,32 +59,29 @@ def _entry(name: str, package: str) -> str:
 
 def _methods(node: ast.ClassDef) -> Iterator[str]:
     for member in node.body:
-        is_method = isinstance(member, ast.FunctionDef)
-        if not is_method or (member.name.startswith("_") and member.name != "__call__"):
-            continue
-        docstring = ast.get_docstring(member)
-        yield from ("```python", _signature(member), "```", "", _prose(docstring or ""), "")
+        if isinstance(member, ast.FunctionDef) and not re.match(r"_(?!_call__)", member.name):
+            prose = _prose(ast.get_docstring(member) or "")
+            yield from ("```python", _signature(member), "```", "", prose, "")
 
 
 def define(name: str, module: str) -> tuple[Definition, str]:
     """Returns the node that defines a name in a module, and its docstring; follows re-exports."""
     tree = _tree(module)
-    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+    for position, node in enumerate(tree.body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return node, ast.get_docstring(node) or ""
         if isinstance(node, ast.Assign | ast.AnnAssign) and _assigned(node) == name:
-            return node, _text_below(following)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
-            return define(name, node.module or "")
+            return node, _text_at(tree.body[position + 1 : position + 2])
+    for imported in ast.walk(tree):
+        if isinstance(imported, ast.ImportFrom) and name in {a.name for a in imported.names}:
+            return define(name, imported.module or "")
     raise LookupError(f"{module} does not define {name}")
 
 
-def _text_below(node: ast.stmt | None) -> str:
-    """Returns the string that stands below a constant, if one does."""
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        return str(node.value.value)
-    return ""
+def _text_at(nodes: list[ast.stmt]) -> str:
+    """Returns the string below a constant, from the statements there: none or one."""
+    values = (node.value for node in nodes if isinstance(node, ast.Expr))
+    return "".join(str(value.value) for value in values if isinstance(value, ast.Constant))
 
 
 def _assigned(node: ast.Assign | ast.AnnAssign) -> str:
