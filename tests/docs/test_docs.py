@@ -147,13 +147,19 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= MOST_LINES_OF_README
 
 
-def test_the_readme_has_the_presets_of_the_program() -> None:
-    assert set(re.findall(r"arch:[\w-]+", README)) == {f"arch:{name}" for name in ARCHITECTURES}
-
-
-def test_no_page_names_another_preset() -> None:
-    named = {name for page in PAGES for name in re.findall(r"arch:([\w-]+)", page.read_text())}
+def test_pages_name_presets_of_the_program() -> None:
+    named = {name for page in PAGES for name in _presets(page)}
     assert named <= {*ARCHITECTURES, "NAME"}
+
+
+def test_the_readme_or_a_page_it_links_to_names_every_preset() -> None:
+    linked = [ROOT / target for target in LINK.findall(README) if target.endswith(".md")]
+    named = {name for page in (ROOT / "README.md", *linked) for name in _presets(page)}
+    assert set(ARCHITECTURES) <= named
+
+
+def _presets(page: Path) -> list[str]:
+    return re.findall(r"arch:([\w-]+)", page.read_text())
 
 
 def _python_blocks() -> Iterator[tuple[str, str]]:
