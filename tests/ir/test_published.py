@@ -268,3 +268,15 @@ def test_another_structure_is_refused(tmp_path: Path, name: str) -> None:
     data, message = MISSHAPEN[name]
     with pytest.raises(DipgoError, match=message):
         SubNet.from_published(write(tmp_path, data), (1,))
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("true",))
+
+
+def test_a_pickle_with_more_than_data(tmp_path: Path) -> None:
+    path = tmp_path / "gates.pkl"
+    path.write_bytes(pickle.dumps([_Evil()]))
+    with pytest.raises(DipgoError, match=r"gates\.pkl: found .+\.system; expected only"):
+        SubNet.from_published(path, (1,))
