@@ -1,4 +1,4 @@
-"""What is written appears whole or not at all: made beside its destination, then renamed."""
+"""Writes files and directories whole or not at all, and checks paths before work begins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dipgo.common.typed_json import read_file
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits; the file may be larger than memory."""
+    """Returns the SHA-256 of a file's content in hexadecimal digits.
+
+    The file may be larger than memory.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -24,7 +27,11 @@ EXPECTED = "a text file with one prompt a line"
 
 
 def read_prompts(path: str | Path) -> tuple[str, ...]:
-    """The lines of a text file that are not blank. Raises DipgoError where there are none."""
+    """Returns the lines of a text file that are not blank, stripped.
+
+    Raises:
+        DipgoError: The file cannot be read, is not UTF-8, or has no such line.
+    """
     data = read_file(Path(path), expected=EXPECTED)
     try:
         lines = data.decode("utf-8").splitlines()
@@ -44,9 +51,15 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
 
 
 def check_destination(out: Path, force: bool, may_replace: Callable[[Path], bool]) -> None:
-    """Raises DipgoError where `out` exists (unless `force`) or could not be written.
+    """Checks that `out` is free, or may be replaced, and can be written.
 
-    With `force` only what `may_replace` says is ours is replaced.
+    Args:
+        out: The directory to be written.
+        force: Whether an existing `out` may be replaced.
+        may_replace: Returns whether the path is one of ours; only such a path is replaced.
+
+    Raises:
+        DipgoError: `out` exists and may not be replaced, or could not be written.
     """
     if os.path.lexists(out) and not force:
         raise DipgoError(
@@ -66,7 +79,11 @@ def check_destination(out: Path, force: bool, may_replace: Callable[[Path], bool
 
 
 def check_folder_destination(out: Path) -> None:
-    """Raises DipgoError where no files could be written in `out`, a folder that may be there."""
+    """Checks that files can be written in `out`, a folder that may exist already.
+
+    Raises:
+        DipgoError: `out` is not a folder, or no file can be made in it.
+    """
     if os.path.lexists(out) and not out.is_dir():
         raise DipgoError(
             str(out),
@@ -78,7 +95,11 @@ def check_folder_destination(out: Path) -> None:
 
 
 def check_file_destination(path: Path) -> None:
-    """Raises DipgoError where no file could be written at `path`; there may be one already."""
+    """Checks that a file can be written at `path`; an existing file may be overwritten.
+
+    Raises:
+        DipgoError: Its folder does not exist, `path` is a folder, or no file can be made there.
+    """
     folder = path.absolute().parent
     if not folder.is_dir():
         raise DipgoError(
@@ -95,14 +116,14 @@ def check_file_destination(path: Path) -> None:
 
 
 def _nearest_folder(path: Path) -> Path:
-    """`path`, or the first above it that exists."""
+    """Returns `path`, or the nearest parent of it that exists."""
     while not os.path.lexists(path):
         path = path.parent
     return path
 
 
 def _check_can_write(path: Path, folder: Path) -> None:
-    """Tries it: permissions do not tell of read-only disks, nor anything to the superuser."""
+    """Makes a file to see: permissions say nothing of read-only disks, or to the superuser."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -112,7 +133,11 @@ def _check_can_write(path: Path, folder: Path) -> None:
 
 @contextmanager
 def staged_directory(out: Path, force: bool, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
-    """Yields a new directory beside `out`; on success it becomes `out`, else it is removed."""
+    """Yields a new directory next to `out`, which becomes `out` on success and else is removed.
+
+    Raises:
+        DipgoError: `out` cannot be written, or may not be replaced (`check_destination`).
+    """
     out = out.absolute()
     try:
         with _parents(out):
@@ -130,7 +155,11 @@ def staged_directory(out: Path, force: bool, may_replace: Callable[[Path], bool]
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`, of the same ending; on success that file becomes `path`."""
+    """Yields a path next to `path` with the same suffix; on success that file becomes `path`.
+
+    Raises:
+        DipgoError: `path` cannot be written.
+    """
     staging = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield staging
@@ -143,7 +172,7 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _parents(path: Path) -> Iterator[None]:
-    """Makes the folders above `path`; on an error those that were not there go again."""
+    """Makes the folders above `path`; on an error it removes those that it made."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +185,7 @@ def _parents(path: Path) -> Iterator[None]:
 
 
 def _swap(staging: Path, out: Path) -> None:
-    """Puts `staging` in place of `out`; what was there is removed only afterwards."""
+    """Puts `staging` in place of `out`; the old `out` is removed only afterwards."""
     if not out.exists():
         staging.rename(out)
         return
@@ -171,7 +200,13 @@ def _swap(staging: Path, out: Path) -> None:
 
 
 def not_writable(path: Path, problem: str, error: Exception) -> DipgoError:
-    """What to raise where nothing can be written at `path`."""
+    """Returns the error to raise where nothing can be written at `path`.
+
+    Args:
+        path: The path that was asked for.
+        problem: What was found there.
+        error: The exception that the attempt raised; its reason is reported.
+    """
     reason = getattr(error, "strerror", None) or error
     return DipgoError(
         str(path),

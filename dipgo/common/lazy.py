@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Imports the names of a package when they are first used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Returns the `__getattr__` of `package`: names by the modules that define them."""
+    """Returns a `__getattr__` for `package` that imports names on first use.
+
+    Args:
+        package: The package's `__name__`, for the message of an unknown name.
+        homes: The module that defines each name.
+    """
 
     def look_up(name: str) -> Any:
         if name not in homes:

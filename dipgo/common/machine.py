@@ -1,4 +1,4 @@
-"""The machine and the versions that a measurement was made with."""
+"""Describes the machine and the package versions that a measurement was made with."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, cores, versions of the packages at hand, and the date (UTC)."""
-    versions = {name: found for name in PACKAGES if (found := _version(name))}
+    """Returns the processor, its cores, the versions of installed packages, and the date (UTC)."""
+    versions = {name: installed for name in PACKAGES if (installed := _version(name))}
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),

@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# An old module a line: its path below dipgo, then where its definitions are today.
+# Each line is an old module: its path below dipgo, then where its definitions are today.
 _LINES = """
 arithmetic compiler.oracle
 build_arguments engines.options
@@ -191,7 +191,7 @@ def moved_modules() -> dict[str, tuple[str, ...]]:
 
 
 class _Forwarder(MetaPathFinder, Loader):
-    """Makes, of an import that nothing else finds, a module that looks names up where they are."""
+    """Turns imports that no other finder resolves into modules that forward their names."""
 
     def __init__(self) -> None:
         self._homes: dict[str, tuple[str, ...]] = {}
@@ -206,12 +206,12 @@ class _Forwarder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=True) if fullname in self._homes else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fills a module that forwards every attribute, and warns of the old path."""
+        """Makes the module forward every attribute, with a warning that its path is old."""
         forward(module, *self._homes[module.__name__])
 
 
 def forward(module: ModuleType, *homes: str) -> None:
-    """Makes `module` look up in `homes`, in order, what it does not hold itself, with a warning."""
+    """Makes `module` look up missing names in `homes`, in that order, with a warning."""
 
     def look_up(name: str) -> Any:
         modules = [vars(importlib.import_module(home)) for home in homes]
@@ -232,6 +232,6 @@ def forward(module: ModuleType, *homes: str) -> None:
 
 
 def install() -> None:
-    """Adds the forwarder behind all other finders, once in a process."""
+    """Adds the forwarder after all other finders, once in a process."""
     if not any(isinstance(finder, _Forwarder) for finder in sys.meta_path):
         sys.meta_path.append(_Forwarder())

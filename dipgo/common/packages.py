@@ -1,4 +1,4 @@
-"""Imports of optional packages: reported in one line when missing, and kept quiet in commands."""
+"""Reports a missing optional package in one line, and keeps libraries quiet in commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from dipgo.common.errors import DipgoError
 
 @contextmanager
 def command_packages(command: str, purpose: str, extras: str) -> Iterator[None]:
-    """Surrounds the imports of a command that `dipgo[extras]` makes possible; then silences them.
+    """Surrounds a command's imports from `dipgo[extras]`, then silences those libraries.
+
+    Args:
+        command: The command's name, the place that an error names.
+        purpose: What the packages are needed for, in words.
+        extras: The extras of dipgo that install the packages.
 
     Raises:
         DipgoError: A package is missing; the error names it and what to install.
@@ -30,7 +35,7 @@ def command_packages(command: str, purpose: str, extras: str) -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """Turns off the libraries' bars and hints in a command, which shows its own progress."""
+    """Turns off the libraries' progress bars and hints: a command shows its own progress."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -1,4 +1,4 @@
-"""What a command shows while it works: stages, bars, lines off a terminal."""
+"""Shows a command's progress: stages and bars on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID, TextColumn
 
 @contextmanager
 def stage(description: str) -> Iterator[None]:
-    """Shows on stderr what is going on: a spinner on a terminal, else a line when it begins."""
+    """Shows on stderr what is being done: a spinner on a terminal, else a line at the start."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status(description):
@@ -25,7 +25,10 @@ def stage(description: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that says how many of `total` are done; off a terminal it is silent."""
+    """Yields a function that reports how many of `total` are done.
+
+    Only a terminal shows the bar; elsewhere `description` is printed once.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         print(description, file=sys.stderr, flush=True)
@@ -38,10 +41,10 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
 
 @contextmanager
 def live_progress() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Yields a function of stage, how many of how many are done, and a note on how it stands.
+    """Yields a function that reports progress as (stage, number done, number in all, note).
 
-    A bar for each stage, with the time left; off a terminal a line at the beginning, at the end
-    and at every tenth of the way.
+    Each stage has a bar with the time left and the note. Without a terminal a line is printed at
+    the beginning, at the end, and at every tenth in between.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -66,7 +69,10 @@ def _print_tenths(name: str, done: int, total: int, note: str) -> None:
 
 @contextmanager
 def mute_unless(speaks: bool) -> Iterator[None]:
-    """Of several processes that do the same, one tells of it; errors are told by all."""
+    """Silences stderr unless `speaks`, so that only one of several equal processes reports.
+
+    Errors still reach the user from every process: exceptions pass through.
+    """
     if speaks:
         yield
         return

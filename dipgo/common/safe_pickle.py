@@ -1,7 +1,7 @@
-"""A reader of pickles that can build plain data and tensors, and cannot run code.
+"""Reads pickles of plain data and tensors without running any code.
 
-A pickle is a program: it may call any global it names. Here each of the few globals that plain
-data and tensors need is answered by a stand-in of ours, and any other is refused by name.
+A pickle is a program: it may call any global it names. Each of the few globals that plain data and
+tensors need is answered by a stand-in from this module, and any other is refused by name.
 """
 
 import io
@@ -20,42 +20,55 @@ from dipgo.common.errors import DipgoError
 
 REMEDY = "do not load it with pickle: it may run code of its author's choosing"
 
-NUMBERS = "biuf"  # the kinds of numpy dtype admitted: truth values, integers, floats
+NUMBERS = "biuf"  # the numpy dtypes admitted, by their `kind`: booleans, integers, floats
 
 STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
 
 
 def load_data(data: bytes, *, name: str) -> Any:
-    """The object in a pickle of dicts, lists, tuples, texts, numbers, arrays and torch tensors.
+    """Returns the object in a pickle of dicts, lists, tuples, texts, numbers, arrays and tensors.
 
-    Arrays and tensors come back as f64 arrays. Raises DipgoError, naming the global, where the
-    pickle asks for anything else, and where it is not a whole pickle.
+    Arrays and torch tensors are returned as f64 arrays.
+
+    Args:
+        data: The content of the pickle.
+        name: The file's name, for errors.
+
+    Raises:
+        DipgoError: The pickle asks for another global, which the error names, or is incomplete.
     """
     with _whole(name, "pickle", "a pickle of dicts, lists, tuples, texts, numbers and tensors"):
         return _Reader(io.BytesIO(data), name).load()
 
 
 def load_checkpoint(data: bytes, *, name: str) -> Any:
-    """The object that `torch.save` wrote, of what `load_data` admits; tensors as f64 arrays.
+    """Returns the object that `torch.save` wrote, if made of what `load_data` admits.
 
-    Command-line options saved beside it (`argparse.Namespace`) are dropped. No torch is needed.
-    Raises DipgoError as `load_data` does.
+    Tensors are returned as f64 arrays. Command-line options saved along with them
+    (`argparse.Namespace`) are dropped. No torch is needed.
+
+    Args:
+        data: The content of the file.
+        name: The file's name, for errors.
+
+    Raises:
+        DipgoError: As `load_data` does.
     """
     with (
         _whole(name, "checkpoint", "a file that torch.save wrote"),
         zipfile.ZipFile(io.BytesIO(data)) as archive,
     ):
-        (listing,) = (one for one in archive.namelist() if one.endswith("/data.pkl"))
+        (listing,) = (member for member in archive.namelist() if member.endswith("/data.pkl"))
         return _CheckpointReader(archive, listing, name).load()
 
 
 @contextmanager
-def _whole(name: str, kind: str, expected: str) -> Iterator[None]:
-    """Whatever reading meets in a damaged file becomes one line.
+def _whole(name: str, format_name: str, expected: str) -> Iterator[None]:
+    """Reports whatever reading raises for a damaged file in one line.
 
     Python names some of the exceptions that unpickling raises and says that there are others
-    (documentation of `pickle.UnpicklingError`): what the opcodes of a damaged pickle do is anyone's
-    guess, and it is the same with the archive around it.
+    (documentation of `pickle.UnpicklingError`): the opcodes of a damaged pickle may do anything,
+    and so may the archive around it.
     """
     try:
         yield
@@ -64,14 +77,14 @@ def _whole(name: str, kind: str, expected: str) -> Iterator[None]:
     except Exception as error:
         raise DipgoError(
             name,
-            found=f"something else than a whole {kind} ({error or type(error).__name__})",
+            found=f"something else than a whole {format_name} ({error or type(error).__name__})",
             expected=expected,
             remedy="the file may be cut short or of another kind: fetch it again",
         ) from None
 
 
 class _Dtype:
-    """Stands in for numpy.dtype while a pickle is read."""
+    """A stand-in for numpy.dtype while a pickle is read."""
 
     __slots__ = ("dtype",)
 
@@ -85,7 +98,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: created empty, then given its contents."""
+    """A stand-in for numpy.ndarray, which is created empty and then filled."""
 
     __slots__ = ("values",)
 
@@ -98,7 +111,7 @@ class _Array:
 
 
 class _Reader(pickle.Unpickler):
-    """Answers the admitted globals with bound methods, to which a pickle can attach nothing."""
+    """An unpickler that answers admitted globals with bound methods: these hold no attributes."""
 
     def __init__(self, file: io.BytesIO, name: str) -> None:
         super().__init__(file)
@@ -128,11 +141,11 @@ class _Reader(pickle.Unpickler):
         return stand_in
 
     def _empty(self) -> dict[Any, Any]:
-        """The hooks of a pickled tensor: an empty dictionary."""
+        """Returns an empty dictionary, the hooks of a pickled tensor."""
         return {}
 
     def _encode(self, text: str, codec: str) -> bytes:
-        """How pickles of protocol 2 and below hold bytes."""
+        """Returns bytes as pickles of protocol 2 and below hold them."""
         if codec != "latin1":
             raise ValueError(f"bytes as {codec}")
         return text.encode("latin1")
@@ -159,7 +172,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _Attributeless(dict[Any, Any]):
-    """A dictionary that takes what attributes a pickle gives it, and keeps none."""
+    """A dictionary that ignores the attributes a pickle sets."""
 
     __slots__ = ()
 
@@ -168,7 +181,7 @@ class _Attributeless(dict[Any, Any]):
 
 
 class _CheckpointReader(_Reader):
-    """Finds the numbers of tensors in the archive that the pickle lies in."""
+    """A reader that takes the numbers of tensors from the archive around the pickle."""
 
     def __init__(self, archive: zipfile.ZipFile, listing: str, name: str) -> None:
         super().__init__(io.BytesIO(archive.read(listing)), name)
@@ -179,20 +192,20 @@ class _CheckpointReader(_Reader):
             self._stand_ins["torch", storage] = dtype
 
     def persistent_load(self, pid: Any) -> NDArray[np.float64]:
-        """f64[n] of what a pickle calls ("storage", type, key, device, n)."""
+        """Returns f64[n], the storage that a pickle names as ("storage", type, key, device, n)."""
         _, dtype, key, _, _ = pid
         numbers = np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype=dtype)
         return numbers.astype(np.float64)
 
 
 def _read_array(data: Any, dtype: _Dtype, shape: Any, order: Any) -> NDArray[np.float64]:
-    """f64[shape] from raw bytes of `dtype`."""
+    """Returns f64[shape] from raw bytes of `dtype`."""
     flat = np.frombuffer(data, dtype=dtype.dtype).astype(np.float64)
     return flat.reshape(shape, order=order)
 
 
 def _read_storage(data: bytes) -> NDArray[np.float64]:
-    """The numbers of a pickled torch storage, through torch's own safe reader; f64[n]."""
+    """Returns the numbers of a pickled torch storage, f64[n], read by torch's own safe reader."""
     try:
         import torch
     except ImportError:
@@ -211,7 +224,7 @@ def _read_storage(data: bytes) -> NDArray[np.float64]:
 def _stride(
     storage: NDArray[np.float64], offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """f64[size], each element looked up in the storage, and so within its bounds."""
+    """Returns f64[size]; each element is looked up in the storage, so none lies outside it."""
     if math.prod(size) > max(storage.size, 2):
         raise ValueError("a tensor larger than its storage")
     index = np.array(offset)

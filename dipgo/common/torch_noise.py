@@ -1,4 +1,4 @@
-"""The noise that `torch.randn` draws on the CPU, made with numpy alone."""
+"""Draws the noise that `torch.randn` draws on the CPU, with numpy alone."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -8,19 +8,26 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 
-BLOCK = 16  # torch fills normals in blocks of this many; below it, one pair at a time
+BLOCK = 16  # torch fills normals in blocks of this size; shorter draws go pair by pair
 
-MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
+MAX_SEED = 2**64 - 1  # the largest that torch.Generator.manual_seed takes
 
 
 class NoiseStream:
-    """The normal numbers of a CPU generator of torch's seeded with `seed`, draw after draw.
+    """The normal numbers that torch's CPU generator draws when seeded with `seed`.
 
-    Equal to `torch.randn(shape, generator=generator)`, called as often with the same shapes, but
-    for the rounding of log, cos and sin: within 1e-6. Source: the algorithm of PyTorch's CPU
-    generator (mt19937, Box-Muller), confirmed by experiment in tests/run/test_torch_noise.py.
+    Equal to `torch.randn(shape, generator=generator)`, called as often with the same shapes, except
+    for the rounding of log, cos and sin: within 1e-6.
 
-    Raises DipgoError for a seed outside 0..2**64-1.
+    Args:
+        seed: What `manual_seed` is called with.
+
+    Raises:
+        DipgoError: The seed is outside 0..2**64-1.
+
+    Source:
+        The algorithm of PyTorch's CPU generator (mt19937, Box-Muller), confirmed by experiment in
+        tests/run/test_torch_noise.py.
     """
 
     def __init__(self, seed: int) -> None:
@@ -33,10 +40,14 @@ class NoiseStream:
             )
         # torch seeds its mt19937 with the low 32 bits, and so does numpy's RandomState.
         self._state = np.random.RandomState(seed & 0xFFFFFFFF)
-        self._spare: list[float] = []  # of a pair whose other half was the last of a short draw
+        self._spare: list[float] = []  # the unused half of the pair that ended the last short draw
 
     def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The next f32[shape]. Raises DipgoError for a negative size."""
+        """Returns the next f32[shape].
+
+        Raises:
+            DipgoError: A size is negative.
+        """
         if any(size < 0 for size in shape):
             raise DipgoError(
                 "noise shape",
@@ -49,32 +60,44 @@ class NoiseStream:
         return flat.astype(np.float32).reshape(shape)
 
     def _short(self, count: int) -> NDArray[np.float64]:
-        """f64[count] for count < 16: what the last short draw left over, then pair after pair."""
+        """Returns f64[count] for count < 16: the last short draw's spare number, then new pairs."""
         numbers = self._spare + _pairs(self._state, (max(count - len(self._spare), 0) + 1) // 2)
         self._spare = numbers[count:]
         return np.array(numbers[:count])
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The first draw of a seed, f32[shape]. Raises DipgoError as `NoiseStream` does."""
+    """Returns the first draw of a seed, f32[shape].
+
+    Raises:
+        DipgoError: As `NoiseStream` does.
+    """
     return NoiseStream(seed).draw(shape)
 
 
 class PictureNoise:
-    """The draws of one seed for all pictures, or of several seeds, each for its own picture.
+    """The noise of a batch of pictures: from one seed, or from a seed for each picture.
 
-    As diffusers has it for a generator, and for a list of generators. Raises DipgoError as
-    `NoiseStream` does.
+    The draws are those of diffusers for a generator, or for a list of generators.
+
+    Args:
+        seed: The seed of all pictures, or the seed of each.
+
+    Raises:
+        DipgoError: As `NoiseStream` does.
     """
 
     def __init__(self, seed: int | Sequence[int]) -> None:
         self.one_a_picture = isinstance(seed, Sequence)
         self._streams = [
-            NoiseStream(one) for one in (seed if isinstance(seed, Sequence) else [seed])
+            NoiseStream(number) for number in (seed if isinstance(seed, Sequence) else [seed])
         ]
 
     def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The next f32[shape], pictures first: of several seeds a picture each of the first."""
+        """Returns the next f32[shape], whose first axis counts pictures.
+
+        Of several seeds, each of the first `shape[0]` draws its picture.
+        """
         if not self.one_a_picture:
             return self._streams[0].draw(shape)
         assert shape[0] <= len(self._streams), "a seed for each picture"
@@ -84,7 +107,10 @@ class PictureNoise:
     def draw_those(
         self, shape: tuple[int, ...], indices: Collection[int]
     ) -> dict[int, NDArray[np.float32]]:
-        """Of the next draws f32[shape] those that `indices` name: 0 is the next."""
+        """Makes as many draws as needed and returns those in `indices`, f32[shape] each.
+
+        Index 0 is the next draw.
+        """
         draws = {}
         for index in range(max(indices, default=-1) + 1):
             drawn = self.draw(shape)
@@ -96,20 +122,26 @@ class PictureNoise:
 def draw_noise(
     seed: int | Sequence[int], shape: tuple[int, ...], indices: Collection[int]
 ) -> dict[int, NDArray[np.float32]]:
-    """Those draws of a seed that `indices` name, f32[shape] each: 0 is the first.
+    """Returns the draws of a seed that `indices` name, f32[shape] each; index 0 is the first.
 
-    Of several seeds each draws its picture. Raises DipgoError as `NoiseStream` does.
+    Of several seeds, each draws its picture.
+
+    Raises:
+        DipgoError: As `NoiseStream` does.
     """
     return PictureNoise(seed).draw_those(shape, indices)
 
 
 def _draws(state: np.random.RandomState, count: int) -> NDArray[np.uint32]:
-    """The generator's next raw 32-bit outputs, u32[count]."""
+    """Returns the generator's next raw 32-bit outputs, u32[count]."""
     return state.randint(0, 2**32, size=count, dtype=np.uint32)
 
 
 def _long(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
-    """f64[count] for count ≥ 16: whole blocks, the last one drawn afresh where it overlaps."""
+    """Returns f64[count] for count ≥ 16, in whole blocks.
+
+    Where the last block overlaps the one before, it is drawn again.
+    """
     out = np.empty(count)
     whole = count - count % BLOCK
     out[:whole] = _blocks(_draws(state, count)[:whole])
@@ -119,9 +151,9 @@ def _long(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
 
 
 def _blocks(draws: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """Box-Muller within each block: element i < 8 is paired with element i + 8.
+    """Applies Box-Muller within each block: element i < 8 is paired with element i + 8.
 
-    The angle is rounded to float32 as in torch, for its error grows with the radius.
+    The angle is rounded to float32 as in torch: the error that this makes grows with the radius.
     """
     uniform = (draws & 0xFFFFFF).reshape(-1, 2, BLOCK // 2) * 2.0**-24
     radius = np.sqrt(-2.0 * np.log1p(-uniform[:, 0]))
@@ -130,7 +162,7 @@ def _blocks(draws: NDArray[np.uint32]) -> NDArray[np.float64]:
 
 
 def _pairs(state: np.random.RandomState, count: int) -> list[float]:
-    """Twice as many normals: 53-bit uniforms, two draws each; each two give two normals."""
+    """Returns 2 * count normals: each pair comes of two 53-bit uniforms of two draws each."""
     high, low = _draws(state, 4 * count).astype(np.uint64).reshape(-1, 2).T
     bits = (high << np.uint64(32) | low) & np.uint64(2**53 - 1)
     uniform = bits.astype(np.float64).reshape(count, 2) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Typed JSON files: decoding with errors a user can act on, and writing in one step."""
+"""Decodes typed JSON with errors a user can act on, and writes text files in one step."""
 
 import os
 import re
@@ -13,7 +13,15 @@ T = TypeVar("T")
 
 
 def read_file(path: Path, *, expected: str) -> bytes:
-    """The bytes at `path`; DipgoError, in the words of `expected`, where they cannot be read."""
+    """Returns the bytes at `path`.
+
+    Args:
+        path: The file.
+        expected: What the file should be, in the words of the error.
+
+    Raises:
+        DipgoError: The file cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -25,10 +33,20 @@ def read_file(path: Path, *, expected: str) -> bytes:
         ) from None
 
 
-def decode_json(data: bytes, kind: type[T], *, name: str, remedy: str) -> T:
-    """`data` as a `kind`; DipgoError naming the file and the JSON path where it is not one."""
+def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
+    """Returns the JSON document `data` as a `cls`.
+
+    Args:
+        data: The document.
+        cls: The type to decode to, which msgspec must know.
+        name: The file's name, for errors.
+        remedy: What the user can do about a document that is not a `cls`.
+
+    Raises:
+        DipgoError: The document is not JSON, or not a `cls`; the error names the JSON path.
+    """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=cls)
     except msgspec.ValidationError as error:
         raise _type_error(name, str(error), remedy) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -41,7 +59,11 @@ def decode_json(data: bytes, kind: type[T], *, name: str, remedy: str) -> T:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path` and rename in one step, so that no half-written file is ever seen."""
+    """Writes a file next to `path`, then renames it, so that no half-written file is ever seen.
+
+    Raises:
+        DipgoError: The file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -57,7 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _type_error(name: str, message: str, remedy: str) -> DipgoError:
-    """msgspec's words for a document of other types, as where, found and expected."""
+    """Turns msgspec's message on a document of another type into where, found and expected."""
     text, _, place = message.partition(" - at `")
     where = f"{name}, {place.rstrip('`')}" if place else name
     if mismatch := re.fullmatch(r"Expected (.+), got (.+)", text):
@@ -67,7 +89,7 @@ def _type_error(name: str, message: str, remedy: str) -> DipgoError:
             where,
             found=f"unknown field {field[1]}",
             expected="only the fields of the format",
-            remedy="take the field out, or mend its name",
+            remedy="take the field out, or fix its name",
         )
     if field := re.fullmatch(r"Object missing required field (.+)", text):
         return DipgoError(

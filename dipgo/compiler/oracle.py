@@ -19,7 +19,7 @@ NARROW = (torch.float16, torch.bfloat16)
 
 
 class Rounded(fx.Interpreter):
-    """Every operator's result has the type that the graph gives it: sums in fp32, then rounded."""
+    """An interpreter in which every operator sums in fp32 and rounds to the type of its result."""
 
     def run_node(self, node: fx.Node) -> Any:
         """Widens narrow operands, computes, and rounds to the type in the node's metadata."""
@@ -27,26 +27,26 @@ class Rounded(fx.Interpreter):
             return super().run_node(node)
         assert callable(node.target)
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        result, kind = node.target(*_widened(args), **_widened(kwargs)), node.meta["val"]
+        result, expected = node.target(*_widened(args), **_widened(kwargs)), node.meta["val"]
         if isinstance(result, torch.Tensor):
-            return result.to(kind.dtype)
-        return [one.to(meta.dtype) for one, meta in zip(result, kind, strict=True)]
+            return result.to(expected.dtype)
+        return [tensor.to(meta.dtype) for tensor, meta in zip(result, expected, strict=True)]
 
 
 class Exact(fx.Interpreter):
-    """The same graph in fp32 throughout, as if no precision had been applied."""
+    """An interpreter in fp32 throughout, as if no precision had been applied."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Conversions to a narrow type leave their operand as it is."""
+        """Computes in fp32; conversions to a narrow type leave their operand as it is."""
         return target(*_widened(args), **_widened(kwargs))
 
 
 def _is_narrow(node: fx.Node) -> bool:
-    """Whether it reads or yields narrow numbers; an element of a list is taken as it is."""
+    """Returns whether a node reads or yields narrow numbers; list elements pass as they are."""
     if node.target is operator.getitem:
         return False
-    values = [one.meta.get("val") for one in (node, *node.all_input_nodes)]
-    return any(isinstance(one, torch.Tensor) and one.dtype in NARROW for one in values)
+    values = [neighbour.meta.get("val") for neighbour in (node, *node.all_input_nodes)]
+    return any(isinstance(value, torch.Tensor) and value.dtype in NARROW for value in values)
 
 
 def _widened(arguments: Any) -> Any:
@@ -61,7 +61,11 @@ def _widen(argument: Any) -> Any:
 
 @torch.no_grad()
 def fill_tables(plan: Plan, traced: Traced) -> dict[str, torch.Tensor]:
-    """For every table of the plan its rows, stacked: `[len(table.rows), *table.type.shape]`."""
+    """Returns the rows of every table of the plan, stacked.
+
+    Returns:
+        By table name a tensor `[len(table.rows), *table.type.shape]`.
+    """
     timesteps = {step.row: step.timestep for step in plan.steps}
     return {table.name: _fill(table, timesteps, traced) for table in plan.tables}
 
@@ -75,11 +79,11 @@ def _fill(table: Table, timesteps: dict[int, float], traced: Traced) -> torch.Te
         return torch.stack(inputs)
     nodes = [n.name for n in traced.graph.nodes if n.dependence == Dependence.TIMESTEP]
     compute = traced.module(nodes, [timestep], [table.name])
-    return torch.stack([compute(one)[0] for one in inputs])
+    return torch.stack([compute(timestep_value)[0] for timestep_value in inputs])
 
 
 OnCall: TypeAlias = Callable[[Call, Sequence[torch.Tensor], Sequence[torch.Tensor]], object]
-"""Called after every lane of every call, with what it read and what it yielded."""
+"""A function called after every lane of every call, with what it read and what it yielded."""
 
 
 @torch.no_grad()
@@ -91,9 +95,17 @@ def interpret(
     exact: bool = False,
     on_call: OnCall = lambda call, operands, results: None,
 ) -> torch.Tensor:
-    """Runs the plan, before or after segmenting, on torch tensors of the plan's input types.
+    """Runs the plan, before or after segmenting, on torch tensors.
 
-    With `exact`, in fp32 whatever the plan's precision.
+    Args:
+        plan: The plan to run.
+        traced: The graph that the plan's callees are parts of.
+        inputs: A tensor of the plan's input type for each input.
+        exact: Whether to run in fp32 whatever the plan's precision.
+        on_call: Called after every lane of every call.
+
+    Returns:
+        The plan's result.
     """
     modules = callee_functions(plan, traced, exact=exact)
     tables = fill_tables(plan, traced)
@@ -123,12 +135,12 @@ def interpret(
 
 
 def _of_lane(operand: Operand, lane: int) -> Leaf:
-    """What a lane of a call reads: the oracle runs the lanes of a batch one by one."""
+    """Returns the operand of one lane: the oracle runs the lanes of a batch one by one."""
     return operand.lanes[lane] if isinstance(operand, Stack) else operand
 
 
 def combine(statement: Combine, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The linear combination, added up in order; the sum of narrow terms is rounded once."""
+    """Returns the linear combination, added up in order; a sum of narrow terms is rounded once."""
     (first, name), *rest = statement.terms
     dtype = values[name].dtype
     total = _wide(values[name]) * first
@@ -144,7 +156,7 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
 def callee_functions(
     plan: Plan, traced: Traced, *, exact: bool = False
 ) -> dict[str, Callable[..., Sequence[torch.Tensor]]]:
-    """What computes a lane of each callee, by its name."""
+    """Returns, by the callee's name, a function that computes one lane of a call."""
     return {
         callee.name: (Exact if exact else Rounded)(
             traced.module(

@@ -1,9 +1,9 @@
-"""Granularity: which blocks are called part by part, so that unneeded outputs are not computed.
+"""Chooses the blocks to call part by part, so that unneeded outputs are not computed.
 
-A part that some steps do not need becomes a segment of its own: a finer one, with its share of
-the weights and no copy of any. It pays if the MACs that it saves outweigh its own calls; else the
-block stays whole, in a larger segment, and computes an output that nothing reads. Nothing is ever
-computed twice either way.
+A part that some steps do not need becomes a finer segment, with its share of the weights and no
+copy of any. It pays if the MACs that it saves outweigh the cost of its calls; else the block stays
+whole, in a larger segment, and computes an output that nothing reads. Nothing is ever computed
+twice either way.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.subnet import SubNet
 
 CALL_MACS = 5_000_000
-"""What a call costs beside its own work, in MACs: some 50 µs at 100 GMAC/s."""
+"""The cost of a call besides its work, in MACs: some 50 µs at 100 GMAC/s."""
 
 MAX_FINER_SEGMENTS = 16
-"""How many segments splitting may add to one a block and a piece of glue."""
+"""The number of segments that splitting may add to those of whole blocks and glue."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """What calling a block part by part would save, and the segments that it would add."""
+    """The MACs that calling a block part by part would save, and the segments that it would add."""
 
     block: str
     saved_macs: int
@@ -36,7 +36,7 @@ class _Split:
 
 
 def choose_split_blocks(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> frozenset[str]:
-    """The blocks that are worth calling part by part, the most saving first within the bound."""
+    """Returns the blocks worth calling part by part, the most saving first within the bound."""
     divisible = [node for node in graph.blocks if node.parts]
     if not divisible:
         return frozenset()
@@ -46,8 +46,8 @@ def choose_split_blocks(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> 
     parts = {part.name for node in divisible for part in node.parts}
     others = {called for name, called in steps.items() if name not in parts}
     splits = [_weigh(node, steps, others) for node in divisible]
-    splits.sort(key=lambda one: -one.saved_macs)
-    return frozenset(one.block for one in _within_bound(splits))
+    splits.sort(key=lambda split: -split.saved_macs)
+    return frozenset(split.block for split in _within_bound(splits))
 
 
 def _steps_by_callee(plan: Plan) -> dict[str, frozenset[int]]:
@@ -58,9 +58,9 @@ def _steps_by_callee(plan: Plan) -> dict[str, frozenset[int]]:
 
 
 def _weigh(node: Node, steps: dict[str, frozenset[int]], others: set[frozenset[int]]) -> _Split:
-    """The whole block runs whenever any of its parts does; `others` are segments that there are.
+    """Compares a block in parts with the whole block, which runs whenever any of its parts does.
 
-    A part that is called when such a segment is joins it, and costs no call of its own.
+    A part that is called exactly when a segment in `others` is called joins it, and adds no call.
     """
     called = frozenset[int]().union(*(steps[part.name] for part in node.parts))
     saved = sum(
@@ -73,8 +73,8 @@ def _weigh(node: Node, steps: dict[str, frozenset[int]], others: set[frozenset[i
 
 def _within_bound(splits: Sequence[_Split]) -> list[_Split]:
     chosen: list[_Split] = []
-    for one in splits:
-        segments = one.segments + sum(other.segments for other in chosen)
-        if one.saved_macs > 0 and segments <= MAX_FINER_SEGMENTS:
-            chosen.append(one)
+    for split in splits:
+        segments = split.segments + sum(other.segments for other in chosen)
+        if split.saved_macs > 0 and segments <= MAX_FINER_SEGMENTS:
+            chosen.append(split)
     return chosen

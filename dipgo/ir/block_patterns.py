@@ -1,4 +1,4 @@
-"""Granularity: module-path patterns such as `up_blocks.*.resnets.*` become block names."""
+"""Turns module-path patterns such as `up_blocks.*.resnets.*` into block names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from dipgo.common.errors import DipgoError
 
 
 class HasModules(Protocol):
-    """What is needed of `torch.nn.Module`."""
+    """The part of `torch.nn.Module` that patterns are matched against."""
 
-    def named_modules(self) -> object: ...
+    def named_modules(self) -> object:
+        """Yields (path, module) for the module itself and every module inside it."""
 
 
 def match_blocks(denoiser: HasModules, patterns: Sequence[str]) -> tuple[str, ...]:
-    """Paths of the modules that match, in the model's order; `*` stands for one path component.
+    """Returns the paths of the modules that match, in the model's order.
 
-    Raises DipgoError for a pattern that matches nothing and for a block inside another.
+    Args:
+        denoiser: The module whose submodules are matched.
+        patterns: Module paths in which `*` stands for one path component.
+
+    Raises:
+        DipgoError: A pattern matches no module, or a block lies inside another.
     """
     paths = check_patterns(denoiser, patterns, "block pattern")
     blocks = tuple(p for p in paths if any(_matches(p, pattern) for pattern in patterns))
@@ -27,7 +33,16 @@ def match_blocks(denoiser: HasModules, patterns: Sequence[str]) -> tuple[str, ..
 
 
 def check_patterns(denoiser: HasModules, patterns: Sequence[str], what: str) -> list[str]:
-    """All module paths. Raises DipgoError, naming `what`, for a pattern that matches none."""
+    """Returns all module paths, once every pattern is known to match one of them.
+
+    Args:
+        denoiser: The module whose submodules are matched.
+        patterns: As in `match_blocks`.
+        what: What the patterns are, for the error: an option or a noun.
+
+    Raises:
+        DipgoError: A pattern matches no module.
+    """
     paths = [path for path, _ in denoiser.named_modules() if path]  # type: ignore[attr-defined]
     for pattern in patterns:
         if not any(_matches(path, pattern) for path in paths):
@@ -42,7 +57,7 @@ def check_patterns(denoiser: HasModules, patterns: Sequence[str], what: str) -> 
 
 
 def is_within(path: str, pattern: str) -> bool:
-    """Whether a path is that of a module which the pattern matches, or of one inside it."""
+    """Returns whether the module at `path`, or a module around it, matches the pattern."""
     outermost = path.split(".")[: pattern.count(".") + 1]
     return _matches(".".join(outermost), pattern)
 

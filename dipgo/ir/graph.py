@@ -1,4 +1,4 @@
-"""BlockGraph: the denoiser as blocks and glue, with the edges between them. Data only, no torch."""
+"""The denoiser as a graph of blocks and glue with the edges between them; no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipgo.ir.types import TensorType, Value
 
 
 class Dependence(enum.Flag):
-    """What a value depends on; the empty flag is a constant. docs/internals/design.md, stage 2."""
+    """The inputs that a value depends on; empty is a constant. docs/internals/design.md, stage 2."""
 
     CONSTANT = 0
     TIMESTEP = enum.auto()
@@ -21,7 +21,7 @@ class Dependence(enum.Flag):
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """An input of the denoiser and the class of values that it brings in."""
+    """An input of the denoiser and the dependence of values computed from it."""
 
     value: Value
     role: Dependence
@@ -31,10 +31,10 @@ class GraphInput:
 class Node:
     """A block or a piece of glue.
 
-    A block with several outputs may have `parts`, in topological order: nodes that together are
-    the block, each with what is needed for the same outputs.
-    `macs` counts convolutions and linear layers for the traced batch, as the papers do;
-    `attention_macs` counts the products of two activations (queries with keys, scores with values).
+    A block with several outputs may have `parts`, in topological order: nodes that together are the
+    block, each with the operations needed for the same outputs. `macs` counts convolutions and
+    linear layers for the traced batch, as the papers do; `attention_macs` counts products of two
+    activations (queries with keys, scores with values).
     """
 
     name: str
@@ -49,22 +49,22 @@ class Node:
 
 
 PART = "~"
-"""Between a block's name and the number of one of its parts: `down_blocks.0~1`."""
+"""The separator of a block's name and the number of one of its parts: `down_blocks.0~1`."""
 
 REUSE_FILTER = "reuse_filter"
-"""The node that makes a prediction of earlier ones."""
+"""The node that computes a prediction from earlier predictions."""
 
 HALF = ".unconditional"
-"""The end of the names of unconditional halves among what it reads."""
+"""The suffix that marks unconditional halves among the filter's inputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReuseFilter:
-    """What makes the prediction of a row that is wholly off: no part of an evaluation.
+    """The computation that replaces the prediction of a row whose gates are all off.
 
-    `node` reads `past`, predictions that were computed, the newest first, each followed by its
-    unconditional half where the denoiser is guided; then `filters`, a row of a table that the
-    SubNet fills. It yields a prediction.
+    It is not part of an evaluation. `node` reads `past`, predictions that were computed, the newest
+    first, each followed by its unconditional half if the denoiser is guided; then `filters`, a row
+    of a table that the SubNet fills. It yields a prediction.
     """
 
     node: Node
@@ -73,15 +73,15 @@ class ReuseFilter:
 
     @property
     def halves(self) -> bool:
-        """Whether unconditional halves are among the past."""
+        """Whether unconditional halves are among the past predictions."""
         return any(value.name.endswith(HALF) for value in self.past)
 
 
 @dataclass(frozen=True)
 class BlockGraph:
-    """Nodes in topological order; `output` names the denoiser's (guided) prediction.
+    """A graph of nodes in topological order, whose `output` is the (guided) prediction's name.
 
-    `unconditional` names its half without prompt, where the denoiser is traced with guidance.
+    `unconditional` is the name of the half without prompt, if the denoiser is traced with guidance.
     `reuse_filter` is there for SubNets that have filters.
     """
 
@@ -110,26 +110,26 @@ class BlockGraph:
         return types
 
     def value(self, name: str) -> Value:
-        """The value of that name, with its type."""
+        """Returns the value called `name`, with its type."""
         return Value(name, self.types[name])
 
     def without_unconditional(self) -> BlockGraph:
-        """The same for those who need the guided prediction alone."""
+        """Returns the graph for readers that need the guided prediction only."""
         name = self.unconditional
         if any(name in node.inputs for node in self.nodes):
             return replace(self, unconditional=None)
         nodes = tuple(
-            replace(node, outputs=tuple(one for one in node.outputs if one.name != name))
+            replace(node, outputs=tuple(value for value in node.outputs if value.name != name))
             for node in self.nodes
         )
         return replace(self, nodes=nodes, unconditional=None)
 
     @property
     def macs(self) -> int:
-        """MACs of one evaluation in convolutions and linear layers."""
+        """The MACs of one evaluation in convolutions and linear layers."""
         return sum(node.macs for node in self.nodes)
 
     def input_of(self, role: Dependence) -> Value:
-        """The only input with this role."""
-        (found,) = (entry.value for entry in self.inputs if entry.role == role)
-        return found
+        """Returns the only input with this role."""
+        (value,) = (entry.value for entry in self.inputs if entry.role == role)
+        return value

@@ -1,4 +1,4 @@
-"""The sampler as data: a recurrence that is linear in the noise and the predictions. No torch."""
+"""The sampler as a recurrence, linear in the noise and the predictions; no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`coefficient` times the initial noise, the denoiser's input i, its output i, or draw i.
+    """A coefficient times the initial noise, the denoiser's input i, its output i, or draw i.
 
     Draws count from 1: draw 0 of a seed is the initial noise.
     """
@@ -20,9 +20,12 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class PriorNoise:
-    """z_t += scale · z_T at every timestep t < `below`, z_T being the initial latents.
+    """The noise added again: z_t += scale · z_T at every timestep t < `below`.
 
-    Source: Faster Diffusion (arXiv 2312.09608), prior noise injection.
+    z_T are the initial latents.
+
+    Source:
+        Faster Diffusion (arXiv 2312.09608), prior noise injection.
     """
 
     scale: float
@@ -35,8 +38,8 @@ class Sampler:
 
     `timesteps` are distinct, in the order of first evaluation; `rows[i]` is the index in
     `timesteps` of evaluation i (PNDM evaluates 51 times for 50 timesteps). `inputs[i]` are the
-    terms of the denoiser's input at evaluation i, `result` those of the final latents. `eta` is
-    what a scheduler that takes one was run with.
+    terms of the denoiser's input at evaluation i, `result` those of the final latents. `eta` is the
+    eta that the scheduler was run with, 0 for a scheduler without one.
     """
 
     scheduler_class: str
@@ -49,11 +52,11 @@ class Sampler:
 
     @property
     def draws(self) -> tuple[int, ...]:
-        """The draws that are used, ascending: a scheduler may make some for nothing."""
+        """The draws that are used, ascending: a scheduler may draw noise that it does not use."""
         terms = (term for update in (*self.inputs, self.result) for term in update)
         return tuple(sorted({term.index for term in terms if term.kind == "draw"}))
 
 
 def draw_name(index: int) -> str:
-    """What draw `index` is called among the inputs of a trajectory."""
+    """Returns the name of draw `index` among the inputs of a trajectory."""
     return f"noise.{index}"

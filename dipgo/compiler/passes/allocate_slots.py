@@ -1,8 +1,9 @@
 """Slot allocation: every value gets bytes of one arena, reused when it is dead.
 
 Greedy (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020,
-section 5.2): one row after another, each at the lowest offset that is free while it lives, in
-several orders. What is then still above the lower bound is mended by an ejection search.
+section 5.2): rows are placed one after another, each at the lowest offset that is free while it
+lives, in several orders. If the best arena is still above the lower bound, an ejection search
+improves it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from dipgo.ir.plan.nodes import Slot
 from dipgo.ir.plan.plan import Plan
 
 ALIGNMENT = 64
-"""Bytes; a cache line, and enough for every engine's vector loads."""
+"""The bytes of a cache line, which suffice for every engine's vector loads."""
 
 GAP = 1.01
-"""Over the lower bound: an arena within this is not worth a longer search."""
+"""The size, over the lower bound, of an arena that is not worth a longer search."""
 
 LIMITS = (1.1, 1.045)
-"""Over the lower bound: the arenas that the search tries, as long as it finds a place for all."""
+"""The sizes, over the lower bound, that the search tries in turn while it succeeds."""
 
 MAX_MEMBERS = 30_000
-"""Values that are looked at pair by pair; with more, the lanes of a row end together."""
+"""The number of values up to which each lane is placed with its own live range.
+
+The search compares values pair by pair; with more of them, the lanes of a row end together.
+"""
 
 
 def allocate_slots(plan: Plan) -> Plan:
@@ -37,16 +41,19 @@ def allocate_slots(plan: Plan) -> Plan:
     rows = find_rows(plan)
     starts = _place(rows, lower_bound_nbytes(plan) / ALIGNMENT)
     offsets = {
-        one.value: ALIGNMENT * start + before
+        live_range.value: ALIGNMENT * start + before
         for row, start in zip(rows, starts, strict=True)
-        for one, before in zip(row.members, row.before, strict=True)
+        for live_range, before in zip(row.members, row.before, strict=True)
     }
-    slots = (Slot(one.value, offsets[one.value], one.nbytes) for one in live_ranges(plan))
+    slots = (
+        Slot(live_range.value, offsets[live_range.value], live_range.nbytes)
+        for live_range in live_ranges(plan)
+    )
     return replace(plan, slots=tuple(slots))
 
 
 def _place(rows: Sequence[Row], bound: float) -> Sequence[int]:
-    """The start of each row, in units of the alignment, as is `bound`."""
+    """Returns the start of each row; like `bound` it is counted in units of the alignment."""
     sizes = [-(-row.nbytes // ALIGNMENT) for row in rows]
     best: Sequence[int] = []
     for shapes in _shapes(rows):
@@ -60,7 +67,10 @@ def _place(rows: Sequence[Row], bound: float) -> Sequence[int]:
 
 
 def _shapes(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """The rows as if their lanes ended together, which is quick and often as good; then as is."""
+    """Yields the rows as if their lanes ended together, then the rows as they are.
+
+    The first are quick to place and often place as well.
+    """
     yield [row.whole() for row in rows]
     members = sum(len(row.members) for row in rows)
     if len(rows) < members <= MAX_MEMBERS:
@@ -70,7 +80,7 @@ def _shapes(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 def _attempts(
     rows: Sequence[Row], sizes: Sequence[int], conflicts: Sequence[Conflicts], bound: float
 ) -> Iterator[Sequence[int]]:
-    """Places the rows in several orders, then searches from the best that this gave."""
+    """Yields starts from placing the rows in several orders, then by searching from the best."""
     placed = []
     for key in _ORDERS:
         order = sorted(range(len(rows)), key=[key(row) for row in rows].__getitem__)
@@ -79,10 +89,10 @@ def _attempts(
     best = min(placed, key=lambda starts: _end(starts, sizes))
     for limit in LIMITS:
         if _end(best, sizes) > limit * bound:
-            found = fit(sizes, conflicts, best, int(limit * bound))
-            if found is None:
+            improved = fit(sizes, conflicts, best, int(limit * bound))
+            if improved is None:
                 return
-            best = found
+            best = improved
             yield best
 
 
@@ -93,7 +103,7 @@ _ORDERS: tuple[Callable[[Row], tuple[Any, ...]], ...] = (
     lambda row: (row.first - row.last, -row.nbytes, row.first),
     lambda row: (row.first, -row.nbytes),
 )
-"""In which order rows are placed; none is best for every plan."""
+"""The orders in which rows are placed; none is best for every plan."""
 
 
 def _place_in_order(order: Sequence[int], conflicts: Sequence[Conflicts]) -> Sequence[int]:
@@ -108,7 +118,7 @@ def _place_in_order(order: Sequence[int], conflicts: Sequence[Conflicts]) -> Seq
 
 
 def _lowest_free(low: np.ndarray, high: np.ndarray) -> int:
-    """The lowest number, 0 or more, that is in none of [low, high)."""
+    """Returns the lowest number, 0 or more, that is in none of [low, high)."""
     order = np.argsort(low, kind="stable")
     free_from = np.maximum.accumulate(np.concatenate(([0], high[order])))
     free = np.append(low[order], np.iinfo(np.int64).max) > free_from

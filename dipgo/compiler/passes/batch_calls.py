@@ -1,9 +1,9 @@
 """Horizontal batching: calls of one callee that need no newer state become one call.
 
-Such calls differ only in what was known all along: rows of tables, or lanes of an earlier batch.
-They run as the lanes of one call, when the first of them would; what they share is computed once.
-The decoders of Faster Diffusion's non-key steps (arXiv 2312.09608, parallel decoding) are found
-so, and so is all that depends on prompt and timestep.
+Such calls differ only in operands that were known all along: rows of tables, or lanes of an earlier
+batch. They run as the lanes of one call, at the place of the first; their shared operands are
+computed once. This joins the decoders of Faster Diffusion's non-key steps (arXiv 2312.09608,
+parallel decoding), and all that depends on prompt and timestep.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dipgo.ir.plan.plan import Plan
 
 
 def batch_calls(plan: Plan) -> Plan:
-    """Merges calls of one callee whose operands are all there when the first of them runs."""
+    """Merges calls of one callee whose operands are all available when the first of them runs."""
     batching = _Batching(plan)
     for position, statement in enumerate(plan.statements):
         batching.add(position, statement)
@@ -36,7 +36,7 @@ def batch_calls(plan: Plan) -> Plan:
 
 @dataclass
 class _Batch:
-    """Calls of one callee, to run as the lanes of one call at `position`."""
+    """A group of calls of one callee, to run as the lanes of one call at `position`."""
 
     position: int
     calls: list[Call]
@@ -44,23 +44,23 @@ class _Batch:
 
 @dataclass
 class _Batching:
-    """What is known of the statements so far."""
+    """The state of the pass after the statements so far."""
 
     plan: Plan
     statements: dict[int, Statement | _Batch] = field(default_factory=dict)
     batches: dict[str, list[_Batch]] = field(default_factory=dict)
     differing: dict[str, frozenset[int]] = field(default_factory=dict)
-    """For each callee that is batched the operands in which its lanes differ."""
+    """For each callee that is batched, the operands in which its lanes differ."""
     ready: dict[str, int] = field(default_factory=dict)
-    """The position from which on a value is there."""
+    """The position from which on each value is available."""
     lanes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Of a value: the position of the batch, its output, its lane."""
+    """For each value, the position of its batch, its output, and its lane."""
 
     def __post_init__(self) -> None:
         self.rows = {table.name: table.rows for table in self.plan.tables}
 
     def add(self, position: int, statement: Statement) -> None:
-        """Joins a call to an earlier batch, or lets the statement stand where it is."""
+        """Joins a call to an earlier batch, or leaves the statement in its place."""
         if isinstance(statement, Call):
             batch = self._batch_for(statement) or self._new_batch(position, statement)
             batch.calls.append(statement)
@@ -74,12 +74,12 @@ class _Batching:
     def _new_batch(self, position: int, call: Call) -> _Batch:
         batch = _Batch(position, [])
         self.statements[position] = batch
-        if self.plan.result not in call.results:  # which is kept apart, never beside a lane
+        if self.plan.result not in call.results:  # the result has its own memory, so it is no lane
             self.batches.setdefault(call.callee, []).append(batch)
         return batch
 
     def _batch_for(self, call: Call) -> _Batch | None:
-        """The latest batch that runs when all that the call reads is there, if it fits."""
+        """Returns the latest batch that the call fits and that runs after the call's operands."""
         if self.plan.result in call.results:
             return None
         needed = max((self.ready.get(name, -1) for name in reads(call)), default=-1)
@@ -92,23 +92,23 @@ class _Batching:
         return None
 
     def _difference(self, last: Call, call: Call) -> frozenset[int]:
-        """The operands in which the calls differ; none where they cannot be neighbours."""
+        """Returns the operands in which the calls differ, or none if they cannot be neighbours."""
         pairs = list(zip(last.operands, call.operands, strict=True))
-        differing = frozenset(index for index, (one, two) in enumerate(pairs) if one != two)
+        differing = frozenset(index for index, (left, right) in enumerate(pairs) if left != right)
         fit = all(self._side_by_side(*pairs[index]) for index in differing)
         return differing if fit else frozenset()
 
-    def _side_by_side(self, one: Operand, two: Operand) -> bool:
-        if isinstance(one, TableRow) and isinstance(two, TableRow) and one.table == two.table:
-            rows = self.rows[one.table]
-            return rows.index(one.row) + 1 == rows.index(two.row)
-        if isinstance(one, Read) and isinstance(two, Read) and one.name in self.lanes:
-            position, output, lane = self.lanes[one.name]
-            return self.lanes.get(two.name) == (position, output, lane + 1)
+    def _side_by_side(self, left: Operand, right: Operand) -> bool:
+        if isinstance(left, TableRow) and isinstance(right, TableRow) and left.table == right.table:
+            rows = self.rows[left.table]
+            return rows.index(left.row) + 1 == rows.index(right.row)
+        if isinstance(left, Read) and isinstance(right, Read) and left.name in self.lanes:
+            position, output, lane = self.lanes[left.name]
+            return self.lanes.get(right.name) == (position, output, lane + 1)
         return False
 
     def finish(self) -> Plan:
-        """The plan with a call for each batch."""
+        """Returns the plan with a call for each batch."""
         return replace(
             self.plan,
             callees=tuple(map(self._callee, self.plan.callees)),

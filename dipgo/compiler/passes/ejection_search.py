@@ -1,8 +1,12 @@
-"""Ejection search: fits rows into an arena of a given size where greedy placing does not.
+"""Ejection search: fits rows into an arena of a set size where greedy placing fails.
 
-Rows that do not fit wait. The heaviest is put where it displaces the least, and what it displaces
-waits in turn; a row weighs more each time that it has to displace others. Deterministic. (Ejection
-chains: Glover, "Ejection chains, reference structures and alternating path methods", 1996.)
+Rows that do not fit wait. The heaviest is put where it displaces the least, and the rows that it
+displaces wait in turn; a row gains weight each time that it has to displace others. The search is
+deterministic.
+
+Source:
+    Ejection chains: Glover, "Ejection chains, reference structures and alternating path methods",
+    1996.
 """
 
 from __future__ import annotations
@@ -18,15 +22,22 @@ UNPLACED = -1
 """The start of a row that waits."""
 
 MOVES_A_ROW, MOVES = 100, 20_000
-"""After so many moves the search gives up: on the average for each row, and in all."""
+"""The moves after which the search gives up: on average for each row, and in all."""
 
 
 def fit(
     sizes: Sequence[int], conflicts: Sequence[Conflicts], starts: Sequence[int], limit: int
 ) -> list[int] | None:
-    """Starts for rows of these sizes such that all end by `limit`, or None if none are found.
+    """Returns starts for rows of these sizes such that all end by `limit`.
 
-    The given `starts` respect the conflicts, and some rows end beyond the limit.
+    Args:
+        sizes: The size of each row, in units of the alignment like all numbers here.
+        conflicts: For each row, the places that other rows keep it from.
+        starts: Starts that respect the conflicts, some of whose rows end beyond the limit.
+        limit: The size of the arena.
+
+    Returns:
+        The starts, or None if the search ends without success.
     """
     placed = np.array(starts, dtype=np.int64)
     tops = limit - np.array(sizes, dtype=np.int64)
@@ -54,7 +65,7 @@ def fit(
 
 
 def _least_displacing(low: Integers, high: Integers, weights: NDArray[np.float64], top: int) -> int:
-    """The lowest number in [0, top] at which the intervals [low, high) weigh the least."""
+    """Returns the lowest number in [0, top] at which the intervals [low, high) weigh the least."""
     places = np.concatenate(([0], np.clip(low, 0, None), np.clip(high, 0, None)))
     change = np.concatenate(([0.0], weights, -weights))
     order = np.argsort(places, kind="stable")

@@ -9,7 +9,7 @@ from dipgo.ir.plan.plan import Plan
 
 
 def eliminate_dead_calls(plan: Plan) -> Plan:
-    """Exact: a statement stays only if the result depends on something that it writes."""
+    """Keeps exactly the statements that write something the result depends on."""
     live = {plan.result}
     kept: list[Statement] = []
     for statement in reversed(plan.statements):

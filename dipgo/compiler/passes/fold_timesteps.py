@@ -23,7 +23,10 @@ from dipgo.ir.plan.plan import Plan
 
 
 def fold_timesteps(plan: Plan) -> Plan:
-    """Replaces such calls by tables named after the callee's outputs; keeps only rows in use."""
+    """Replaces calls that read only rows of one timestep by rows of new tables.
+
+    The tables are named after the callee's outputs. Only rows that are still in use are kept.
+    """
     outputs = {callee.name: callee.outputs for callee in plan.callees}
     folded: dict[str, TableRow] = {}
     types = {table.name: table.type for table in plan.tables}
@@ -55,7 +58,7 @@ def _folded(leaf: Leaf, folded: dict[str, TableRow]) -> Leaf:
 
 
 def _common_row(operands: tuple[Operand, ...]) -> int | None:
-    """The row, if every operand is a row of a table, and the same row."""
+    """Returns the row if every operand is a row of a table, and all have the same row."""
     rows = {operand.row if isinstance(operand, TableRow) else None for operand in operands}
     return rows.pop() if len(rows) == 1 else None
 

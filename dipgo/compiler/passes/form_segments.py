@@ -2,9 +2,9 @@
 
 docs/internals/design.md, stage 7.
 
-A segment is convex: nothing outside it lies on a way from one member to another, so that all of
-its inputs are ready before it starts. Each node, hence each weight, is in exactly one segment.
-A callee's first call goes with the first calls of its fellow members, and so on.
+A segment is convex: no path from one member to another leads through a node outside it, so that all
+of its inputs are ready before it starts. Each node, hence each weight, is in exactly one segment. A
+callee's first call goes with the first calls of its fellow members, and so on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dipgo.ir.plan.plan import Plan
 
 
 def form_segments(plan: Plan) -> Plan:
-    """Groups callees by the steps in which they are called and rewrites the calls."""
+    """Groups callees by the steps in which they are called, and rewrites the calls."""
     calls: dict[str, list[Call]] = {}
     for call in plan.calls:
         calls.setdefault(call.callee, []).append(call)
@@ -36,12 +36,15 @@ def form_segments(plan: Plan) -> Plan:
 
 
 def _steps(calls: list[Call]) -> tuple[int, ...]:
-    """The steps of a callee's calls; the prologue may have several."""
+    """Returns the step of each call; the prologue may have several."""
     return tuple(call.step for call in calls)
 
 
 def _group(called: list[Callee], calls: dict[str, list[Call]]) -> list[list[str]]:
-    """Callees (in topological order) in groups of equal steps whose quotient graph is acyclic."""
+    """Groups callees of equal steps such that the graph of the groups has no cycle.
+
+    The callees come in topological order.
+    """
     sources, foreign = _sources_within_steps(called, calls)
     groups: list[list[str]] = []
     group_of: dict[str, int] = {}
@@ -81,11 +84,12 @@ def _add_ancestors(ancestors: list[set[int]], home: int, parents: set[int]) -> N
 def _sources_within_steps(
     called: list[Callee], calls: dict[str, list[Call]]
 ) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """For every callee those that it reads from within a step; caches impose no order.
+    """Returns, for every callee, its sources within a step, and which of these are foreign.
 
-    Then those of them that it cannot share a segment with: it knows their value by another name (a
-    block whose backup is `identity` passes on its input, which is then no edge of the graph that
-    a segment is cut from), or reads that of another of their calls.
+    A source is a callee that it reads from; caches impose no order, so reads from earlier steps do
+    not count. A foreign source cannot share a segment with the callee: the callee knows its value
+    by another name (a block whose backup is `identity` passes on its input, which is then no edge
+    of the graph that a segment is cut from), or reads the value of another call of the source.
     """
     writer = {
         result: (callee.name, value.name, index, call.step)
@@ -120,7 +124,7 @@ class _Segment:
 
     @classmethod
     def of(cls, name: str, members: list[list[Call]], plan: Plan) -> _Segment:
-        """`members` holds, for every member in topological order, its calls."""
+        """Makes a segment of `members`: for every member, in topological order, its calls."""
         callees = {callee.name: callee for callee in plan.callees}
         names = tuple(calls[0].callee for calls in members)
         inputs, outputs = _external_inputs(members, callees), _external_outputs(members, plan)
@@ -148,7 +152,7 @@ class _Segment:
 def _external_inputs(
     members: list[list[Call]], callees: dict[str, Callee]
 ) -> tuple[tuple[str, int], ...]:
-    """One (member, operand index) for every value of the graph that no member computes."""
+    """Returns one (member, operand index) for each value of the graph that no member computes."""
     own = _results(members)
     seen: dict[tuple[str, tuple[Operand, ...]], tuple[str, int]] = {}
     for calls in members:
@@ -166,7 +170,7 @@ def _external_inputs(
 
 
 def _external_outputs(members: list[list[Call]], plan: Plan) -> tuple[tuple[str, int], ...]:
-    """Every (member, result index) that anything but the same call of the segment reads."""
+    """Returns each (member, result index) that is read outside the same call of the segment."""
     own = _results(members)
     home = {result: index for index, results in enumerate(own) for result in results}
     at = {id(call): index for calls in members for index, call in enumerate(calls)}
@@ -183,7 +187,7 @@ def _external_outputs(members: list[list[Call]], plan: Plan) -> tuple[tuple[str,
 
 
 def _results(members: list[list[Call]]) -> list[set[str]]:
-    """For each call of the segment all that it computes."""
+    """Returns, for each call of the segment, all values that it computes."""
     return [
         {result for call in together for result in call.results}
         for together in zip(*members, strict=True)
@@ -204,7 +208,7 @@ def _schedule(plan: Plan, segments: Iterable[_Segment]) -> tuple[Statement, ...]
     for step in sorted(pending):
         waiting = pending[step]
         while waiting:
-            ready = next(one for one in waiting if defined.issuperset(reads(one)))
+            ready = next(statement for statement in waiting if defined.issuperset(reads(statement)))
             waiting.remove(ready)
             defined.update(writes(ready))
             ordered.append(ready)

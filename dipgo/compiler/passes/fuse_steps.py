@@ -1,7 +1,7 @@
 """Step fusion: consecutive sampler updates become one linear combination.
 
-A state that no call reads is only a way to the next state. Under DDIM the updates of a run of
-fully reused steps telescope to one long step.
+A state that no call reads is only an intermediate value of the next state. Under DDIM the updates
+of a run of fully reused steps telescope to one long step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dipgo.ir.plan.plan import Plan
 
 
 def fuse_steps(plan: Plan) -> Plan:
-    """Replaces each combination that is read once, and by a combination, by its terms."""
+    """Inlines each combination that is read exactly once, and by a combination."""
     inlined = _read_once_by_a_combination(plan)
     definitions: dict[str, Terms] = {}
     kept: list[Statement] = []

@@ -1,8 +1,8 @@
-"""Prompt hoisting: what does not depend on the state leaves the loop and runs once per prompt.
+"""Prompt hoisting: work that does not depend on the state leaves the loop.
 
-The projections of the prompt's keys and values run once; what depends on the prompt and on the
-timestep, such as the modulations of adaLN blocks, runs for every step that needs it, all of it
-before the loop, where `batch_calls` makes one call of it.
+It then runs once per prompt: the projections of the prompt's keys and values once, and what depends
+on the prompt and on the timestep, such as the modulations of adaLN blocks, for every step that
+needs it, all before the loop, where `batch_calls` makes one call of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dipgo.ir.plan.plan import Plan
 
 
 def hoist_prompt_work(plan: Plan) -> Plan:
-    """Moves each call that reads nothing made of the state to the prologue."""
+    """Moves each call that reads nothing computed from the state to the prologue."""
     from_state = {plan.state, *(draw.value for draw in plan.draws)}
     prologue: list[Statement] = []
     loop: list[Statement] = []

@@ -1,4 +1,4 @@
-"""Rows: values that need offsets side by side, and which rows may not touch one another."""
+"""Rows: values that need offsets side by side, and the rows that may not overlap them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The lanes of one output of a batched call, else one value."""
+    """The lanes of one output of a batched call, or a single value."""
 
     members: tuple[LiveRange, ...]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all members."""
-        return sum(one.nbytes for one in self.members)
+        """The bytes of all members."""
+        return sum(member.nbytes for member in self.members)
 
     @property
     def before(self) -> tuple[int, ...]:
-        """Bytes from the row's start to each member."""
-        return tuple(accumulate((one.nbytes for one in self.members[:-1]), initial=0))
+        """The bytes from the row's start to each member."""
+        return tuple(accumulate((member.nbytes for member in self.members[:-1]), initial=0))
 
     @property
     def first(self) -> int:
@@ -39,18 +39,18 @@ class Row:
 
     @property
     def last(self) -> int:
-        """The last statement that reads any of it."""
-        return max(one.last for one in self.members)
+        """The last statement that reads any member."""
+        return max(member.last for member in self.members)
 
     def whole(self) -> Row:
-        """The row as if all of it were needed for as long as any of it is."""
+        """Returns the row as if all of it were needed for as long as any of it is."""
         value = self.members[0].value
         return Row((LiveRange(value, self.first, self.last, self.nbytes),))
 
 
 def find_rows(plan: Plan) -> list[Row]:
-    """A row for every output of every call, and for every combination."""
-    ranges = {one.value: one for one in live_ranges(plan)}
+    """Returns a row for every output of every call, and for every combination."""
+    ranges = {live_range.value: live_range for live_range in live_ranges(plan)}
     rows: list[Row] = []
     for statement in plan.statements:
         outputs = statement.outputs if isinstance(statement, Call) else ((statement.result,),)
@@ -60,9 +60,10 @@ def find_rows(plan: Plan) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """Where a row may not start: from x + low[k] to x + high[k], with x the start of other[k].
+    """The starts that other rows forbid to a row, in units of the alignment.
 
-    The end is not included. In units of the alignment.
+    They reach from x + low[k] to x + high[k], the end excluded, where x is the start of row
+    other[k].
     """
 
     other: Integers
@@ -71,12 +72,17 @@ class Conflicts:
 
 
 def find_conflicts(rows: Sequence[Row], alignment: int) -> list[Conflicts]:
-    """For each row those that live together with it, in whole or in part."""
-    members = [one for row in rows for one in row.members]
+    """Returns, for each row, the conflicts with all rows that live while some part of it lives.
+
+    Args:
+        rows: The rows to place.
+        alignment: The unit of the conflicts, in bytes.
+    """
+    members = [member for row in rows for member in row.members]
     first, last, nbytes = np.array([(m.first, m.last, m.nbytes) for m in members]).T
     owner = np.repeat(np.arange(len(rows)), [len(row.members) for row in rows])
     before = np.array([offset for row in rows for offset in row.before])
-    found, index = [], 0
+    conflicts, index = [], 0
     for number, row in enumerate(rows):
         parts = []
         for _ in row.members:
@@ -87,12 +93,12 @@ def find_conflicts(rows: Sequence[Row], alignment: int) -> list[Conflicts]:
             high = -((before[index] - before[near] - nbytes[near]) // alignment)
             parts.append(np.stack([owner[near], low, high]))
             index += 1
-        found.append(_merged(np.concatenate(parts, axis=1)))
-    return found
+        conflicts.append(_merged(np.concatenate(parts, axis=1)))
+    return conflicts
 
 
 def _merged(ranges: Integers) -> Conflicts:
-    """Joins ranges of one other row that overlap or touch."""
+    """Joins ranges of the same other row that overlap or touch."""
     other, low, high = ranges[:, np.lexsort((ranges[1], ranges[0]))]
     if not len(other):
         return Conflicts(other, low, high)

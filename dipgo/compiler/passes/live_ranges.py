@@ -1,4 +1,4 @@
-"""Liveness: from which statement to which every value of a plan is needed, and what that takes."""
+"""Liveness: the statements during which each value of a plan is needed, and the bytes they take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class LiveRange:
 
 
 def live_ranges(plan: Plan) -> tuple[LiveRange, ...]:
-    """The live range of every value that a statement writes; plan inputs lie outside the arena."""
+    """Returns the live range of every value that a statement writes.
+
+    Plan inputs lie outside the arena.
+    """
     types = value_types(plan)
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -37,14 +40,14 @@ def live_ranges(plan: Plan) -> tuple[LiveRange, ...]:
 
 
 def lower_bound_nbytes(plan: Plan) -> int:
-    """The largest sum of bytes that live at one statement: no allocation can use less."""
+    """Returns the largest sum of bytes that live at one statement: no allocation can use less."""
     change = np.zeros(len(plan.statements) + 2, dtype=np.int64)
-    for one in live_ranges(plan):
-        change[one.first] += one.nbytes
-        change[one.last + 1] -= one.nbytes
+    for live_range in live_ranges(plan):
+        change[live_range.first] += live_range.nbytes
+        change[live_range.last + 1] -= live_range.nbytes
     return int(np.cumsum(change).max())
 
 
 def naive_nbytes(plan: Plan) -> int:
-    """Bytes of an allocation that never uses memory again."""
-    return sum(one.nbytes for one in live_ranges(plan))
+    """Returns the bytes of an allocation that never uses memory again."""
+    return sum(live_range.nbytes for live_range in live_ranges(plan))

@@ -1,4 +1,4 @@
-"""The pass manager: runs passes in order, checks what each expects, and tells what each saved."""
+"""The pass manager: runs passes in order, and checks what each expects of the plan."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dipgo.ir.plan.verify import verify
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Holds until the pass `broken_by` has run."""
+    """A condition on the plan that holds until the pass `broken_by` has run."""
 
     holds: Callable[[Plan], bool]
     broken_by: str
-    found: str
+    problem: str
 
 
 NO_SLOTS = Condition(
@@ -49,14 +49,14 @@ NO_SEGMENTS = Condition(
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A function from plan to plan, and what it expects of the plan."""
+    """A function from plan to plan, and the conditions that it expects of the plan."""
 
     run: Callable[[Plan], Plan]
     expects: tuple[Condition, ...] = ()
 
     @property
     def name(self) -> str:
-        """As in `--passes`."""
+        """The name of the pass, as in `--passes`."""
         return self.run.__name__
 
 
@@ -74,8 +74,12 @@ OPTIMISE: tuple[Pass, ...] = (
 
 
 def find_passes(names: Sequence[str]) -> tuple[Pass, ...]:
-    """The passes of these names, in this order. Raises DipgoError."""
-    known = {one.name: one for one in OPTIMISE}
+    """Returns the passes of these names, in this order.
+
+    Raises:
+        DipgoError: No pass has one of the names.
+    """
+    known = {optimisation.name: optimisation for optimisation in OPTIMISE}
     for name in names:
         if name not in known:
             raise DipgoError(
@@ -89,18 +93,21 @@ def find_passes(names: Sequence[str]) -> tuple[Pass, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PlanSize:
-    """What a pass can save. `loop_parameters` are those of what is called at any step."""
+    """The sizes of a plan that a pass can reduce.
+
+    `loop_parameters` are the parameters of all that is called at any step.
+    """
 
     callees: int
     calls: int
     macs: int
     loop_parameters: int
     cache_nbytes: int
-    """Of the arena; before slots are allocated, the most that lives at once."""
+    """Bytes of the arena; before slots are allocated, the most bytes that live at once."""
 
 
 def plan_size(plan: Plan) -> PlanSize:
-    """Counts what is called: MACs include attention, a batch is one call."""
+    """Counts everything that is called: MACs include attention, and a batch is one call."""
     cost = plan_cost(plan)
     called = {call.callee for call in plan.calls}
     in_loop = {call.callee for call in plan.calls if call.step != PROLOGUE}
@@ -108,13 +115,13 @@ def plan_size(plan: Plan) -> PlanSize:
         callees=len(called),
         calls=len(plan.calls),
         macs=cost.macs + cost.attention_macs,
-        loop_parameters=sum(one.parameters for one in plan.callees if one.name in in_loop),
+        loop_parameters=sum(callee.parameters for callee in plan.callees if callee.name in in_loop),
         cache_nbytes=plan.arena_nbytes or lower_bound_nbytes(plan),
     )
 
 
 OnPass = Callable[[str, Plan], object]
-"""Called with a pass's name and the plan that it left."""
+"""A function called with a pass's name and the plan that it left."""
 
 
 def run_passes(
@@ -124,23 +131,26 @@ def run_passes(
 ) -> Plan:
     """Applies the passes in order and verifies the plan before the first and after each.
 
-    Raises DipgoError where a pass comes too late.
+    Raises:
+        DipgoError: A pass comes too late.
     """
     verify(plan)
-    for one in passes:
-        _check_expectations(one, plan)
-        plan = verify(one.run(plan))
-        on_pass(one.name, plan)
+    for optimisation in passes:
+        _check_expectations(optimisation, plan)
+        plan = verify(optimisation.run(plan))
+        on_pass(optimisation.name, plan)
     return plan
 
 
-def _check_expectations(one: Pass, plan: Plan) -> None:
-    for condition in one.expects:
+def _check_expectations(optimisation: Pass, plan: Plan) -> None:
+    for condition in optimisation.expects:
         if not condition.holds(plan):
-            before = f"put {one.name} before {condition.broken_by}"
+            before = f"put {optimisation.name} before {condition.broken_by}"
             raise DipgoError(
-                f"pass {one.name}",
-                found=condition.found,
+                f"pass {optimisation.name}",
+                found=condition.problem,
                 expected=f"a plan as it is before {condition.broken_by}",
-                remedy=f"run {one.name} once" if one.name == condition.broken_by else before,
+                remedy=f"run {optimisation.name} once"
+                if optimisation.name == condition.broken_by
+                else before,
             )

@@ -1,7 +1,7 @@
-"""Global value numbering across steps: what has been computed before is named, not computed.
+"""Global value numbering across steps: a value computed before is named, not computed again.
 
-A step in which every block is reused feeds the head the value it had before, so the head's
-call is the same call, and the step's prediction is the earlier step's prediction.
+In a step in which every block is reused the head reads the same value as before, so its call is the
+same call, and the step's prediction is the earlier step's prediction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dipgo.ir.plan.plan import Plan
 def number_values(plan: Plan) -> Plan:
     """Drops each statement that repeats an earlier one, and each copy, and renames its readers.
 
-    The result has memory of its own, so it stays a copy of what has a place already.
+    The result has its own memory, so it stays a copy if its source is an input or the lane of a
+    batch, which have a place already.
     """
     placed = _inputs_and_lanes(plan)
     names: dict[str, str] = {}
@@ -37,7 +38,7 @@ def number_values(plan: Plan) -> Plan:
 
 
 def _inputs_and_lanes(plan: Plan) -> set[str]:
-    """The inputs of the plan, and the lanes of batched calls."""
+    """Returns the inputs of the plan and the lanes of batched calls."""
     inputs = {value.name for value in plan.inputs}
     return inputs.union(*(call.results for call in plan.calls if call.width > 1))
 

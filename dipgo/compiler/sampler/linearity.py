@@ -9,9 +9,9 @@ from dipgo.compiler.sampler.image_to_image import remaining_timesteps
 from dipgo.compiler.sampler.trajectory import run_scheduler, takes
 from dipgo.ir.sampler import PriorNoise
 
-SCALES = (0.0, 1.0, 1e2, 1e4)  # of the random data, one a sample: clipping shows at size only
+SCALES = (0.0, 1.0, 1e2, 1e4)  # of the samples of random data: clipping shows in large ones only
 
-TOLERANCE = 1e-9  # of the largest value in a sample: what linearity may miss in float64
+TOLERANCE = 1e-9  # of the linearity check in float64, relative to a sample's largest value
 
 BENDING = (
     "clip_sample",
@@ -23,7 +23,11 @@ LINEAR = "ddim, pndm, dpm++, euler, euler-a, unipc, deis, lms, heun, kdpm2, lcm 
 
 
 def check_eta(scheduler: Any, eta: float) -> None:
-    """Raises DipgoError for an eta beyond 0..1, and for one above 0 that would change nothing."""
+    """Checks that eta is in 0..1, and above 0 only for a scheduler that uses it.
+
+    Raises:
+        DipgoError: It is not.
+    """
     if not 0 <= eta <= 1:
         raise DipgoError(
             "--eta",
@@ -43,10 +47,17 @@ def check_eta(scheduler: Any, eta: float) -> None:
 def check_linear(
     started: Any, table: torch.Tensor, eta: float = 0.0, prior_noise: PriorNoise | None = None
 ) -> None:
-    """Run a started scheduler on random data; DipgoError where `table` does not foretell it.
+    """Runs a started scheduler on random data and compares the outcome with `table`.
 
-    Row i of the table, f64[E + 1, 1 + E + D], has the coefficients of input i over [noise, output
-    0, output 1, …, draw 1, draw 2, …], its last row those of the final latents.
+    Args:
+        started: A scheduler with its timesteps set.
+        table: f64[E + 1, 1 + E + D]. Row i has the coefficients of input i over [noise, output 0,
+            output 1, …, draw 1, draw 2, …], the last row those of the final latents.
+        eta: The eta to run the scheduler with.
+        prior_noise: The noise that the loop adds again, if any.
+
+    Raises:
+        DipgoError: The table does not predict what the scheduler does.
     """
     evaluations = len(remaining_timesteps(started))
     data = _make_data(table.shape[1])
@@ -58,9 +69,9 @@ def check_linear(
         eta=eta,
         prior_noise=prior_noise,
     )
-    found = torch.stack([*run.inputs, run.result])
+    outcome = torch.stack([*run.inputs, run.result])
     wanted = torch.tensordot(table, data, dims=1)
-    missed = (found - wanted).abs().amax(dim=(0, 2, 3, 4))
+    missed = (outcome - wanted).abs().amax(dim=(0, 2, 3, 4))
     if not (missed <= TOLERANCE * wanted.abs().amax(dim=(0, 2, 3, 4))).all():
         raise _nonlinear(started)
 
@@ -80,7 +91,7 @@ def _nonlinear(started: Any) -> DipgoError:
 
 
 def _make_data(size: int) -> torch.Tensor:
-    """f64[size, B, 2, 4, 4]: a noise, an output for each evaluation, the draws; B scales."""
+    """Returns f64[size, B, 2, 4, 4]: noise, an output for each evaluation, draws; B scales."""
     generator = torch.Generator("cpu").manual_seed(2410)
     shape = (size, len(SCALES), 2, 4, 4)
     data = torch.randn(shape, generator=generator, dtype=torch.float64)

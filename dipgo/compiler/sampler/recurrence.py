@@ -1,4 +1,4 @@
-"""From coefficients over the whole history to a short recurrence between a denoiser's inputs."""
+"""Turns coefficients over the whole history into a short recurrence between inputs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,19 @@ from dipgo.ir.sampler import Term
 
 Vector = NDArray[np.float64]
 
-TOLERANCE = 1e-11  # of the largest coefficient: what a recurrence may miss, and what is dropped
+# Relative to the largest coefficient: the error of a recurrence, and the terms that are dropped.
+TOLERANCE = 1e-11
 
-MAX_GROWTH = 30.0  # how much larger than their sum the terms may be, lest float32 lose it
+MAX_GROWTH = 30.0  # the size of the terms over their sum: with more, float32 would lose the sum
 
-MAX_INPUTS = 5  # the most earlier inputs, and the most recent outputs, one update may use
+MAX_INPUTS = 5  # earlier inputs that an update may use
 
-MAX_OUTPUTS = 7
+MAX_OUTPUTS = 7  # recent outputs that an update may use
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What coefficients are over: [noise, output 0, output 1, …, draw 1, draw 2, …].
+    """The vectors that coefficients refer to: [noise, output 0, output 1, …, draw 1, draw 2, …].
 
     `draws` has, for each draw of noise, the evaluation after which it was made.
     """
@@ -32,22 +33,28 @@ class Basis:
 
     @property
     def size(self) -> int:
-        """Columns: as many as noise, outputs and draws."""
+        """The number of columns: the noise, the outputs and the draws."""
         return 1 + self.evaluations + len(self.draws)
 
     def column(self, term: Term) -> int:
-        """Where the coefficient of a term stands that is no input."""
+        """Returns the column of the coefficient of a term that is no input."""
         first = {"noise": 0, "output": 1, "draw": self.evaluations}
         return first[term.kind] + term.index
 
     def drawn(self, start: int, stop: int) -> range:
-        """The draws made after evaluations start…stop − 1, counted from 1."""
-        before, until = (sum(made < one for made in self.draws) for one in (start, stop))
+        """Returns the draws made after evaluations start…stop − 1, counted from 1."""
+        before, until = (
+            sum(made < evaluation for made in self.draws) for evaluation in (start, stop)
+        )
         return range(1 + before, 1 + until)
 
 
 class _Shape(NamedTuple):
-    """How many of the last inputs and outputs an update uses, draws since when, and the noise."""
+    """The form of an update.
+
+    It uses the last `inputs` inputs and the last `outputs` outputs, the draws since `draws`
+    evaluations ago, and the initial noise if `noise` is set.
+    """
 
     inputs: int
     outputs: int
@@ -58,26 +65,38 @@ class _Shape(NamedTuple):
 def find_recurrence(
     coefficients: NDArray[np.float64], *, with_noise: bool = False, draws: Sequence[int] = ()
 ) -> tuple[tuple[Term, ...], ...]:
-    """Terms for each row of f64[evaluations + 1, basis], the last the final latents.
+    """Returns, for each row of coefficients, the terms of the shortest update that yields it.
 
-    Row i holds the coefficients of input i over the `Basis`, of which only those of the noise, of
-    the outputs before and of what was drawn after them can be other than 0. A solver that looks
-    back k steps makes each input a combination of the last few inputs and outputs; the shortest
-    such combination is looked for, shortest first, by eliminating the noise and all older outputs
-    and draws. Rows are expressed over the rows as already found, so that rounding does not add
-    up. `with_noise` lets an update use the initial noise as well, for samplers that add it again.
+    A solver that looks back k steps makes each input a combination of the last few inputs and
+    outputs. The shortest such combination is looked for, shortest first, by eliminating the noise
+    and all older outputs and draws. Rows are expressed over the earlier rows as their terms yield
+    them, so that rounding does not add up.
+
+    Args:
+        coefficients: f64[evaluations + 1, basis]. Row i holds the coefficients of input i over the
+            `Basis`, the last row those of the final latents. Only the coefficients of the noise, of
+            earlier outputs, and of draws made after these can be other than 0.
+        with_noise: Whether an update may use the initial noise as well, for samplers that add it
+            again.
+        draws: For each draw of noise, the evaluation after which it was made.
     """
     basis = Basis(len(coefficients) - 1, tuple(draws))
-    found: list[tuple[Term, ...]] = []
+    recurrence: list[tuple[Term, ...]] = []
     rows: list[Vector] = []
     for row in coefficients:
-        found.append(_find_terms(row, rows, basis, with_noise))
-        rows.append(expand(found[-1], rows, basis))
-    return tuple(found)
+        recurrence.append(_find_terms(row, rows, basis, with_noise))
+        rows.append(expand(recurrence[-1], rows, basis))
+    return tuple(recurrence)
 
 
 def expand(terms: Sequence[Term], inputs: Sequence[Vector], basis: Basis) -> Vector:
-    """f64[basis]: the terms written out."""
+    """Returns the sum of the terms over the basis, f64[basis].
+
+    Args:
+        terms: The terms to add.
+        inputs: f64[basis] for each input that a term may name.
+        basis: The basis.
+    """
     total = np.zeros(basis.size)
     for term in terms:
         if term.kind == "input":
@@ -100,7 +119,10 @@ def _find_terms(
 
 
 def _shapes(index: int, with_noise: bool, with_draws: bool) -> Iterator[_Shape]:
-    """The fewest first. What was drawn after the last evaluation may be used always."""
+    """Yields shapes of updates, the smallest first.
+
+    Draws made after the last evaluation may be used in every shape.
+    """
     shapes = [
         _Shape(inputs, outputs, draws, noise)
         for inputs in range(1, min(index, MAX_INPUTS) + 1)
@@ -114,7 +136,7 @@ def _shapes(index: int, with_noise: bool, with_draws: bool) -> Iterator[_Shape]:
 def _eliminate(
     row: Vector, earlier: Sequence[Vector], basis: Basis, shape: _Shape
 ) -> tuple[Term, ...] | None:
-    """The row from what the shape has of inputs, outputs and draws, or None if they do not do."""
+    """Expresses the row in the inputs, outputs and draws of the shape; None if it cannot."""
     index = len(earlier)
     used = range(index - shape.inputs, index)
     vectors = np.stack([earlier[i] for i in used], axis=1)
@@ -133,14 +155,14 @@ def _eliminate(
 
 
 def _not_to_be_used(basis: Basis, index: int, shape: _Shape) -> list[int]:
-    """Columns of outputs and draws, and of the noise, that are too old for the shape."""
+    """Returns the columns of the noise, outputs and draws that are too old for the shape."""
     outputs = range(int(shape.noise), 1 + index - shape.outputs)
     draws = basis.drawn(0, index - shape.draws)
     return [*outputs, *(basis.evaluations + draw for draw in draws)]
 
 
 def _latest(row: Vector, basis: Basis, index: int, shape: _Shape) -> list[Term]:
-    """Terms for the outputs and draws of a shape before evaluation `index`, the latest first."""
+    """Returns terms for the shape's outputs and draws before evaluation `index`, latest first."""
     outputs = (Term(0.0, "output", i) for i in range(index - shape.outputs, index))
     draws = (Term(0.0, "draw", i) for i in basis.drawn(index - shape.draws, index))
     empty = (*reversed(tuple(outputs)), *reversed(tuple(draws)))
@@ -150,6 +172,6 @@ def _latest(row: Vector, basis: Basis, index: int, shape: _Shape) -> list[Term]:
 def _drop_small(
     terms: Sequence[Term], row: Vector, earlier: Sequence[Vector], basis: Basis
 ) -> tuple[Term, ...]:
-    """Without the terms that contribute less than the tolerance to any coefficient."""
+    """Drops the terms that contribute less than the tolerance to every coefficient."""
     limit = TOLERANCE * np.abs(row).max()
     return tuple(term for term in terms if np.abs(expand([term], earlier, basis)).max() > limit)

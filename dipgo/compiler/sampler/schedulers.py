@@ -1,11 +1,11 @@
-"""The schedulers one can ask for by name, each made from a pipeline's own scheduler's config."""
+"""The schedulers that have short names, each made from the config of a pipeline's scheduler."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dipgo.common.errors import DipgoError
 
-# Short name: diffusers class, and what it needs beyond the pipeline's config.
+# By short name: the diffusers class, and the options it needs beyond the pipeline's config.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "pndm": ("PNDMScheduler", {}),
@@ -31,81 +31,90 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 OPTIONS = {key for _, extra in SCHEDULERS.values() for key in extra}
-"""What may differ between schedulers of one class for one model."""
+"""The options that may differ between schedulers of one class for one model."""
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")
-"""Made from the config of any scheduler of Stable Diffusion's kind, though not listed so."""
+"""Schedulers made from the config of any scheduler for Stable Diffusion, though not listed so."""
 
 
 def make_scheduler(base: Any, name: str | None, config: Mapping[str, Any] | None = None) -> Any:
-    """A scheduler called `name` with the config of `base`, a pipeline's own; `base` for None.
+    """Returns the scheduler called `name` with the config of `base`, or `base` for None.
 
-    `name` is one of SCHEDULERS or the name of a diffusers class (`DDIMScheduler`). Of a `config`
-    that a SubNet has, the options that short names stand for are taken: the rest is the model's.
-    Raises
-    DipgoError for a name unknown, for a scheduler that needs a package that is missing, and
-    for one made for another kind of model than `base`'s.
+    Args:
+        base: The pipeline's own scheduler.
+        name: One of SCHEDULERS, or the name of a diffusers class (`DDIMScheduler`).
+        config: The scheduler config in a SubNet. Only the options that short names stand for are
+            taken from it: the rest is the model's.
+
+    Raises:
+        DipgoError: The name is unknown, the scheduler needs a package that is missing, or it is for
+            another type of model than `base`.
     """
     if name is None:
         return base
     class_name, extra = SCHEDULERS.get(name, (name, {}))
-    kind = _find_class(class_name, name)
-    if not _fits(base, kind):
+    cls = _find_class(class_name, name)
+    if not _fits(base, cls):
         raise DipgoError(
             f"scheduler {name}",
             found=f"{class_name} for a pipeline of {type(base).__name__}",
             expected=f"a scheduler that {type(base).__name__} can be exchanged for",
             remedy=f"choose one of {_compatible_names(base)}",
         )
-    given = {key: value for key, value in (config or {}).items() if key in OPTIONS}
-    return kind.from_config(base.config, **{**extra, **given})
+    pinned = {key: value for key, value in (config or {}).items() if key in OPTIONS}
+    return cls.from_config(base.config, **{**extra, **pinned})
 
 
 def beyond_class(base: Any, scheduler: Any) -> dict[str, Any] | None:
-    """Of a scheduler's config what its class and the config of `base` do not say, if anything.
+    """Returns the part of a config that its class and the config of `base` do not imply.
 
-    With it `make_scheduler(base, class)` makes the same scheduler again.
+    With it `make_scheduler(base, class, config)` makes the same scheduler again.
+
+    Returns:
+        The options, or None if there are none.
     """
     if scheduler is base:
         return None
     plain = make_scheduler(base, type(scheduler).__name__).config
     own = scheduler.config.items()
-    more = {key: one for key, one in own if not key.startswith("_") and plain.get(key) != one}
-    return more or None
+    options = {
+        key: value for key, value in own if not key.startswith("_") and plain.get(key) != value
+    }
+    return options or None
 
 
-def _fits(base: Any, kind: Any) -> bool:
-    """Whether one of both says that it can take the other's place, or a distilled model's can."""
-    if isinstance(base, kind) or kind in base.compatibles:
+def _fits(base: Any, cls: Any) -> bool:
+    """Returns whether either class lists the other as compatible, or a distilled model's fits."""
+    if isinstance(base, cls) or cls in base.compatibles:
         return True
-    if kind.__name__ in DISTILLED:
+    if cls.__name__ in DISTILLED:
         return "DDIMScheduler" in type(base)._compatibles
-    return type(base).__name__ in kind._compatibles
+    return type(base).__name__ in cls._compatibles
 
 
 def _find_class(class_name: str, name: str) -> Any:
     import diffusers
 
-    kind = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
-    if kind is None:
+    cls = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
+    if cls is None:
         raise DipgoError(
             f"scheduler {name}",
             found="a name that diffusers has no scheduler of",
             expected=f"one of {', '.join(SCHEDULERS)}, or the name of a diffusers class",
             remedy="correct the name",
         )
-    if hasattr(kind, "_backends"):  # diffusers' stand-in for a class it cannot import
+    if hasattr(cls, "_backends"):  # diffusers' stand-in for a class it cannot import
         raise DipgoError(
             f"scheduler {name}",
-            found=f"{class_name}, which needs {' and '.join(kind._backends)}",
+            found=f"{class_name}, which needs {' and '.join(cls._backends)}",
             expected="an environment with these packages",
             remedy="pip install what is missing, or choose another scheduler",
         )
-    return kind
+    return cls
 
 
 def _compatible_names(base: Any) -> str:
-    """The short names that would do, else the pipeline's own class."""
-    classes = {kind.__name__ for kind in base.compatibles} | {type(base).__name__}
+    """Returns the short names of compatible schedulers, else the pipeline's own class."""
+    classes = {cls.__name__ for cls in base.compatibles} | {type(base).__name__}
     names = [name for name, (class_name, _) in SCHEDULERS.items() if class_name in classes]
     return ", ".join(names or [type(base).__name__])

@@ -13,7 +13,7 @@ from dipgo.compiler.sampler.image_to_image import begin_at, remaining_timesteps
 from dipgo.ir.sampler import PriorNoise
 
 Draw = Callable[[int], torch.Tensor]
-"""(draw, counted from 1) -> noise, of the latents' shape."""
+"""A function (draw, counted from 1) -> noise, of the latents' shape."""
 
 NORMAL = (torch.ops.aten.randn.generator, torch.ops.aten.randn.default)
 
@@ -22,10 +22,19 @@ MARK = 2410_16942
 
 
 class HandOutDraws(TorchDispatchMode):
-    """While active, noise of `shape` from `generator` comes from `draw` instead, in any precision.
+    """A mode in which noise of `shape` from `generator` comes from `draw`, in any precision.
 
-    `count` is how many there were. Raises DipgoError, in the name of `scheduler`, for all else
-    that is random: diffusers' pipelines could not make it again from their generator.
+    `count` is the number of draws so far.
+
+    Args:
+        scheduler: The scheduler's name, for errors.
+        generator: The generator that the scheduler is called with.
+        shape: The shape of the latents.
+        draw: Returns the noise of each draw.
+
+    Raises:
+        DipgoError: Something else is random: diffusers' pipelines could not make it again from
+            their generator.
     """
 
     def __init__(
@@ -51,14 +60,17 @@ class HandOutDraws(TorchDispatchMode):
         return self.draw(self.count)
 
     def _is_ours(self, other: torch.Generator | None) -> bool:
-        """Operators are given another Python object of the same generator: its seed tells."""
+        """Returns whether `other` is the same generator, by its seed.
+
+        Operators are called with another Python object for the same generator.
+        """
         self.generator.manual_seed(MARK + self.count)
         return other is not None and other.initial_seed() == MARK + self.count
 
-    def _refused(self, found: str) -> DipgoError:
+    def _refused(self, problem: str) -> DipgoError:
         return DipgoError(
             f"scheduler {self.scheduler}",
-            found=found,
+            found=problem,
             expected="normal noise like the latents, from the generator that the pipeline gives it",
             remedy="choose another scheduler, euler-a for example",
         )
@@ -68,7 +80,7 @@ Model = Callable[[int, torch.Tensor], torch.Tensor]  # (evaluation, its input) -
 
 
 class Trajectory(NamedTuple):
-    """One run of a scheduler: timestep and model input of each evaluation, final latents.
+    """A run of a scheduler: timestep and model input of each evaluation, and the final latents.
 
     `draws` has, for each draw of noise, the evaluation after which it was made.
     """
@@ -80,9 +92,9 @@ class Trajectory(NamedTuple):
 
 
 class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, latents in float64 stay so where a scheduler would cast them to float32.
+    """A mode in which float64 latents stay so where a scheduler would cast them to float32.
 
-    Only the latents: a scheduler's own tables of sigmas are float32 in its pipelines too.
+    It covers the latents only: a scheduler's own tables of sigmas are float32 in its pipelines too.
     """
 
     def __torch_dispatch__(
@@ -101,9 +113,16 @@ def start_scheduler(
     options: dict[str, Any],
     strength: float | None = None,
 ) -> Any:
-    """A copy of the scheduler with its timesteps set; DipgoError where it will not have it so.
+    """Returns a copy of the scheduler with its timesteps set.
 
-    With a `strength` it begins where image-to-image does.
+    Args:
+        scheduler: A diffusers scheduler.
+        num_inference_steps: The number of steps.
+        options: Further arguments of `set_timesteps`.
+        strength: If not None, the run begins where image-to-image of this strength begins.
+
+    Raises:
+        DipgoError: The scheduler refuses the steps or the options.
     """
     fresh = copy.deepcopy(scheduler)
     try:
@@ -129,11 +148,18 @@ def run_scheduler(
     eta: float = 0.0,
     prior_noise: PriorNoise | None = None,
 ) -> Trajectory:
-    """The sampling loop of diffusers' pipelines, on a copy of a scheduler that was started.
+    """Runs the sampling loop of diffusers' pipelines on a copy of a started scheduler.
 
-    `noise` is f64[B, C, H, W], with the scheduler's `init_noise_sigma` already in it; what the
-    scheduler draws comes from `draw`, and `eta` is for one that takes it. Raises DipgoError where
-    the scheduler asks for more than the loop gives.
+    Args:
+        started: A scheduler with its timesteps set.
+        noise: f64[B, C, H, W], already multiplied by the scheduler's `init_noise_sigma`.
+        model: Returns the output of an evaluation from its number and its input.
+        draw: Returns the noise that the scheduler draws.
+        eta: The eta for a scheduler that takes one.
+        prior_noise: The noise that the loop adds again, if any.
+
+    Raises:
+        DipgoError: The scheduler asks for more than the loop provides.
     """
     scheduler, generator = copy.deepcopy(started), torch.Generator("cpu")
     draws = HandOutDraws(type(started).__name__, generator, noise.shape, draw)
@@ -154,7 +180,7 @@ def run_scheduler(
 
 
 def takes(scheduler: Any, option: str) -> bool:
-    """Whether the scheduler's step has an argument of that name: so diffusers' pipelines ask."""
+    """Returns whether the scheduler's step has this argument, as diffusers' pipelines ask it."""
     step = getattr(scheduler, "step", None)
     return step is not None and option in inspect.signature(step).parameters
 
@@ -173,7 +199,7 @@ def _loop(
         if prior_noise and timestep < prior_noise.below:
             latents = latents + prior_noise.scale * noise
         scaled = latents
-        if hasattr(scheduler, "scale_model_input"):  # those for flow matching have none
+        if hasattr(scheduler, "scale_model_input"):  # schedulers for flow matching have none
             scaled = scheduler.scale_model_input(latents, timestep)
         timesteps.append(float(timestep))
         inputs.append(scaled.clone())

@@ -1,7 +1,8 @@
-"""Folds what a graph computes in float64 from numbers alone: no engine but a CPU's has float64.
+"""Folds float64 constants of a graph: no engine but a CPU's has float64.
 
-Positions for rotary embeddings are such: known when tracing, and the same in every block. What is
-read of them becomes one tensor beside the weights, of the type in which it is read.
+Positions for rotary embeddings are computed in float64 from numbers alone: they are known when
+tracing, and the same in every block. Each value that the graph reads of them becomes a tensor next
+to the weights, of the type in which it is read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 
 def fold_wide_constants(program: torch.export.ExportedProgram) -> None:
-    """Replaces them in place; the new tensors are constants of the program, `folded.0` on."""
+    """Replaces float64 constants in place by tensors of the program, `folded.0` and so on."""
     wide = _computed_from_numbers(program.graph)
     read = [node for node in wide if wide[node] and any(user not in wide for user in node.users)]
     if not read:
@@ -28,19 +29,19 @@ def fold_wide_constants(program: torch.export.ExportedProgram) -> None:
 
 
 def _computed_from_numbers(graph: fx.Graph) -> dict[fx.Node, bool]:
-    """Nodes that read no input and no weight, in order; True where float64 went into them."""
-    found: dict[fx.Node, bool] = {}
+    """Returns the nodes that read no input and no weight, in order; True if float64 is involved."""
+    constants: dict[fx.Node, bool] = {}
     for node in graph.nodes:
         sources = node.all_input_nodes
-        if node.op == "call_function" and all(source in found for source in sources):
+        if node.op == "call_function" and all(source in constants for source in sources):
             value = node.meta.get("val")
             is_wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-            found[node] = is_wide or any(found[source] for source in sources)
-    return found
+            constants[node] = is_wide or any(constants[source] for source in sources)
+    return constants
 
 
 def _run(nodes: dict[fx.Node, bool]) -> dict[fx.Node, Any]:
-    """All of them, in order, since some may write into what others made."""
+    """Computes all of the nodes, in order, since some may write into what others made."""
     values: dict[fx.Node, Any] = {}
     with torch.no_grad():
         for node in nodes:
@@ -51,7 +52,10 @@ def _run(nodes: dict[fx.Node, bool]) -> dict[fx.Node, Any]:
 
 
 def _viewed(node: fx.Node, values: dict[fx.Node, Any]) -> fx.Node:
-    """What `node` is a view of, if of all of it: each block may have a view of its own."""
+    """Returns the node whose storage `node` views in full, or `node`.
+
+    Several blocks may each have a view of the same storage.
+    """
     for source in node.all_input_nodes:
         whole = values[source].numel() == values[node].numel()
         if whole and _storage(values[source]) == _storage(values[node]):
@@ -60,7 +64,7 @@ def _viewed(node: fx.Node, values: dict[fx.Node, Any]) -> fx.Node:
 
 
 def _storage(value: torch.Tensor) -> int:
-    """What tells storages apart that are there at the same time, also of the meta device."""
+    """Returns a key that distinguishes storages alive at the same time, also of the meta device."""
     pointer: int = value.untyped_storage()._cdata
     return pointer
 

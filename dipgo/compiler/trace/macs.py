@@ -1,4 +1,4 @@
-"""MACs of one node of an exported graph, by PyTorch's own FLOP formulas."""
+"""Counts the MACs of a node of an exported graph, by PyTorch's own FLOP formulas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONVOLUTIONS = {
     _aten.conv3d.default,
     _aten.convolution.default,
 }
-"""Filters are weights wherever they come from."""
+"""Operators whose filters count as weights, wherever they come from."""
 
 _MULTIPLIES = {
     *_CONVOLUTIONS,
@@ -40,7 +40,12 @@ class Macs:
 
 
 def node_macs(node: fx.Node, constants: Set[fx.Node]) -> Macs:
-    """MACs of a node, from the shapes in its metadata; nothing is computed."""
+    """Returns the MACs of a node, from the shapes in its metadata; nothing is computed.
+
+    Args:
+        node: A node of an exported graph.
+        constants: The nodes that are weights or made of weights.
+    """
     if node.target not in _MULTIPLIES:
         return Macs()
     assert callable(node.target)
@@ -54,6 +59,9 @@ def node_macs(node: fx.Node, constants: Set[fx.Node]) -> Macs:
 
 
 def _on_meta(source: fx.Node) -> torch.Tensor:
-    """On the meta device attention is made of products that the formulas know."""
+    """Returns an empty tensor on the meta device.
+
+    There, attention is made of products that the formulas know.
+    """
     value = source.meta["val"]
     return torch.empty(value.shape, dtype=value.dtype, device="meta")

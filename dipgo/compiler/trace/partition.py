@@ -1,11 +1,10 @@
-"""Partition of an exported graph into blocks and glue.
+"""Partitions an exported graph into blocks and glue.
 
 A node that ran inside a block's module and depends on the state belongs to the block; a constant
-belongs to whatever reads it; every other node is glue. What depends on the timestep or the prompt
-alone is glue even inside a block: no gate decides about it, and it need not be in the denoising
-loop. Glue nodes form one piece if the same blocks lie before them and they depend on the same
-kinds of input. Both only grow along an edge, so the pieces and the blocks have no cycle among
-them.
+belongs to whatever reads it; every other node is glue. Nodes that depend on the timestep or the
+prompt alone are glue even inside a block: no gate decides about them, and they need not be in the
+denoising loop. Glue nodes form one piece if the same blocks lie before them and they have the same
+dependence. Both only grow along an edge, so the pieces and the blocks have no cycle among them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.ir.graph import PART, Dependence
 
 Home: TypeAlias = str | tuple[int, Dependence]
-"""A block's name; or, of a piece of glue, the blocks before it (a bit each) and its dependence."""
+"""A block's name; or for a piece of glue the blocks before it (a bit each) and its dependence."""
 
 UNCONDITIONAL = "unconditional"
 """The name of the program's second output, if it has one."""
@@ -34,12 +33,12 @@ _INPUT_ONLY = {
     Dependence.PROMPT: "prompt",
     Dependence.TIMESTEP | Dependence.PROMPT: "prompt_timestep",
 }
-"""Names of the pieces that do not depend on the state: one of each kind, for the whole model."""
+"""The names of the pieces that do not depend on the state: one for each dependence."""
 
 
 @dataclass
 class Partition:
-    """Which nodes make up each block and piece of glue, and which values pass between them."""
+    """The nodes of each block and piece of glue, and the values that pass between them."""
 
     blocks: tuple[str, ...]
     constants: set[fx.Node] = field(default_factory=set)
@@ -61,10 +60,22 @@ def partition(
     blocks: Sequence[str],
     prefix: str,
 ) -> Partition:
-    """Partitions the program's graph; `inputs` maps placeholders to the inputs' own names."""
+    """Partitions the program's graph.
+
+    Args:
+        program: The exported denoiser.
+        inputs: The input's own name for each placeholder of an input.
+        roles: The dependence of each placeholder of an input.
+        blocks: Module paths below `prefix`.
+        prefix: The path of the denoiser in the exported module, with its dot.
+
+    Raises:
+        DipgoError: A block runs more than once, computes nothing from the state, or has an input
+            that is computed from its own output.
+    """
     dependence = _dependences(program.graph, roles)
     result = Partition(tuple(blocks))
-    result.constants = {node for node, kind in dependence.items() if not kind}
+    result.constants = {node for node, depends_on in dependence.items() if not depends_on}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in inputs:
             _name_value(result, inputs[node.name], node)
@@ -89,10 +100,10 @@ def partition(
 def _dependences(graph: fx.Graph, roles: Mapping[str, Dependence]) -> dict[fx.Node, Dependence]:
     dependence: dict[fx.Node, Dependence] = {}
     for node in graph.nodes:
-        kind = roles.get(node.name, Dependence.CONSTANT)
+        combined = roles.get(node.name, Dependence.CONSTANT)
         for source in node.all_input_nodes:
-            kind |= dependence[source]
-        dependence[node] = kind
+            combined |= dependence[source]
+        dependence[node] = combined
     return dependence
 
 
@@ -102,7 +113,7 @@ def _owners(
     prefix: str,
     dependence: Mapping[fx.Node, Dependence],
 ) -> dict[fx.Node, str]:
-    """The block or piece of glue of every node."""
+    """Returns the block or piece of glue of every node."""
     bit: dict[Home, int] = {block: 1 << index for index, block in enumerate(blocks)}
     before: dict[fx.Node, int] = {}
     home: dict[fx.Node, Home] = {}
@@ -114,7 +125,7 @@ def _owners(
             before[node], home[node] = before[made], home[made]
             continue
         before[node] = 0
-        for source in (one for one in node.all_input_nodes if one in before):
+        for source in (source for source in node.all_input_nodes if source in before):
             before[node] |= before[source] | bit.get(home[source], 0)
         block = _block_of(node, blocks, prefix, calls)
         if Dependence.STATE not in dependence[node]:
@@ -133,7 +144,11 @@ def _owners(
 def _block_of(
     node: fx.Node, blocks: Sequence[str], prefix: str, calls: dict[str, str]
 ) -> str | None:
-    """The block whose module the node ran in; refuses a module that runs a second time."""
+    """Returns the block whose module the node ran in.
+
+    Raises:
+        DipgoError: The module runs a second time.
+    """
     for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
         block = str(path).split("@")[0].removeprefix(prefix)
         if block in blocks:
@@ -175,7 +190,10 @@ def _name_pieces(home: Mapping[fx.Node, Home], prefix: str) -> dict[Home, str]:
 
 
 def _shared_module(nodes: Sequence[fx.Node], prefix: str) -> str:
-    """The innermost module that the nodes share, or else that of the first; weights decide."""
+    """Returns the innermost module that the nodes share, or else that of the first node.
+
+    Nodes that read weights decide, if there are any.
+    """
     weighted = [node for node in nodes if "weight" in str(node.all_input_nodes)]
     paths = [_innermost(node).removeprefix(prefix).split(".") for node in weighted or nodes]
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
@@ -193,16 +211,16 @@ def _collect(
     owner: Mapping[fx.Node, str],
     dependence: Mapping[fx.Node, Dependence],
 ) -> None:
-    """Fills members and dependences, with the parts in topological order."""
+    """Fills members and dependences, in topological order."""
     members: dict[str, list[fx.Node]] = {}
     for node in computed:
         members.setdefault(owner[node], []).append(node)
     for name in _topological(members, owner):
         result.members[name] = members[name]
-        kind = Dependence.CONSTANT
+        combined = Dependence.CONSTANT
         for node in members[name]:
-            kind |= dependence[node]
-        result.dependences[name] = kind
+            combined |= dependence[node]
+        result.dependences[name] = combined
 
 
 def _topological(
@@ -236,7 +254,7 @@ def _connect(
     owner: Mapping[fx.Node, str],
     output: fx.Node,
 ) -> None:
-    """Names the values that leave each of `members`, and lists what each reads."""
+    """Names the values that leave each of `members`, and lists the values that each reads."""
     for name, nodes in members.items():
         leaving = [
             node
@@ -271,9 +289,9 @@ def _split_blocks(result: Partition, owner: Mapping[fx.Node, str], output: fx.No
 
 
 def _by_outputs(result: Partition, block: str) -> list[list[fx.Node]]:
-    """The block's nodes, grouped by the outputs that need them: those that most need first.
+    """Groups the block's nodes by the outputs that need them, the most needed group first.
 
-    What a node feeds is needed for no more outputs than the node itself, so this order is
+    A node's readers are needed for no more outputs than the node itself, so this order is
     topological. Nodes that no output needs are left out.
     """
     outputs = [result.values[name] for name in result.outputs[block]]
@@ -296,9 +314,14 @@ def _name_value(result: Partition, name: str, node: fx.Node) -> None:
 
 
 def _count_parameters(result: Partition, no_parameters: Set[str]) -> None:
-    """Of what each piece reads; tensors that are known without weights are none."""
+    """Counts the parameters that each piece reads.
+
+    Tensors in `no_parameters`, which are known without weights, do not count.
+    """
     for name, nodes in result.members.items():
         read = {source for node in nodes for source in node.all_input_nodes}
-        constants = (one for one in read if one.op == "placeholder" and one in result.constants)
-        weights = (one for one in constants if one.name not in no_parameters)
-        result.parameters[name] = sum(prod(one.meta["val"].shape) for one in weights)
+        constants = (
+            source for source in read if source.op == "placeholder" and source in result.constants
+        )
+        weights = (constant for constant in constants if constant.name not in no_parameters)
+        result.parameters[name] = sum(prod(weight.meta["val"].shape) for weight in weights)

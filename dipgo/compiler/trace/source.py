@@ -1,4 +1,4 @@
-"""Traces what the user calls a model, as the sampler will call it: guided, at a given size."""
+"""Traces a user's model as the sampler will call it: guided, at a fixed size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ def trace_source(
     precision: Precision = FP32,
     reuse: FilterShape | None = None,
 ) -> Traced:
-    """The denoiser with `blocks`, paths of its modules, on the device where its weights are.
+    """Traces the denoiser on the device that holds its weights.
 
-    With `reuse`, also with what makes a prediction of earlier ones.
+    Args:
+        source: The model.
+        geometry: The batch and the size of the pictures.
+        blocks: Paths of the denoiser's modules.
+        precision: The precision to apply to the traced graph.
+        reuse: If not None, the shape of the filters that compute a prediction from earlier ones,
+            which are traced as well.
 
-    Raises DipgoError for a block that cannot be gated, and a pattern of `precision` without match.
+    Raises:
+        DipgoError: A block cannot be gated, or a pattern of `precision` matches no module.
     """
     check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
     example, roles = example_inputs(

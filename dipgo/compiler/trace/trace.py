@@ -1,4 +1,4 @@
-"""Trace: a denoiser becomes a BlockGraph, read off the graph that `torch.export` captures.
+"""Traces a denoiser into a BlockGraph, read off the graph that `torch.export` captures.
 
 Every node of the exported graph says which module it ran in, so the blocks, the edges between
 them, MACs and parameters need no model-specific code. docs/internals/design.md, stage 1.
@@ -32,13 +32,13 @@ class Traced:
     prefix: str
     precision: Precision = FP32
     given_tables: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
-    """Tables by name that are no function of the timestep, by rows of the SubNet."""
+    """Tables that are no function of the timestep: by name, then by row of the SubNet."""
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters, buffers and constants by the name of their placeholder in the program.
 
-        Each is of the type that the graph has it in.
+        Each has the type that the graph gives it.
         """
         types = {
             node.name: node.meta["val"].dtype
@@ -48,18 +48,18 @@ class Traced:
 
     @cached_property
     def exact_tensors(self) -> dict[str, torch.Tensor]:
-        """The same, as they were before `precision` was applied."""
+        """The tensors as they were before `precision` was applied."""
         stored = {**self.program.constants, **self.program.state_dict}
         return {placeholder: stored[name] for placeholder, name in self._stored_names.items()}
 
     @cached_property
     def tensor_names(self) -> dict[str, str]:
-        """For every such placeholder the tensor's name in the denoiser's state dict."""
+        """The name in the denoiser's state dict of each placeholder's tensor."""
         return {key: name.removeprefix(self.prefix) for key, name in self._stored_names.items()}
 
     @cached_property
     def _stored_names(self) -> dict[str, str]:
-        """For every such placeholder the tensor's name in the program."""
+        """The name in the program of each placeholder's tensor."""
         signature = self.program.graph_signature
         return {
             **signature.inputs_to_lifted_tensor_constants,
@@ -75,9 +75,13 @@ class Traced:
         *,
         exact: bool = False,
     ) -> fx.GraphModule:
-        """The part of the program that computes `outputs` from `inputs` with these nodes.
+        """Returns the part of the program that computes `outputs` from `inputs` with `members`.
 
-        `exact` gives it the weights as they were before `precision` was applied.
+        Args:
+            members: Names of blocks, parts and pieces of glue, in topological order.
+            inputs: Names of the values that are read.
+            outputs: Names of the values that are returned.
+            exact: Whether the weights are as they were before `precision` was applied.
         """
         tensors = self.exact_tensors if exact else self.tensors
         wanted = {node for name in members for node in self.partition.members[name]}
@@ -100,7 +104,7 @@ class Traced:
         return fx.GraphModule(attributes, graph)
 
     def _with_constants(self, wanted: set[fx.Node]) -> Iterable[fx.Node]:
-        """`wanted`, and the parameters and constants that it needs, in topological order."""
+        """Yields `wanted`, and the parameters and constants that it needs, in topological order."""
         needed = set(wanted)
         for node in reversed(self.program.graph.nodes):
             if node in needed:
@@ -110,8 +114,11 @@ class Traced:
 
 
 def _identifier(name: str, index: int) -> str:
-    """One for each index: `block:0` and `block~0` differ only in what no identifier may hold."""
-    return "".join(one if one.isalnum() else "_" for one in name) + f"_{index}"
+    """Returns a different identifier for each index.
+
+    `block:0` and `block~0` differ only in characters that identifiers may not hold.
+    """
+    return "".join(character if character.isalnum() else "_" for character in name) + f"_{index}"
 
 
 def trace(
@@ -128,10 +135,22 @@ def trace(
 ) -> Traced:
     """Exports `module(*example.values())` and reads its block structure off the graph.
 
-    The module yields a prediction, or that and its unconditional half. With `reuse` it has a
-    submodule REUSE_FILTER, which reads nothing but the inputs of these names, and yields last.
-    `blocks` are module paths below `prefix`. Raises DipgoError for a block that has no operation
-    of its own or runs more than once.
+    Args:
+        module: Yields a prediction, or a prediction and its unconditional half. With `reuse` it has
+            a submodule REUSE_FILTER, which reads only the inputs of these names, and whose
+            prediction comes last.
+        example: A tensor for each input, by name.
+        roles: The dependence that each input brings in.
+        blocks: Module paths below `prefix`.
+        model_class: The denoiser's class, for the graph.
+        config_sha256: The hash of the denoiser's config, for the graph.
+        prefix: The path of the denoiser in `module`, with its dot.
+        precision: The precision to apply to the exported graph.
+        reuse: Names of the inputs of REUSE_FILTER: the past predictions and, last, the filters.
+
+    Raises:
+        DipgoError: A block has no operation on the state, runs more than once, or has an input that
+            is computed from its own output.
     """
     with torch.no_grad():
         program = torch.export.export(module, tuple(example.values()), strict=False)
@@ -144,14 +163,16 @@ def trace(
     gated = (*blocks, REUSE_FILTER) if reuse else tuple(blocks)
     parts = partition(program, inputs, dependences, gated, prefix)
     output, *unconditional = _outputs(program)[: -1 if reuse else None]
-    given = {
+    graph_inputs = {
         name: GraphInput(Value(name, tensor_type(tensor)), roles[name])
         for name, tensor in example.items()
     }
     graph = BlockGraph(
         model_class=model_class,
         config_sha256=config_sha256,
-        inputs=tuple(one for name, one in given.items() if name not in reuse),
+        inputs=tuple(
+            graph_input for name, graph_input in graph_inputs.items() if name not in reuse
+        ),
         nodes=tuple(
             _node(name, parts)
             for name in parts.members
@@ -159,13 +180,13 @@ def trace(
         ),
         output=parts.names[output],
         unconditional=parts.names[unconditional[0]] if unconditional else None,
-        reuse_filter=_reuse_filter(parts, [given[name].value for name in reuse]),
+        reuse_filter=_reuse_filter(parts, [graph_inputs[name].value for name in reuse]),
     )
     return Traced(graph, program, parts, prefix, precision)
 
 
 def _reuse_filter(parts: Partition, inputs: Sequence[Value]) -> ReuseFilter | None:
-    """`inputs` are the past and, last, the filters."""
+    """Returns the filter node with its inputs: the past predictions and, last, the filters."""
     if not inputs:
         return None
     return ReuseFilter(_node(REUSE_FILTER, parts), tuple(inputs[:-1]), inputs[-1])
@@ -178,7 +199,7 @@ def _drop_assertions(graph: fx.Graph) -> None:
 
 
 def _drop_idle_squeezes(graph: fx.Graph) -> None:
-    """Those of an axis longer than 1, which torch lets through and ONNX refuses."""
+    """Removes squeezes of axes longer than 1, which torch lets through and ONNX refuses."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
         source, axis = node.args
         if source.meta["val"].shape[axis] != 1:
@@ -189,9 +210,9 @@ def _drop_idle_squeezes(graph: fx.Graph) -> None:
 def _outputs(program: torch.export.ExportedProgram) -> list[fx.Node]:
     (outputs,) = program.graph.output_node().args
     assert isinstance(outputs, tuple)
-    found = [one for one in outputs if isinstance(one, fx.Node)]
-    assert len(found) == len(outputs), "an output that is no tensor"
-    return found
+    nodes = [output for output in outputs if isinstance(output, fx.Node)]
+    assert len(nodes) == len(outputs), "an output that is no tensor"
+    return nodes
 
 
 def _node(name: str, parts: Partition) -> Node:
@@ -206,8 +227,8 @@ def _node(name: str, parts: Partition) -> Node:
             for output in parts.outputs[name]
         ),
         dependence=parts.dependences[name],
-        macs=sum(one.weights for one in macs),
-        attention_macs=sum(one.attention for one in macs),
+        macs=sum(count.weights for count in macs),
+        attention_macs=sum(count.attention for count in macs),
         parameters=parts.parameters[name],
         parts=tuple(_node(part, parts) for part in parts.parts.get(name, ())),
     )

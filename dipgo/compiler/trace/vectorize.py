@@ -1,9 +1,9 @@
-"""Lanes: a part of the denoiser that computes several independent calls at once.
+"""Makes a part of the denoiser that computes several independent calls at once, in lanes.
 
-Values that differ from call to call carry a leading axis, one entry a lane; what all calls share
-carries none, and is computed once. The number of lanes stays symbolic, so that one graph serves
-every width. (The same idea as `torch.vmap`, which fixes the number of lanes while exporting and
-takes attention apart.)
+Values that differ from call to call carry a leading axis, with an entry for each lane; values that
+all calls share carry none, and are computed once. The number of lanes stays symbolic, so that one
+graph serves every width. (The same idea as `torch.vmap`, which fixes the number of lanes while
+exporting and takes attention apart.)
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ class Laned:
 
 
 class LanedModule(nn.Module):
-    """`module` over lanes: inputs with their flag in `stacked` have the leading axis.
+    """A module over lanes: inputs whose flag in `stacked` is set have a leading axis of lanes.
 
-    Every output has it.
+    Every output has that axis.
+
+    Args:
+        module: A module that computes one lane.
+        stacked: A flag for each input; at least one is set.
     """
 
     def __init__(self, module: fx.GraphModule, stacked: Sequence[bool]) -> None:
@@ -43,13 +47,18 @@ class LanedModule(nn.Module):
         self.module, self.stacked = module, tuple(stacked)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Raises DipgoError for an operator without a rule."""
+        """Computes all lanes.
+
+        Raises:
+            DipgoError: An operator has no rule.
+        """
         lanes = inputs[self.stacked.index(True)].shape[0]
-        given = [
-            Laned(one) if flag else one for one, flag in zip(inputs, self.stacked, strict=True)
+        arguments = [
+            Laned(tensor) if flag else tensor
+            for tensor, flag in zip(inputs, self.stacked, strict=True)
         ]
-        outputs = _Interpreter(self.module, lanes).run(*given)
-        return tuple(_with_lanes(one, lanes) for one in outputs)
+        outputs = _Interpreter(self.module, lanes).run(*arguments)
+        return tuple(_with_lanes(output, lanes) for output in outputs)
 
 
 def _with_lanes(value: Tensor | Laned, lanes: int) -> Tensor:
@@ -59,15 +68,18 @@ def _with_lanes(value: Tensor | Laned, lanes: int) -> Tensor:
 
 
 class _Interpreter(fx.Interpreter):
-    """Runs operators on lanes by the rules below; what all lanes share runs as it is."""
+    """An interpreter that runs operators on lanes by the rules below.
+
+    Operators on values that all lanes share run as they are.
+    """
 
     def __init__(self, module: fx.GraphModule, lanes: int) -> None:
         super().__init__(module)
         self.lanes = lanes
-        self.extra_traceback = False  # which would add lines to the errors that are raised here
+        self.extra_traceback = False  # it would add lines to the errors that are raised here
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if not any(isinstance(one, Laned) for one in tree_leaves((args, kwargs))):
+        if not any(isinstance(argument, Laned) for argument in tree_leaves((args, kwargs))):
             return super().call_function(target, args, kwargs)
         if target is operator.getitem:
             return args[0][args[1]]
@@ -94,22 +106,22 @@ def _bare(value: Any) -> Any:
 
 
 def _leading(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Operators that act on trailing axes and let any number of axes lead."""
+    """Runs operators that act on trailing axes and let any number of axes lead."""
     return target(*map(_bare, args), **kwargs)
 
 
 def _elementwise(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Broadcasting: axes that are missing come after that of the lanes, not before it."""
-    rank = max(_rank(one) for one in args)
-    return target(*(_aligned(one, rank) for one in args), **kwargs)
+    """Broadcasts: missing axes are inserted after the axis of the lanes, not before it."""
+    rank = max(_rank(operand) for operand in args)
+    return target(*(_aligned(operand, rank) for operand in args), **kwargs)
 
 
 def _matmul(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """A vector becomes a matrix of one row, or of one column, and the result loses that axis."""
+    """Turns a vector into a matrix of one row or one column, and drops that axis of the result."""
     left, right = args
     row, column = _rank(left) == 1, _rank(right) == 1
-    left = _map_tensor(left, lambda one: one.unsqueeze(-2)) if row else left
-    right = _map_tensor(right, lambda one: one.unsqueeze(-1)) if column else right
+    left = _map_tensor(left, lambda vector: vector.unsqueeze(-2)) if row else left
+    right = _map_tensor(right, lambda vector: vector.unsqueeze(-1)) if column else right
     product = _elementwise(lanes, target, (left, right), kwargs)
     product = product.squeeze(-2) if row else product
     return product.squeeze(-1) if column else product
@@ -120,7 +132,7 @@ def _map_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _rank(value: Any) -> int:
-    """The rank within a lane."""
+    """Returns the rank within a lane."""
     if isinstance(value, Laned):
         return value.tensor.dim() - 1
     return value.dim() if isinstance(value, Tensor) else 0
@@ -135,13 +147,13 @@ def _aligned(value: Any, rank: int) -> Any:
 
 
 def _folded(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Operators whose first axis is a batch: lanes are folded into it, and unfolded after."""
+    """Runs operators whose first axis is a batch: lanes are folded into it, and unfolded after."""
     value, *rest = args
     return target(value.tensor.flatten(0, 1), *rest, **kwargs).unflatten(0, (lanes, -1))
 
 
 def _convolved(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """As `_folded`; lanes with filters of their own are one product over neighbourhoods.
+    """Convolves as `_folded` does, or with filters for each lane as a product over neighbourhoods.
 
     A convolution has one set of filters for all of its batch, and groups cannot stay symbolic.
     """
@@ -162,9 +174,9 @@ def _convolved(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> An
 
 
 def _attention(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Query, key and value; a mask may lack axes, and is given the batch that it stands for.
+    """Attends with lanes folded into the batch, or as the batch if query, key and value have none.
 
-    Without a batch of their own they have the lanes as their batch.
+    A mask may lack axes, and is expanded to the batch that it stands for.
     """
     arguments = _by_name(target, args, kwargs)
     mask = arguments["attn_mask"]
@@ -187,11 +199,11 @@ _AXES = {"dim", "dim0", "dim1", "dims", "start_dim", "end_dim"}
 """Names of arguments that count axes."""
 
 _REDUCTIONS = {aten.mean.dim, aten.sum.dim_IntList, aten.amax.default}
-"""Operators for which no axes stand for all."""
+"""Operators that reduce all axes if no axes are named."""
 
 
 def _axes(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Operators with arguments that count axes: those counted from the front move by one."""
+    """Runs operators with arguments that count axes: axes counted from the front move by one."""
     arguments = _by_name(target, args, kwargs)
     rank = max(map(_rank, tree_leaves(tuple(arguments.values()))))
     for name in _AXES & arguments.keys():
@@ -202,23 +214,23 @@ def _axes(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _permuted(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """The axis of the lanes stays first."""
+    """Permutes the axes of a lane; the axis of the lanes stays first."""
     value, order = args
     rank = _rank(value)
     return target(value.tensor, [0, *(axis % rank + 1 for axis in order)])
 
 
 def _joined(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """`cat` and `stack`: what is shared is repeated for every lane."""
+    """Runs `cat` and `stack`, with shared tensors repeated for every lane."""
     tensors, *rest = args
-    laned = [Laned(_with_lanes(one, lanes)) for one in tensors]
+    laned = [Laned(_with_lanes(tensor, lanes)) for tensor in tensors]
     return _axes(lanes, target, (laned, *rest), kwargs)
 
 
 def _sized(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Operators whose second argument is the shape that results."""
+    """Runs operators whose second argument is the shape of the result."""
     value, size, *rest = args
-    if target is aten.view.default:  # lanes may lie in memory otherwise than one lane would
+    if target is aten.view.default:  # lanes may not be contiguous where one lane is
         target = aten.reshape.default
     tensor = _aligned(value, len(size)) if target in _BROADCASTS else value.tensor
     first = 1 if target is aten.repeat.default else lanes
@@ -229,36 +241,38 @@ _BROADCASTS = {aten.expand.default, aten.repeat.default}
 
 
 def _einsum(lanes: int, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Lanes are one more letter of the operands that have them, and of the result."""
+    """Adds a letter for the lanes to the operands that have them, and to the result."""
     equation, operands = args[0].replace(" ", ""), args[1]
     terms, arrow, result = equation.partition("->")
     lane = next(letter for letter in ascii_letters if letter not in equation)
     marked = [
-        f"{lane}{term}" if isinstance(one, Laned) else term
-        for term, one in zip(terms.split(","), operands, strict=True)
+        f"{lane}{term}" if isinstance(operand, Laned) else term
+        for term, operand in zip(terms.split(","), operands, strict=True)
     ]
     result = result if arrow else _implied(terms)
-    return target(f"{','.join(marked)}->{lane}{result}", [_bare(one) for one in operands], **kwargs)
+    return target(
+        f"{','.join(marked)}->{lane}{result}", [_bare(operand) for operand in operands], **kwargs
+    )
 
 
 def _implied(terms: str) -> str:
-    """What an equation without an arrow yields: the letters that occur once, in their order."""
+    """Returns the result of an equation without an arrow: the letters that occur once, sorted."""
     once = (letter for letter in sorted(set(terms)) if terms.count(letter) == 1)
     return ("..." if "..." in terms else "") + "".join(filter(str.isalpha, once))
 
 
 def _by_name(target: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments by their names in the operator's schema, defaults included."""
+    """Returns all arguments by their names in the operator's schema, defaults included."""
     arguments = {}
-    for index, one in enumerate(target._schema.arguments):
-        given = args[index] if index < len(args) else kwargs.get(one.name, one.default_value)
-        arguments[one.name] = given
+    for index, spec in enumerate(target._schema.arguments):
+        value = args[index] if index < len(args) else kwargs.get(spec.name, spec.default_value)
+        arguments[spec.name] = value
     return arguments
 
 
 def _overloads(names: str) -> list[Any]:
-    """Operators of aten by name and overload."""
-    return [getattr(getattr(aten, name), kind) for name, kind in map(_split, names.split())]
+    """Returns operators of aten by name and overload."""
+    return [getattr(getattr(aten, name), overload) for name, overload in map(_split, names.split())]
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The plan as the manifest's records, and back."""
+"""Converts a plan into the manifest's records, and back."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from dipgo.ir.types import TensorType, Value
 
 
 def tensor_records(values: tuple[Value, ...]) -> list[TensorRecord]:
-    """Values as they stand in the manifest."""
+    """Returns the values' records in the manifest."""
     return [TensorRecord(value.name, str(value.type)) for value in values]
 
 
 def segment_records(plan: Plan) -> list[SegmentRecord]:
-    """The plan's callees, each with the file of its graph."""
+    """Returns a record for each callee of the plan, with the file of its graph."""
     return [
         SegmentRecord(
             name=callee.name,
@@ -57,7 +57,7 @@ def segment_records(plan: Plan) -> list[SegmentRecord]:
 
 
 def program_record(plan: Plan) -> ProgramRecord:
-    """The plan as it stands in the manifest; `plan_of` is the inverse."""
+    """Returns the plan's record in the manifest; `plan_of` is the inverse."""
     return ProgramRecord(
         name=plan.name,
         num_inference_steps=plan.num_inference_steps,
@@ -65,7 +65,9 @@ def program_record(plan: Plan) -> ProgramRecord:
         steps=[StepRecord(step.timestep, step.row, step.gates) for step in plan.steps],
         inputs=tensor_records(plan.inputs),
         state=plan.state,
-        tables=[TableRecord(one.name, str(one.type), list(one.rows)) for one in plan.tables],
+        tables=[
+            TableRecord(table.name, str(table.type), list(table.rows)) for table in plan.tables
+        ],
         statements=[_statement_record(statement) for statement in plan.statements],
         result=plan.result,
         slots=[SlotRecord(slot.value, slot.offset, slot.nbytes) for slot in plan.slots],
@@ -83,23 +85,28 @@ def _statement_record(statement: Statement) -> CallRecord | CombineRecord:
 
 
 def plan_of(manifest: Manifest) -> Plan:
-    """The plan of an export. Raises ValueError where a record cannot be part of one."""
+    """Returns the plan of an export, not yet verified.
+
+    Raises:
+        ValueError: A record cannot be part of a plan.
+    """
     program = manifest.program
     return Plan(
         name=program.name,
         num_inference_steps=program.num_inference_steps,
         blocks=tuple(program.blocks),
-        steps=tuple(Step(one.timestep, one.row, one.gates) for one in program.steps),
+        steps=tuple(Step(step.timestep, step.row, step.gates) for step in program.steps),
         inputs=_values(program.inputs),
         state=program.state,
         tables=tuple(
-            Table(one.name, TensorType.parse(one.type), tuple(one.rows)) for one in program.tables
+            Table(table.name, TensorType.parse(table.type), tuple(table.rows))
+            for table in program.tables
         ),
         callees=tuple(map(_callee, manifest.segments)),
         statements=tuple(map(_statement, program.statements)),
         result=program.result,
-        slots=tuple(Slot(one.value, one.offset, one.nbytes) for one in program.slots),
-        draws=tuple(Draw(one.value, one.index) for one in program.draws),
+        slots=tuple(Slot(slot.value, slot.offset, slot.nbytes) for slot in program.slots),
+        draws=tuple(Draw(draw.value, draw.index) for draw in program.draws),
     )
 
 

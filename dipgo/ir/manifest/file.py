@@ -1,4 +1,4 @@
-"""Reading and writing the manifest; what is read has been checked, its plan included."""
+"""Reads and writes the manifest; a manifest that is read is checked, and so is its plan."""
 
 from __future__ import annotations
 
@@ -23,21 +23,26 @@ from dipgo.ir.plan.verify import verify
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Indented JSON; equal manifests give equal bytes."""
+    """Returns the manifest as indented JSON; equal manifests give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 class _Head(msgspec.Struct):
-    """What is read first, to tell what the rest must be."""
+    """The fields that decide how the rest of a manifest is read."""
 
     format: str = ""
     version: int = 0
 
 
 def read_manifest(directory: Path, size: str = "") -> Manifest:
-    """The manifest of an export directory, or that for one of its further sizes; verified.
+    """Returns the manifest of an export directory, with its plan verified.
 
-    Raises DipgoError where the directory is not an export of this version or its plan is broken.
+    Args:
+        directory: The export directory.
+        size: The further size whose manifest to read, or "" for the export's own.
+
+    Raises:
+        DipgoError: The directory is no export of this version, or its plan is broken.
     """
     path = directory / manifest_file(size)
     content = read_file(path, expected="the manifest of an export directory")
@@ -60,7 +65,7 @@ def read_manifest(directory: Path, size: str = "") -> Manifest:
 
 
 def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
-    """Between the manifest's parts, as far as the plan's own verifier cannot see them."""
+    """Yields contradictions between the manifest's parts that the plan's verifier cannot see."""
     if manifest.inputs != manifest.program.inputs:
         yield "inputs that are not those of the program"
     if "latents" not in {value.name for value in plan.inputs}:
@@ -73,10 +78,12 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
     arena_nbytes = manifest.program.arena_nbytes
     if arena_nbytes != plan.arena_nbytes:
         yield f"an arena of {arena_nbytes} bytes for slots that end at {plan.arena_nbytes}"
-    given = {name for one in manifest.tokenizers for name in (one.ids, one.mask)}
+    provided = {
+        name for tokenizer in manifest.tokenizers for name in (tokenizer.ids, tokenizer.mask)
+    }
     encoder = manifest.parts.get("text_encoder")
     for record in encoder.inputs if encoder else ():
-        if record.name not in given:
+        if record.name not in provided:
             yield f"a text encoder whose input {record.name} no tokenizer gives"
 
 
@@ -85,10 +92,12 @@ def _damaged(path: Path, problem: str) -> DipgoError:
 
 
 def is_export(path: Path) -> bool:
+    """Returns whether `path` is a directory with an export's manifest."""
     return has_format(path / MANIFEST_FILE, FORMAT)
 
 
 def has_format(manifest: Path, name: str) -> bool:
+    """Returns whether a manifest's first 1000 bytes contain `name` as a JSON string."""
     if not manifest.is_file():
         return False
     with manifest.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a plan costs: MACs, and the share of a dense plan's that it keeps."""
+"""The cost of a plan: its MACs, and the share of a dense plan's that it keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipgo.ir.plan.plan import Plan, calls_by_step
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """MACs over all steps, in convolutions and linear layers, and of attention."""
+    """The MACs over all steps, in convolutions and linear layers and in attention."""
 
     macs: int
     attention_macs: int
@@ -20,29 +20,31 @@ class PlanCost:
 
     @property
     def kept(self) -> float:
-        """Share of the dense plan's MACs, as the papers count them (no attention products)."""
+        """The share of the dense plan's MACs, as the papers count them (no attention products)."""
         return self.macs / self.dense_macs
 
     @property
     def kept_with_attention(self) -> float:
-        """Share of the dense plan's MACs, attention products included."""
+        """The share of the dense plan's MACs, attention products included."""
         dense = self.dense_macs + self.dense_attention_macs
         return (self.macs + self.attention_macs) / dense
 
 
 def plan_cost(plan: Plan) -> PlanCost:
-    """Row 0 of a SubNet computes everything, so a plan's callees make up the dense denoiser.
+    """Counts the MACs of a plan and of its dense plan.
 
-    A dense plan calls each at every step; what is hoisted out of the loop, and depends on no
-    timestep, once. Filters of reuse cost what they cost, but dense has none.
+    Row 0 of a SubNet computes everything, so the plan's callees make up the dense denoiser. A dense
+    plan calls each callee at every step, except those that are hoisted out of the loop and depend
+    on no timestep: it calls these once. Reuse filters count towards the plan's cost, but a dense
+    plan has none.
     """
     callees = {callee.name: callee for callee in plan.callees}
     lanes = [(callees[call.callee], call.width) for call in plan.calls]
     once = {call.callee for call in plan.calls if call.step == PROLOGUE and not _has_rows(call)}
     dense = [
-        (one, 1 if one.name in once else len(plan.steps))
-        for one in plan.callees
-        if REUSE_FILTER not in (one.members or (one.name,))
+        (callee, 1 if callee.name in once else len(plan.steps))
+        for callee in plan.callees
+        if REUSE_FILTER not in (callee.members or (callee.name,))
     ]
     return PlanCost(
         macs=sum(callee.macs * width for callee, width in lanes),
@@ -57,8 +59,9 @@ def _has_rows(call: Call) -> bool:
 
 
 def block_calls(plan: Plan) -> int:
-    """Executions of blocks (not of glue) over all steps; each lane of a batch is one, and a block
-    in parts is where its first part is.
+    """Counts the executions of blocks (not of glue) over all steps.
+
+    Each lane of a batch is an execution. A block in parts runs where its first part runs.
     """
     blocks = {*plan.blocks, *(f"{block}{PART}0" for block in plan.blocks)}
     inside = {
@@ -69,5 +72,5 @@ def block_calls(plan: Plan) -> int:
 
 
 def step_patterns(plan: Plan) -> int:
-    """Distinct sets of callees among the steps that call any."""
+    """Counts the distinct sets of callees among the steps that call any."""
     return len({frozenset(call.callee for call in calls) for calls in calls_by_step(plan).values()})

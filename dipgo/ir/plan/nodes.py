@@ -1,4 +1,4 @@
-"""What a plan is made of: operands, statements, callees, tables, slots."""
+"""The parts of a plan: operands, statements, callees, tables, slots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def merge_terms(terms: Terms) -> Terms:
 
 
 def substitute(combine: Combine, definitions: dict[str, Terms]) -> Terms:
-    """The terms of `combine` with each defined name replaced by what it stands for."""
+    """Returns the terms of `combine` with each defined name replaced by its definition."""
     expanded: list[tuple[float, str]] = []
     for coefficient, name in combine.terms:
         inner = definitions.get(name, ((1.0, name),))
@@ -30,7 +30,7 @@ def substitute(combine: Combine, definitions: dict[str, Terms]) -> Terms:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """An operand: a value computed earlier, or a plan input."""
+    """A value computed earlier, or a plan input, as an operand."""
 
     name: str
 
@@ -40,7 +40,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """An operand: one row of a table that was filled at export; `row` counts timesteps."""
+    """A row of a table that was filled at export, as an operand; `row` counts timesteps."""
 
     table: str
     row: int
@@ -70,7 +70,7 @@ PROLOGUE = -1
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One evaluation: the scheduler's timestep, its row in the SubNet, the row's gates."""
+    """An evaluation: the scheduler's timestep, its row in the SubNet, and the row's gates."""
 
     timestep: float
     row: int
@@ -79,7 +79,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A constant per timestep; `rows` lists the timesteps (rows of the SubNet) that are stored."""
+    """A constant for each timestep; `rows` are the stored timesteps, as rows of the SubNet."""
 
     name: str
     type: TensorType
@@ -88,11 +88,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """What a call runs: a node of the BlockGraph, or a segment of several (`members`).
+    """The target of calls: a node of the BlockGraph, or a segment of several (`members`).
 
     Inputs and outputs carry the names that their values have in the BlockGraph, and the types of
-    one lane. `stacked` names the inputs that have an entry for each lane; none where calls are
-    not batched. Costs are those of one lane.
+    one lane. `stacked` names the inputs that have an entry for each lane; it is empty where calls
+    are not batched. Costs are those of one lane.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Callee:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One execution of a callee at step `step`, or at PROLOGUE.
+    """An execution of a callee at step `step`, or at PROLOGUE.
 
     `results` has the lanes of the first output, then those of the second, and so on.
     """
@@ -119,13 +119,13 @@ class Call:
 
     @property
     def width(self) -> int:
-        """Number of lanes."""
+        """The number of lanes."""
         stacks = (operand for operand in self.operands if isinstance(operand, Stack))
         return next((len(stack.lanes) for stack in stacks), 1)
 
     @property
     def outputs(self) -> tuple[tuple[str, ...], ...]:
-        """For each output of the callee its results, one a lane."""
+        """The results of each output of the callee, one for each lane."""
         width = self.width
         return tuple(
             self.results[first : first + width] for first in range(0, len(self.results), width)
@@ -133,13 +133,13 @@ class Call:
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """The operands, those of stacks one by one."""
+        """The operands, with each stack replaced by its lanes."""
         return tuple(leaf for operand in self.operands for leaf in leaves(operand))
 
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """A linear combination: result = sum of coefficient * value, in the given order."""
+    """A linear combination: result = sum of coefficient * value, added in this order."""
 
     step: int
     result: str
@@ -151,7 +151,7 @@ Statement: TypeAlias = Call | Combine
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Bytes [offset, offset + nbytes) of the arena, holding `value` while it is live."""
+    """The bytes [offset, offset + nbytes) of the arena, holding `value` while it is live."""
 
     value: str
     offset: int
@@ -160,7 +160,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """An input that is noise of unit variance, drawn on the way: draw `index` of a seed.
+    """A plan input that is noise of unit variance drawn during sampling: draw `index` of a seed.
 
     Draw 0 is the initial noise. A scheduler may draw more than is used.
     """
@@ -170,24 +170,24 @@ class Draw:
 
 
 def leaves(operand: Operand) -> tuple[Leaf, ...]:
-    """The lanes of a stack, or the operand itself."""
+    """Returns the lanes of a stack, or the operand itself."""
     return operand.lanes if isinstance(operand, Stack) else (operand,)
 
 
 def map_leaves(operand: Operand, change: Callable[[Leaf], Leaf]) -> Operand:
-    """The operand with `change` applied to it, or to each lane of a stack."""
+    """Returns the operand with `change` applied to it, or to each lane of a stack."""
     if isinstance(operand, Stack):
         return Stack(tuple(map(change, operand.lanes)))
     return change(operand)
 
 
 def reads(statement: Statement) -> tuple[str, ...]:
-    """Names of the values that a statement reads, repeated as often as it reads them."""
+    """Returns the names of the values that a statement reads, each as often as it is read."""
     if isinstance(statement, Combine):
         return tuple(name for _, name in statement.terms)
     return tuple(leaf.name for leaf in statement.leaves if isinstance(leaf, Read))
 
 
 def writes(statement: Statement) -> tuple[str, ...]:
-    """Names of the values that a statement defines."""
+    """Returns the names of the values that a statement defines."""
     return (statement.result,) if isinstance(statement, Combine) else statement.results

@@ -31,7 +31,7 @@ FIRST_WORD = "plan "
 
 
 def is_plan_file(path: Path) -> bool:
-    """Whether the file begins as a plan's text does, comments and blank lines aside."""
+    """Returns whether the file begins as a plan's text does, comments and blank lines aside."""
     try:
         with path.open(encoding="utf-8") as file:
             code = (line for line in file if line.strip() and not line.startswith("#"))
@@ -41,7 +41,11 @@ def is_plan_file(path: Path) -> bool:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a text file, verified. Raises DipgoError naming the line, or step and call."""
+    """Returns the plan in a text file, verified.
+
+    Raises:
+        DipgoError: The text is no valid plan; the error names the line, or the step and the call.
+    """
     try:
         return verify(parse_plan(path.read_text(encoding="utf-8")))
     except (PlanSyntaxError, InvalidPlanError) as error:
@@ -49,7 +53,7 @@ def read_plan(path: Path) -> Plan:
             path.name,
             found=str(error),
             expected="a plan as `inspect` prints it, in which every read follows its write",
-            remedy="mend the statement, or print the plan anew",
+            remedy="fix the statement, or print the plan again",
         ) from error
 
 
@@ -62,7 +66,11 @@ class PlanSyntaxError(ValueError):
 
 
 def parse_plan(text: str) -> Plan:
-    """The plan that prints as `text`; raises PlanSyntaxError naming the line."""
+    """Returns the plan that prints as `text`, not yet verified.
+
+    Raises:
+        PlanSyntaxError: A line cannot be read; the error names it.
+    """
     parser = _Parser()
     for number, line in enumerate(text.splitlines(), start=1):
         code = line.split("#", 1)[0].rstrip()
@@ -76,7 +84,7 @@ def parse_plan(text: str) -> Plan:
 
 
 class _Parser:
-    """Reads one line at a time; the first word says what it declares."""
+    """A reader of one line at a time, whose first word says what it declares."""
 
     def __init__(self) -> None:
         self.name, self.num_inference_steps, self.state, self.result = "", 0, "", ""

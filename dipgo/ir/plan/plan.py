@@ -8,13 +8,13 @@
     leaf       = %value | table[row]              a row of a table is known when exporting
 
 Statements of the step PROLOGUE come first and run once per prompt. A call of a callee with
-`stacked` inputs computes several independent calls at once, one a lane: such an input is a stack,
-the other operands are shared by all lanes, and every output is a result for each lane. The lanes
-of a stack, like those of an output, lie side by side in memory.
+`stacked` inputs executes several independent calls at once, each in its lane: such an input is a
+stack, the other operands are shared by all lanes, and every output has a result for each lane. The
+lanes of a stack, like those of an output, lie side by side in memory.
 
 A value keeps its name for as long as anything reads it: caching is naming. A slot is the
 range of bytes of the arena in which a value lives from the statement that writes it to the
-last that reads it. `dipgo.ir.plan.plan` prints plans, `dipgo.ir.plan.parse` reads them,
+last that reads it. This module prints plans, `dipgo.ir.plan.parse` reads them, and
 `dipgo.ir.plan.verify` verifies them.
 """
 
@@ -44,7 +44,7 @@ MIB = 1 << 20
 
 
 def print_plan(plan: Plan) -> str:
-    """The text of a plan; ends without a newline."""
+    """Returns the text of a plan, without a newline at its end."""
     return "\n".join([*_header(plan), *_declarations(plan), *_body(plan), f"return %{plan.result}"])
 
 
@@ -85,7 +85,7 @@ def _values(values: tuple[Value, ...]) -> str:
 
 
 def _body(plan: Plan) -> Iterator[str]:
-    types, slots, lives = value_types(plan), {one.value: one for one in plan.slots}, _lives(plan)
+    types, slots, lives = value_types(plan), {slot.value: slot for slot in plan.slots}, _lives(plan)
     lines: dict[int, list[str]] = {}
     for statement in plan.statements:
         line = f"  {_statement(statement, slots)}{_comment(statement, types, lives)}"
@@ -101,7 +101,7 @@ def _body(plan: Plan) -> Iterator[str]:
 
 
 def _lives(plan: Plan) -> dict[str, int]:
-    """The last step that reads each value."""
+    """Returns the last step that reads each value."""
     return {name: statement.step for statement in plan.statements for name in reads(statement)}
 
 
@@ -125,7 +125,7 @@ def _statement(statement: Statement, slots: dict[str, Slot]) -> str:
 
 
 def _results(statement: Statement, slots: dict[str, Slot]) -> str:
-    """The names that a statement defines, the lanes of an output of a batched call in braces."""
+    """Formats the names that a statement defines, with the lanes of a batched output in braces."""
     names = [f"%{name}{_slot(slots[name]) if name in slots else ''}" for name in writes(statement)]
     if isinstance(statement, Combine) or not _is_batched(statement):
         return " ".join(names)
@@ -146,7 +146,7 @@ def _slot(slot: Slot) -> str:
 class Plan:
     """A static execution of all steps. `slots` is empty until `allocate_slots` has run.
 
-    `state` names the input that is the initial noise, `draws` those that are later noise; the
+    `state` names the input that is the initial noise, `draws` the inputs that are later noise; the
     other inputs belong to the prompt.
     """
 
@@ -170,7 +170,7 @@ class Plan:
 
     @property
     def arena_nbytes(self) -> int:
-        """Bytes of memory that hold every value of the plan."""
+        """The bytes of memory that hold every value of the plan."""
         return max((slot.offset + slot.nbytes for slot in self.slots), default=0)
 
     def __str__(self) -> str:
@@ -178,7 +178,10 @@ class Plan:
 
 
 def value_types(plan: Plan) -> dict[str, TensorType]:
-    """The type of every value of the plan; a combination has the type of its first term."""
+    """Returns the type of every value of the plan.
+
+    A combination has the type of its first term.
+    """
     types = {value.name: value.type for value in plan.inputs}
     callees = {callee.name: callee for callee in plan.callees}
     for statement in plan.statements:
@@ -193,16 +196,16 @@ def value_types(plan: Plan) -> dict[str, TensorType]:
 
 
 def combined_dtypes(plan: Plan) -> tuple[str, ...]:
-    """The element types of which the plan has linear combinations, sorted."""
+    """Returns the element types of the plan's linear combinations, sorted."""
     types = value_types(plan)
-    combined = (one.result for one in plan.statements if isinstance(one, Combine))
+    combined = (statement.result for statement in plan.statements if isinstance(statement, Combine))
     return tuple(sorted({types[name].dtype for name in combined}))
 
 
 def calls_by_step(plan: Plan) -> dict[int, list[Call]]:
-    """Calls grouped by the step that executes them; fully reused steps are absent.
+    """Groups the calls by the step that executes them; fully reused steps are absent.
 
-    Those of the prologue, which belong to no step, are left out.
+    Calls of the prologue, which belong to no step, are left out.
     """
     grouped: dict[int, list[Call]] = {}
     for call in plan.calls:
@@ -212,7 +215,11 @@ def calls_by_step(plan: Plan) -> dict[int, list[Call]]:
 
 
 def evaluations(plan: Plan) -> int:
-    """Steps whose prediction is computed: each is a lane of every callee that all steps need."""
+    """Counts the steps whose prediction is computed.
+
+    A callee that all of these steps need has a lane for each of them, so the largest number of
+    lanes of any callee is the answer.
+    """
     lanes: Counter[str] = Counter()
     for calls in calls_by_step(plan).values():
         for call in calls:

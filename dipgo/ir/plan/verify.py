@@ -1,4 +1,4 @@
-"""The verifier: a plan that passes it can be executed as it stands."""
+"""Verifies plans: a plan that passes can be executed as it stands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ class InvalidPlanError(ValueError):
 
 
 def verify(plan: Plan) -> Plan:
-    """Returns the plan unchanged, or raises InvalidPlanError."""
+    """Returns the plan unchanged if it is valid.
+
+    Raises:
+        InvalidPlanError: The plan breaks a rule; the error names the step and the statement.
+    """
     callees = {callee.name: callee for callee in plan.callees}
     _check_definitions(plan)
     for call in plan.calls:
@@ -56,13 +60,13 @@ def _require(condition: bool, statement: Statement, problem: str) -> None:
 
 
 def describe(statement: Statement) -> str:
-    """Step and call, as they are named in messages: `s3, up0`."""
+    """Returns step and call as messages name them: `s3, up0`."""
     step = "prologue" if statement.step == PROLOGUE else f"s{statement.step}"
     return f"{step}, {statement.callee if isinstance(statement, Call) else f'%{statement.result}'}"
 
 
 def _check_definitions(plan: Plan) -> None:
-    """Every value is written once, and before it is read; steps follow one another."""
+    """Checks that every value is written once and before it is read, and that steps ascend."""
     defined = {value.name for value in plan.inputs}
     if plan.state not in defined:
         raise InvalidPlanError(f"state: %{plan.state} is no input")
@@ -82,7 +86,7 @@ def _check_definitions(plan: Plan) -> None:
 
 
 def _check_draws(plan: Plan, types: dict[str, TensorType]) -> None:
-    """Each is an input like the state, and another draw."""
+    """Checks that each draw is an input of the state's type, with an index that no other has."""
     seen = {0: plan.state}
     inputs = {value.name for value in plan.inputs}
     for draw in plan.draws:
@@ -90,7 +94,9 @@ def _check_draws(plan: Plan, types: dict[str, TensorType]) -> None:
         if draw.value not in inputs - set(seen.values()):
             raise InvalidPlanError(f"{where}: no input, or one that is noise already")
         if draw.index < 0 or draw.index in seen:
-            raise InvalidPlanError(f"{where}: index {draw.index}, expected one of its own above 0")
+            raise InvalidPlanError(
+                f"{where}: index {draw.index}, expected an index above 0 that no other draw has"
+            )
         if types[draw.value] != types[plan.state]:
             raise InvalidPlanError(
                 f"{where}: it is {types[draw.value]}, the state {types[plan.state]}"
@@ -99,8 +105,10 @@ def _check_draws(plan: Plan, types: dict[str, TensorType]) -> None:
 
 
 def _check_result(plan: Plan) -> None:
-    """A statement writes the result, and not beside other lanes: it has memory of its own."""
-    writer = next((one for one in plan.statements if plan.result in writes(one)), None)
+    """Checks that a statement writes the result, and not into a lane: it has its own memory."""
+    writer = next(
+        (statement for statement in plan.statements if plan.result in writes(statement)), None
+    )
     if writer is None:
         raise InvalidPlanError(f"return: %{plan.result} is never written")
     is_lane = isinstance(writer, Call) and writer.width > 1
@@ -108,8 +116,8 @@ def _check_result(plan: Plan) -> None:
 
 
 def _where_written(plan: Plan, name: str) -> str:
-    """Why a value is not there yet: nothing writes it, a later call does, or there is a cycle."""
-    writer = next((one for one in plan.statements if name in writes(one)), None)
+    """Says why a value is missing: nothing writes it, a later call does, or there is a cycle."""
+    writer = next((statement for statement in plan.statements if name in writes(statement)), None)
     if writer is None:
         return "which nothing earlier writes"
     cycle = _cycle(plan, writer)
@@ -119,17 +127,17 @@ def _where_written(plan: Plan, name: str) -> str:
 
 
 def _cycle(plan: Plan, start: Statement) -> list[Statement]:
-    """Statements, each of which reads what the next one writes, from `start` back to it."""
-    writer = {name: one for one in plan.statements for name in writes(one)}
-    found: dict[int, list[Statement]] = {id(start): [start]}
+    """Returns statements, each reading what the next one writes, from `start` back to it."""
+    writer = {name: statement for statement in plan.statements for name in writes(statement)}
+    paths: dict[int, list[Statement]] = {id(start): [start]}
     pending = [start]
     while pending:
-        path = found[id(pending.pop())]
+        path = paths[id(pending.pop())]
         for source in (writer[name] for name in reads(path[-1]) if name in writer):
             if source is start:
                 return [*path, start]
-            if id(source) not in found:
-                found[id(source)] = [*path, source]
+            if id(source) not in paths:
+                paths[id(source)] = [*path, source]
                 pending.append(source)
     return []
 
@@ -161,16 +169,16 @@ def _check_operands(
     for operand, value in zip(call.operands, callee.inputs, strict=True):
         for leaf in operand.lanes if isinstance(operand, Stack) else (operand,):
             if isinstance(leaf, Read):
-                found = types[leaf.name]
+                leaf_type = types[leaf.name]
             else:
                 known = leaf.table in tables and leaf.row in tables[leaf.table].rows
                 _require(known, call, f"{leaf}, a row that no table holds")
-                found = tables[leaf.table].type
-            _require(found == value.type, call, f"{leaf} is {found}, expected {value.type}")
+                leaf_type = tables[leaf.table].type
+            _require(leaf_type == value.type, call, f"{leaf} is {leaf_type}, expected {value.type}")
 
 
 Lane = tuple[int, int, int]
-"""Which statement writes a value, as which of its outputs, in which lane."""
+"""The statement that writes a value, the output that the value is, and its lane; all by number."""
 
 
 def _lanes(plan: Plan) -> dict[str, Lane]:
@@ -184,8 +192,8 @@ def _lanes(plan: Plan) -> dict[str, Lane]:
 
 
 def _check_stacks(call: Call, tables: dict[str, Table], lanes: dict[str, Lane]) -> None:
-    """The lanes of a stack must lie side by side."""
-    for stack in (one for one in call.operands if isinstance(one, Stack)):
+    """Checks that the lanes of a stack lie side by side."""
+    for stack in (operand for operand in call.operands if isinstance(operand, Stack)):
         for first, second in pairwise(stack.lanes):
             _require(
                 _adjacent(first, second, tables, lanes),
@@ -205,7 +213,7 @@ def _adjacent(first: Leaf, second: Leaf, tables: dict[str, Table], lanes: dict[s
 
 
 def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
-    """Walks the plan with the arena in hand: a write may not touch a value still to be read."""
+    """Checks that no write touches a value that is still to be read, statement by statement."""
     slots = {slot.value: slot for slot in plan.slots}
     written = {name for statement in plan.statements for name in writes(statement)}
     for slot in plan.slots:
@@ -231,7 +239,7 @@ def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
 
 
 def _check_is_free(slot: Slot, live: list[tuple[int, int, str]], statement: Statement) -> None:
-    """Adds the slot to the live ones, which are sorted and disjoint, so neighbours suffice."""
+    """Adds the slot to the live ones, which are sorted and disjoint, so that neighbours suffice."""
     entry = (slot.offset, slot.offset + slot.nbytes, slot.value)
     index = bisect(live, entry)
     for start, end, other in live[max(index - 1, 0) : index + 1]:
