@@ -5,6 +5,7 @@ from __future__ import annotations
 from dipgo.common.errors import DipgoError
 from dipgo.ir.graph import BlockGraph, Dependence, Node
 from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.subnet import SubNet
 
 
@@ -33,8 +34,7 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             remedy="compile the SubNet with the model (dipgo.export), which traces it anew",
         )
     for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
-        if backup != "output":
-            _check_has_carrier(graph, block, backup)
+        _check_backup(graph, block, backup)
 
 
 def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
@@ -48,9 +48,9 @@ def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
         )
 
 
-def _check_has_carrier(graph: BlockGraph, block: str, backup: str) -> None:
+def _check_backup(graph: BlockGraph, block: str, backup: str) -> None:
     (node,) = (one for one in graph.blocks if one.name == block)
-    if carrier(graph, node) is None:
+    if not can_have(graph, node, backup):
         outputs = " ".join(str(value.type) for value in node.outputs)
         raise DipgoError(
             f"SubNet, backup of {block}",
@@ -58,6 +58,11 @@ def _check_has_carrier(graph: BlockGraph, block: str, backup: str) -> None:
             expected="one output, of the type of the hidden state that goes in",
             remedy="use the backup `output` for this block",
         )
+
+
+def can_have(graph: BlockGraph, node: Node, backup: str) -> bool:
+    """Whether a block can have the backup of this word."""
+    return not BACKUPS[backup].reads_input or carrier(graph, node) is not None
 
 
 def carrier(graph: BlockGraph, node: Node) -> str | None:

@@ -2,14 +2,13 @@
 
 docs/internals/design.md, stage 5.
 
-A gated-off block is simply not called. With the backup `output` its outputs keep the names they
-last had; with `delta` its output is today's input plus what the block last added to its input;
-with `identity` it is the input.
+A gated-off block is simply not called: its outputs have the names that its backup makes for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from itertools import count
 
 from dipgo.compiler.fit import carrier, check_fit
 from dipgo.ir.graph import BlockGraph, Dependence, Node, ReuseFilter
@@ -28,6 +27,7 @@ from dipgo.ir.plan.nodes import (
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.plan.verify import verify
 from dipgo.ir.sampler import Sampler, Term, draw_name
+from dipgo.ir.subnet.backups import BACKUPS, CombineTerms
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType, Value
@@ -61,8 +61,11 @@ class _Unrolling:
         self.state = graph.input_of(Dependence.STATE).name
         self.timestep = graph.input_of(Dependence.TIMESTEP)
         self.column = {name: column for column, name in enumerate(subnet.blocks)}
-        self.backup = dict(zip(subnet.blocks, subnet.backup, strict=True))
-        self.deltas: dict[str, str] = {}
+        words = dict(zip(subnet.blocks, subnet.backup, strict=True))
+        self.backups = {name: BACKUPS[word] for name, word in words.items()}
+        self.entered = {node.name: carrier(graph, node) or self.state for node in graph.blocks}
+        """The input that each block adds to, or where there is none, anything."""
+        self.kept: dict[str, tuple[str, ...]] = {}
         self.filters = {row: one for one in subnet.reuse_filters or () for row in one.rows}
         parts = (part for node in graph.nodes for part in node.parts)
         self.types = graph.types | {v.name: v.type for part in parts for v in part.outputs}
@@ -90,26 +93,27 @@ class _Unrolling:
             if node.kind == "glue" or self.subnet.gates[row, self.column[node.name]]:
                 for part in self._parts(node):
                     self._call(index, part)
+                if node.kind != "glue":
+                    self._keep(index, node)
             else:
                 self._reuse(index, node)
         self.outputs.append(self._prediction(index, row))
 
     def _prediction(self, index: int, row: int) -> str:
         """The denoiser's output; of a row that is wholly off, the latest ones as it weighs them."""
-        output = self.bindings[self.graph.output]
-        assert isinstance(output, Read), "a prediction that depends on no state"
+        output = self._bound(self.graph.output)
         if self.subnet.gates[row].any():
             if index and self.sampler.rows[index - 1] == row:
                 self.computed.pop(0)
-            self.computed.insert(0, (output.name, self._unconditional()))
-            return output.name
+            self.computed.insert(0, (output, self._unconditional()))
+            return output
         result = f"s{index}.prediction"
         if row in self.filters:
             self.statements.append(self._filtered(index, self.filters[row], result))
             return result
         terms = self._weighted(row)
         if not terms:
-            return output.name
+            return output
         self.statements.append(Combine(index, result, terms))
         return result
 
@@ -133,9 +137,7 @@ class _Unrolling:
     def _unconditional(self) -> str | None:
         if self.graph.unconditional is None:
             return None
-        half = self.bindings[self.graph.unconditional]
-        assert isinstance(half, Read), "an unconditional prediction that depends on no state"
-        return half.name
+        return self._bound(self.graph.unconditional)
 
     def _weighted(self, row: int) -> tuple[tuple[float, str], ...]:
         """The terms of a prediction that is made of earlier ones."""
@@ -160,33 +162,39 @@ class _Unrolling:
         self.statements.append(Call(index, node.name, operands, results))
         for value, result in zip(node.outputs, results, strict=True):
             self.bindings[value.name] = Read(result)
-        if self.backup.get(node.name) == "delta":
-            entered = self._carried(node)
-            delta = f"{results[0]}.delta"
-            terms = ((1.0, results[0]), (-1.0, entered))
-            self.statements.append(Combine(index, delta, terms))
-            self.deltas[node.name] = delta
+
+    def _keep(self, index: int, node: Node) -> None:
+        """Notes what the backup keeps of a block that was called."""
+        backup = self.backups[node.name]
+        results = tuple(self._bound(value.name) for value in node.outputs)
+        combine = self._combining(index, node, f".{backup.word}")
+        self.kept[node.name] = backup.keep(results, self._entered(node), combine)
 
     def _reuse(self, index: int, node: Node) -> None:
-        """Binds the outputs of a block whose gate is 0; `output` leaves them as they are."""
-        backup = self.backup[node.name]
-        if backup == "output":
-            return
-        (output,) = node.outputs
-        entered = self._carried(node)
-        if backup == "identity":
-            self.bindings[output.name] = Read(entered)
-            return
-        result = f"s{index}.{output.name}"
-        terms = ((1.0, entered), (1.0, self.deltas[node.name]))
-        self.statements.append(Combine(index, result, terms))
-        self.bindings[output.name] = Read(result)
+        """Binds the outputs of a block whose gate is 0."""
+        backup, kept = self.backups[node.name], self.kept[node.name]
+        results = backup.reuse(kept, self._entered(node), self._combining(index, node))
+        for value, result in zip(node.outputs, results, strict=True):
+            self.bindings[value.name] = Read(result)
 
-    def _carried(self, node: Node) -> str:
-        name = carrier(self.graph, node)
-        assert name is not None
+    def _combining(self, index: int, node: Node, suffix: str = "") -> CombineTerms[str]:
+        """Makes statements named after the block's output, from the second on with a number."""
+        numbers = count(1)
+
+        def combine(terms: tuple[tuple[float, str], ...]) -> str:
+            number = next(numbers)
+            result = f"s{index}.{node.outputs[0].name}{suffix}" + f".{number}" * (number > 1)
+            self.statements.append(Combine(index, result, terms))
+            return result
+
+        return combine
+
+    def _entered(self, node: Node) -> str:
+        return self._bound(self.entered[node.name])
+
+    def _bound(self, name: str) -> str:
         operand = self.bindings[name]
-        assert isinstance(operand, Read)
+        assert isinstance(operand, Read), "a value that depends on no state"
         return operand.name
 
     def _terms(self, terms: tuple[Term, ...]) -> tuple[tuple[float, str], ...]:

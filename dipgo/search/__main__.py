@@ -13,6 +13,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_file_destination, read_prompts
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import live_progress, mute_unless, stage
+from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.options import add_lora_argument
 from dipgo.search.options import add_search_arguments, search_settings
@@ -195,7 +196,7 @@ def _parser() -> Parser:
     add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, … (the pipeline's)")
     add("--eta", type=float, default=0.0, metavar="E", help="of ddim: noise drawn, 0 to 1 (0)")
     add("--blocks", nargs="+", default=[], metavar="PATTERN", help="what is gated (the family's)")
-    add("--backup", choices=("output", "delta", "identity"), default="output", help="(output)")
+    add("--backup", choices=tuple(BACKUPS), default="output", help="(output)")
     add("--cost", default="macs", metavar="COST", help="macs, parameters or latency:OUT (macs)")
     add("--batch", type=whole_number(1), default=4, metavar="N", help="prompts a batch (4)")
     add("--height", type=whole_number(0), default=0, metavar="PX", help="pixels (the model's own)")

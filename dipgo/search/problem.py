@@ -12,7 +12,7 @@ from msgspec import to_builtins
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.fit import carrier
+from dipgo.compiler.fit import can_have
 from dipgo.compiler.sampler.probe import make_scheduler, probe
 from dipgo.compiler.sampler.schedulers import beyond_class
 from dipgo.compiler.trace.source import trace_source
@@ -154,4 +154,4 @@ def default_patterns(source: Source) -> tuple[str, ...]:
 
 def _backup(graph: BlockGraph, name: str, wanted: str) -> str:
     (node,) = (one for one in graph.blocks if one.name == name)
-    return wanted if wanted == "output" or carrier(graph, node) else "output"
+    return wanted if can_have(graph, node, wanted) else "output"

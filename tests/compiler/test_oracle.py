@@ -34,8 +34,8 @@ from dipgo.ir.sampler import draw_name
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.gap_filter import FilterShape
 from tests.support.compare import relative_error
-from tests.support.eager import run_eagerly
-from tests.support.random_subnets import BACKUPS, TERMS, filter_rows, weigh_rows
+from tests.support.eager import BACKUPS, run_eagerly
+from tests.support.random_subnets import TERMS, filter_rows, weigh_rows
 from tests.support.zoo import CASES, GUIDANCE_CASES, NO_PICTURES, Case, case, with_filters
 
 TOLERANCE = 1e-5

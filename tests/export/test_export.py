@@ -19,12 +19,13 @@ from dipgo.export import export
 from dipgo.export.lower.onnx import lower
 from dipgo.ir.graph import BlockGraph
 from dipgo.ir.manifest.file import read_manifest
+from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
-from tests.support.random_subnets import BACKUPS, weigh_rows
+from tests.support.random_subnets import weigh_rows
 from tests.support.zoo import CASES, GUIDANCE_CASES, ZOO, case
 
 TOLERANCE = 1e-3
@@ -58,9 +59,9 @@ def _random_subnet(graph: BlockGraph, scheduler: object, seed: int) -> SubNet:
     Blocks that cannot have it have `output`.
     """
     sampler = probe(scheduler, STEPS)
-    names = tuple(block.name for block in graph.blocks)
+    names, words = tuple(block.name for block in graph.blocks), tuple(BACKUPS)
     backup = tuple(
-        BACKUPS[index % len(BACKUPS)] if carrier(graph, block) else "output"
+        words[index % len(words)] if carrier(graph, block) else "output"
         for index, block in enumerate(graph.blocks)
     )
     gates = np.random.default_rng(seed).random((STEPS, len(names))) < 0.5

@@ -13,6 +13,9 @@ from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from tests.support.zoo import Case
 
+BACKUPS = ("output", "delta", "identity")
+"""Those that `Gating` knows, which has a meaning of its own for each."""
+
 
 class Gating:
     """Forward hooks that return a block's backup while its gate is 0.

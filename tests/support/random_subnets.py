@@ -24,6 +24,7 @@ from dipgo.compiler.fit import carrier
 from dipgo.compiler.sampler.probe import probe
 from dipgo.ir.graph import BlockGraph
 from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 
@@ -89,7 +90,7 @@ def _terms(draw: random.Random, index: int) -> tuple[Term, ...]:
 def random_subnet(draw: random.Random, graph: BlockGraph, sampler: Sampler) -> SubNet:
     """Random gates, and for each block a backup that it can have."""
     words = [
-        draw.choice(["output", "output", "delta", "identity"][: 4 if carrier(graph, block) else 1])
+        draw.choice(["output", *BACKUPS] if carrier(graph, block) else ["output"])
         for block in graph.blocks
     ]
     return SubNet(
@@ -156,9 +157,6 @@ def filter_rows(
 
 def _weights(draw: random.Random, count: int) -> tuple[float, ...]:
     return tuple(draw.uniform(-1, 1) for _ in range(count))
-
-
-BACKUPS = ("output", "delta", "identity")
 
 
 def subnet_of_random_rows(blocks: tuple[str, ...], steps: int, share: float) -> SubNet:

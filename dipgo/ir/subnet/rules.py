@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.sampler import PriorNoise
-
-BACKUPS = ("output", "delta", "identity")
+from dipgo.ir.subnet.backups import BACKUPS
 
 
 def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:

@@ -46,9 +46,9 @@ class SubNet:
 
     `gates` is bool[steps, blocks] and read-only, as is `scores`, f64[steps, blocks]. A row
     belongs to one of `timesteps` (strictly falling), a column to one of `blocks` (module paths
-    of the denoiser). `backup` has one word a block for what a gated-off block yields: its last
-    `output`, its last `delta` added to today's input, or the `identity`. `prior_noise` is what
-    the method that made the gates adds to the latents late in the trajectory, if it does.
+    of the denoiser). `backup` has one word a block for what a gated-off block yields, such as its
+    last `output` (`dipgo.ir.subnet.backups` has all). `prior_noise` is what the method that made
+    the gates adds to the latents late in the trajectory, if it does.
     `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first (one
     for each row that computes: of two evaluations in a row at one timestep the second): the
     prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dipgo.compiler.fit import carrier
 from dipgo.ir.graph import BlockGraph, Dependence, Node
+from dipgo.ir.subnet.backups import BACKUPS
 
 
 def dying_with(graph: BlockGraph, backup: Sequence[str] | None = None) -> dict[str, frozenset[str]]:
@@ -16,8 +17,8 @@ def dying_with(graph: BlockGraph, backup: Sequence[str] | None = None) -> dict[s
 
     All other gates are on. A block dies when all that reads it, through glue, is dead (DiP-GO,
     arXiv 2410.16942, section 3.2). `backup` has one word a block in the order of `graph.blocks`,
-    all `output` if None: with `delta` and `identity` the input that the block adds to is needed
-    even where the block is not.
+    all `output` if None: one that reads the input that the block adds to needs it even where the
+    block is not needed.
     """
     names = frozenset(node.name for node in graph.blocks)
     return {block: names - live for block, live in _live_without(graph, backup).items()}
@@ -50,14 +51,14 @@ def _live_without(graph: BlockGraph, backup: Sequence[str] | None) -> dict[str, 
 
 def _live(graph: BlockGraph, taken_out: Node, word: str) -> frozenset[str]:
     """Backward from the prediction; what is taken out needs at most the input it adds to."""
-    carried = carrier(graph, taken_out) if word != "output" else None
+    reads = (carrier(graph, taken_out),) if BACKUPS[word].reads_input else ()
     needed = {graph.output}
     live: set[str] = set()
     for node in reversed(graph.nodes):
         if needed.isdisjoint(value.name for value in node.outputs):
             continue
         if node is taken_out:
-            needed.update(() if carried is None else (carried,))
+            needed.update(name for name in reads if name is not None)
         else:
             needed.update(node.inputs)
             live.add(node.name)

@@ -2,9 +2,8 @@
 
 Statements are integers: the noise is 0, row r of the tables 1 + r, then come the draws of noise,
 then calls and linear combinations in order of execution. A node's value is known by the statement
-that made it: with the backup `output` the statement stays, with `identity` it is that of the
-block's input. That is enough to tell values apart, since a node always reads the same outputs of
-the same nodes.
+that made it, or where it is off, by the one that its backup yields. That is enough to tell values
+apart, since a node always reads the same outputs of the same nodes.
 
 Where rows that are wholly off filter the latest predictions, a gap of them is one more call.
 """
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from dipgo.compiler.fit import carrier
 from dipgo.ir.graph import BlockGraph, Dependence
 from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.backups import BACKUPS, Backup
 
 Bools: TypeAlias = NDArray[np.bool_]
 
@@ -159,7 +159,7 @@ class CallFlow:
         reads, places, combine = numbering.reads, numbering.places, numbering.combine
         nodes = len(self.graph.nodes)
         bound, known = [0] * (_NODES + nodes), [dict[tuple[int, ...], int]() for _ in range(nodes)]
-        deltas: dict[int, int] = {}
+        kept: dict[int, tuple[int, ...]] = {}
         trajectory, history, predictions = [0, *draws], [], _Predictions(self.filtered)
         table, output = gates.tolist(), self._output
         for evaluation, row in enumerate(self.sampler.rows):
@@ -167,7 +167,7 @@ class CallFlow:
             bound[_ROW] = 1 + row
             first = evaluation * nodes
             on = table[row]
-            for node, column, read, word, carried in self._program:
+            for node, column, read, backup, entered in self._program:
                 if column is None or on[column]:
                     operands = read(bound)
                     statement = known[node].get(operands)
@@ -176,12 +176,10 @@ class CallFlow:
                         reads.append(operands)
                         places.append(first + node)
                     bound[_NODES + node] = statement
-                    if word == "delta":
-                        deltas[node] = combine(((1.0, statement), (-1.0, bound[carried])))
-                elif word == "delta":
-                    bound[_NODES + node] = combine(((1.0, bound[carried]), (1.0, deltas[node])))
-                elif word == "identity":
-                    bound[_NODES + node] = bound[carried]
+                    if backup is not None:
+                        kept[node] = backup.keep((statement,), bound[entered], combine)
+                elif backup is not None:
+                    (bound[_NODES + node],) = backup.reuse(kept[node], bound[entered], combine)
             prediction = predictions.add(numbering, row, any(on), bound[output])
             trajectory += (bound[_STATE], prediction)
             history.append(bound.copy())
@@ -236,17 +234,21 @@ class CallFlow:
         return tuple(tuple((term.coefficient, place(term)) for term in terms) for terms in updates)
 
     @cached_property
-    def _program(self) -> list[tuple[int, int | None, _Read, str, int]]:
-        """For each node of the loop: its index, gate, what it reads, backup, what that reads."""
+    def _program(self) -> list[tuple[int, int | None, _Read, Backup | None, int]]:
+        """For each node of the loop: its index, gate, what it reads, backup, what that reads.
+
+        A backup that repeats what was stands for nothing to be done, as no backup does.
+        """
         column = {name: index for index, name in enumerate(self.blocks)}
         program = []
         for index in self._loop:
             node = self.graph.nodes[index]
             gate = column.get(node.name)
-            word = "output" if gate is None else self.backup[gate]
-            carried = carrier(self.graph, node) if word != "output" else None
-            place = _STATE if carried is None else _NODES + self._made_by[carried]
-            program.append((index, gate, self._reader(index), word, place))
+            backup = None if gate is None else BACKUPS[self.backup[gate]]
+            entered = carrier(self.graph, node) if backup else None
+            place = _STATE if entered is None else _NODES + self._made_by[entered]
+            acts = None if backup is None or backup.repeats else backup
+            program.append((index, gate, self._reader(index), acts, place))
         return program
 
     def _reader(self, index: int) -> _Read:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.fit import carrier
+from dipgo.compiler.fit import can_have
 from dipgo.ir.graph import PART, REUSE_FILTER, BlockGraph, Dependence, Node
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.sampler import Sampler
@@ -217,7 +217,7 @@ def _check_blocks(graph: BlockGraph, blocks: tuple[str, ...], backup: tuple[str,
             remedy="name every block once",
         )
     for block, word in zip(blocks, backup, strict=True):
-        if word != "output" and carrier(graph, nodes[block]) is None:
+        if not can_have(graph, nodes[block], word):
             raise DipgoError(
                 f"cost, backup of {block}",
                 found=word,

@@ -8,6 +8,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from dipgo.ir.subnet.backups import Backup
+
+Tensors: TypeAlias = tuple[Tensor, ...]
+
 Gate: TypeAlias = Tensor | bool
 """Between 0 and 1, or a choice: what a gate of False controls is not computed."""
 
@@ -15,35 +19,34 @@ OFF = 0.02
 """Relaxed gates below are choices: their blocks are skipped, and have no gradient."""
 
 
-def reused(cached: tuple[Tensor, ...], before: Tensor | None) -> tuple[Tensor, ...]:
-    """With `before` the cache holds a delta, or nothing, which stands for the identity."""
-    if before is None:
-        return cached
-    return (before + cached[0],) if cached else (before,)
+def combined(terms: tuple[tuple[float, Tensor], ...]) -> Tensor:
+    """Returns the sum of coefficient · tensor."""
+    (coefficient, first), *rest = terms
+    total = first if coefficient == 1.0 else coefficient * first
+    for coefficient, tensor in rest:
+        total = torch.add(total, tensor, alpha=coefficient)
+    return total
 
 
-def mixed(
-    backup: str,
-    computed: tuple[Tensor, ...],
-    before: Tensor | None,
-    gate: Gate,
-    cached: tuple[Tensor, ...] | None,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """As `SuperNet._block`, of what the block computed."""
-    if before is None:
-        mixed = _blend(gate, computed, cached)
-        return mixed, mixed
-    if backup == "identity":
-        return _blend(gate, computed, (before,)), ()
-    delta = _blend(gate, (computed[0] - before,), cached)
-    return (computed if gate is True else (before + delta[0],)), delta
+def gated(
+    backup: Backup, gate: Gate, computed: Tensors, entered: Tensor, kept: Tensors | None
+) -> tuple[Tensors, Tensors]:
+    """Returns the outputs of a block that was computed, and what is kept of it from now on.
+
+    Both are mixed by the gate with what they are when the block is off: the backup's outputs, and
+    what was `kept` before. A block that has never been computed yet mixes with nothing.
+    """
+    fresh = backup.keep(computed, entered, combined)
+    if kept is None or not isinstance(gate, Tensor):
+        return computed, fresh
+    reused = backup.reuse(kept, entered, combined)
+    outputs = _blend(gate, computed, reused)
+    if fresh is computed and reused is kept:  # one mixture serves for both
+        return outputs, outputs
+    return outputs, _blend(gate, fresh, kept)
 
 
-def _blend(
-    gate: Gate, new: tuple[Tensor, ...], old: tuple[Tensor, ...] | None
-) -> tuple[Tensor, ...]:
-    if not isinstance(gate, Tensor) or old is None:
-        return new
+def _blend(gate: Tensor, new: Tensors, old: Tensors) -> Tensors:
     return tuple(torch.lerp(before, now, gate) for now, before in zip(new, old, strict=True))
 
 

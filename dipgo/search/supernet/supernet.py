@@ -20,7 +20,8 @@ from dipgo.compiler.fit import carrier
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.graph import BlockGraph, Dependence, Node
 from dipgo.ir.sampler import Sampler, draw_name
-from dipgo.search.supernet.gating import Gate, choice, mixed, reused, shifted, weighted
+from dipgo.ir.subnet.backups import BACKUPS
+from dipgo.search.supernet.gating import Gate, choice, combined, gated, shifted, weighted
 from dipgo.search.supernet.row_gates import RowGates
 from dipgo.search.supernet.trajectory_state import Caches, Walk
 
@@ -56,10 +57,14 @@ class SuperNet(nn.Module):
         self.predicted = tuple(name for name in names if name)
         self.blocks = tuple(blocks)
         self.column = {name: column for column, name in enumerate(blocks)}
-        self.backup = dict(zip(blocks, backup, strict=True))
-        self.carriers = {node.name: carrier(self.graph, node) for node in self.graph.blocks}
+        words = dict(zip(blocks, backup, strict=True))
+        self.backups = {name: BACKUPS[word] for name, word in words.items()}
         self.functions = {node.name: _function(traced, node) for node in self.graph.nodes}
         self.state = self.graph.input_of(Dependence.STATE).name
+        self.entered = {
+            node.name: carrier(self.graph, node) or self.state for node in self.graph.blocks
+        }
+        """The input that each block adds to, or where there is none, anything."""
         self.timestep = self.graph.input_of(Dependence.TIMESTEP).name
         self.device = next(iter(traced.tensors.values())).device
         self.tables = [self._timestep_values(timestep) for timestep in sampler.timesteps]
@@ -165,14 +170,12 @@ class SuperNet(nn.Module):
         self, node: Node, gate: Gate, values: Values, cached: tuple[Tensor, ...] | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The block's outputs, and what it would reuse from now on."""
-        entered = self.carriers[node.name]
-        backup = self.backup[node.name]
-        before = None if backup == "output" else values[str(entered)]
+        backup, entered = self.backups[node.name], values[self.entered[node.name]]
         if gate is False:
             assert cached is not None, "a block that is off before it was ever on"
-            return reused(cached, before), cached
+            return backup.reuse(cached, entered, combined), cached
         computed = tuple(self.functions[node.name](*(values[name] for name in node.inputs)))
-        return mixed(backup, computed, before, gate, cached)
+        return gated(backup, gate, computed, entered, cached)
 
 
 def _function(traced: Traced, node: Node) -> nn.Module:
