@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
@@ -19,6 +19,7 @@ from dipgo.export.precision.trial import choose_parts
 from dipgo.export.sizes import Size, Variant, make_variants
 from dipgo.export.writer import Writer
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import PrecisionName
 from dipgo.models.lora import Lora
 from dipgo.run.triton.write import write_model_repository
 
@@ -44,7 +45,7 @@ def export(
     strength: float | None = None,
     also_sizes: Sequence[Size] = (),
     target: str = "onnxruntime",
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
+    precision: PrecisionName = "fp32",
     keep_fp32: Sequence[str] = (),
     check_numerics: bool = True,
     passes: Sequence[str] = PASS_NAMES,

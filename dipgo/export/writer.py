@@ -34,7 +34,7 @@ from dipgo.ir.manifest import records
 from dipgo.ir.manifest.convert import program_record, segment_records, tensor_records
 from dipgo.ir.manifest.file import encode
 from dipgo.ir.plan.plan import combined_dtypes
-from dipgo.ir.types import Value
+from dipgo.ir.types import COMBINE_FILES, Value
 from dipgo.models.registry import find_text_encoding
 from dipgo.models.source import Source
 
@@ -148,7 +148,7 @@ class Writer:
                 tables = fill_tables(one.compiled.plan, one.compiled.traced)
                 save_file(tables, self.directory / records.constants_file(one.name))
         for dtype in combined_dtypes(self.compiled.plan):
-            self.models[records.COMBINE_FILES[dtype]] = combine_model(dtype)
+            self.models[COMBINE_FILES[dtype]] = combine_model(dtype)
         for file, model in self.models.items():
             ir.save(model, self.directory / file)
         for path in self.directory.iterdir():
