@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of code that is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(homes[name]), name)
 
     return look_up
+
+
+def import_name(path: str) -> Any:
+    """Returns what `path` names, such as `package.module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

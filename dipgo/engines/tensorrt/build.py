@@ -91,7 +91,7 @@ def build_engines(
             format=ENGINES_FORMAT,
             version=ENGINES_VERSION,
             dipgo=__version__,
-            target=target,  # type: ignore[arg-type]  # find_library has checked it
+            target=target,
             library_version=version,
             compute_capabilities=list(gpu.compute_capabilities),
             gpu=gpu.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dipgo.engines.onnxruntime.session import DEVICES
 from dipgo.ir.manifest.file import is_export
 from dipgo.ir.manifest.records import Manifest, TensorRecord
 from dipgo.ir.types import ELEMENT_TYPES, TensorType
@@ -23,7 +24,9 @@ MODEL_FILE = Path(VERSION_FOLDER, "model.py")
 
 EXPORT_FOLDER = Path(VERSION_FOLDER, "export")
 
-INSTANCE_KINDS = {"cpu": "CPU", "openvino": "CPU", "openvino-bf16": "CPU", "cuda": "GPU"}
+INSTANCE_KINDS = {
+    provider: {"cpu": "CPU", "cuda": "GPU"}[device] for provider, device in DEVICES.items()
+}
 """Where Triton must place a model for each provider."""
 
 
