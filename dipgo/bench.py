@@ -20,8 +20,8 @@ from dipgo.common.machine import describe_machine
 from dipgo.common.progress import progress_bar, stage
 from dipgo.common.typed_json import write_text
 from dipgo.engines import Runner, load
-from dipgo.engines.onnxruntime.openvino import PRECISIONS as OPENVINO
 from dipgo.engines.options import add_target_arguments, target_options
+from dipgo.engines.targets import target_to_export
 from dipgo.engines.timing import Timing, ideal_speedup, time_runners
 from dipgo.ir.plan.cost import block_calls, plan_cost
 from dipgo.ir.plan.plan import evaluations
@@ -64,8 +64,7 @@ def _other(options: Any) -> Iterator[Path | None]:
 def _export_dense_twin(options: Any, out: Path) -> Path:
     from dipgo.export.dense_twin import export_dense_twin
 
-    # What OpenVINO runs has to be exported for it.
-    target = "openvino" if options.provider in OPENVINO else options.target
+    target = target_to_export(options.target, options.provider)
     return export_dense_twin(options.out, options.model, out, stage, target, options.size)
 
 

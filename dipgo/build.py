@@ -10,22 +10,19 @@ from dipgo.common.cli import Parser, run_command
 from dipgo.common.progress import progress_bar
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.options import add_build_arguments, build_options
-from dipgo.engines.tensorrt.build import build_engines
-from dipgo.engines.tensorrt.library import LIBRARIES
+from dipgo.engines.targets import any_of, build_targets, find_builder
 
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments, builds, and tells where the engines are."""
     options = _parser().parse_args(arguments)
+    builder = find_builder(options.target)
     export = ExportDirectory.open(options.out, check_hashes=False)
     total = len(export.engine_files) + len(export.manifest.parts)
     done = itertools.count(1)
     with progress_bar(f"build {total} engines for {options.target}", total) as advance_to:
-        folder = build_engines(
-            options.out,
-            options.target,
-            build_options(options),
-            lambda name: advance_to(next(done)),
+        folder = builder.build(
+            options.out, build_options(options), lambda name: advance_to(next(done))
         )
     print(f"wrote {folder}")
 
@@ -33,7 +30,7 @@ def main(arguments: list[str]) -> None:
 def _parser() -> Parser:
     parser = Parser("dipgo.build", description="Builds the engines of an export.")
     parser.add_argument("out", metavar="OUT", type=Path, help="export directory")
-    parser.add_argument("--target", required=True, help=" or ".join(LIBRARIES))
+    parser.add_argument("--target", required=True, help=any_of(build_targets()))
     add_build_arguments(parser)
     return parser
 

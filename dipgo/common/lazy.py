@@ -1,4 +1,4 @@
-"""Imports the names of a package when they are first used."""
+"""Imports what a name stands for when the name is first used."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(homes[name]), name)
 
     return look_up
+
+
+def import_name(path: str) -> Any:
+    """Returns what `path` names, such as `package.module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

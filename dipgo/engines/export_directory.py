@@ -18,7 +18,6 @@ from dipgo.engines.launches import combine_engine
 from dipgo.ir.manifest.convert import plan_of
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.manifest.records import (
-    COMBINE_FILES,
     REMEDY,
     WEIGHTS_FILE,
     FileRecord,
@@ -27,6 +26,7 @@ from dipgo.ir.manifest.records import (
 )
 from dipgo.ir.plan.nodes import Table
 from dipgo.ir.plan.plan import Plan, combined_dtypes
+from dipgo.ir.types import COMBINE_FILES
 
 
 @dataclass(frozen=True)

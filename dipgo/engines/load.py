@@ -6,14 +6,14 @@ from pathlib import Path
 
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.runner import Runner
-from dipgo.engines.targets import open_backend
+from dipgo.engines.targets import DEFAULT_TARGET, open_backend
 
 
 def load(
     path: str | Path,
     *,
     size: str = "",
-    target: str = "onnxruntime",
+    target: str = DEFAULT_TARGET,
     provider: str | None = None,
     threads: int = 0,
     check_hashes: bool = True,

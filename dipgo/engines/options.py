@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dipgo.common.cli import Parser, whole_number
-from dipgo.engines.targets import TARGETS
+from dipgo.engines.targets import DEFAULT_TARGET, any_of, run_providers, run_targets
 from dipgo.engines.tensorrt.build import BuildOptions
 from dipgo.engines.tensorrt.build_cache import default_folder
 
@@ -38,8 +38,9 @@ def add_target_arguments(parser: Parser) -> None:
     """Size, target, provider and threads."""
     add = parser.add_argument
     add("--size", default="", metavar="HxW", help="one of the export's further sizes")
-    add("--target", default=TARGETS[0], help=f"{', '.join(TARGETS)} ({TARGETS[0]})")
-    add("--provider", help="cpu, cuda, cuda-graph, openvino or openvino-bf16 (the target's own)")
+    names = ", ".join(run_targets())
+    add("--target", default=DEFAULT_TARGET, help=f"{names} ({DEFAULT_TARGET})")
+    add("--provider", help=f"{any_of(run_providers())} (the target's own)")
     add("--threads", type=whole_number(0), default=0, help="0 takes every core (0)")
 
 

@@ -65,6 +65,19 @@ class PlanExecutor(Protocol):
         """The result, and the seconds spent in each segment, or in all of them together."""
 
 
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """How a backend is made: the target's name, one of its providers, threads (0: every core).
+
+    `check_hashes` is whether engines are compared with the hashes in their manifest.
+    """
+
+    target: str
+    provider: str
+    threads: int = 0
+    check_hashes: bool = True
+
+
 class Backend(Protocol):
     """Executors of one export on one target. Raises DipgoError where one cannot be made."""
 

@@ -8,6 +8,7 @@ from dipgo.common.cli import Parser, run_command
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import stage
 from dipgo.engines.options import add_build_arguments, build_options
+from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, any_of
 from dipgo.export.options import add_request_arguments, pass_names, request_options, size
 
 
@@ -42,11 +43,7 @@ def _parser() -> Parser:
     add("--out", required=True, metavar="OUT", help="directory to write")
     add_request_arguments(parser)
     add("--also-size", nargs="+", default=[], type=size, metavar="[Nx]HxW", help="further sizes")
-    add(
-        "--target",
-        default="onnxruntime",
-        help="onnxruntime, openvino, torch, tensorrt, tensorrt-rtx or triton (onnxruntime)",
-    )
+    add("--target", default=DEFAULT_TARGET, help=f"{any_of(TARGETS)} ({DEFAULT_TARGET})")
     add("--precision", default="fp32", help="fp32, fp16 or bf16 (fp32)")
     add("--keep-fp32", nargs="+", default=[], metavar="PATTERN", help="modules that stay in fp32")
     add("--no-numerics-check", action="store_true", help="do not run fp16 against fp32")

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
+from dipgo.common.lazy import import_name
 from dipgo.compiler.compile import compile_plan
 from dipgo.compiler.passes import OPTIMISE, Pass, find_passes
 from dipgo.compiler.request import DENSE, Progress, Request, prepare, silent
 from dipgo.compiler.trace.precision import Precision
-from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions, build_engines, check_can_build
-from dipgo.engines.tensorrt.library import LIBRARIES
+from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, Target, find_builder
+from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions
 from dipgo.export.destination import may_replace
 from dipgo.export.precision.trial import choose_parts
 from dipgo.export.sizes import Size, Variant, make_variants
 from dipgo.export.writer import Writer
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.types import PrecisionName
 from dipgo.models.lora import Lora
-from dipgo.run.triton.write import write_model_repository
 
 PASS_NAMES = tuple(one.name for one in OPTIMISE)
-
-TARGETS = ("onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "triton")
 
 
 def export(
@@ -43,8 +42,8 @@ def export(
     loras: Sequence[Lora] = (),
     strength: float | None = None,
     also_sizes: Sequence[Size] = (),
-    target: str = "onnxruntime",
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
+    target: str = DEFAULT_TARGET,
+    precision: PrecisionName = "fp32",
     keep_fp32: Sequence[str] = (),
     check_numerics: bool = True,
     passes: Sequence[str] = PASS_NAMES,
@@ -71,7 +70,7 @@ def export(
     Raises DipgoError.
     """
     out = Path(out)
-    _check_target(target, build)
+    row = _check_target(target, build)
     typed = Precision(precision, tuple(keep_fp32))
     chosen = _passes_for(passes, also_sizes)
     _check_slots_are_allocated(chosen)
@@ -99,34 +98,35 @@ def export(
     variants = make_variants(prepared, first, also_sizes, chosen, progress)
     with staged_directory(out, force, may_replace) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
-        writer.write(with_programs=target == "torch", decomposed=target == "openvino")
-        if target in LIBRARIES:
+        writer.write(row)
+        if row.builder:
             with progress(f"build the engines for {target}"):
-                build_engines(staging, target, build)
-        if target == "triton":
-            write_model_repository(staging)
+                find_builder(target).build(staging, build, lambda name: None)
+        if row.finish:
+            import_name(row.finish)(staging)
     return out
 
 
 def _passes_for(names: Sequence[str], also_sizes: Sequence[Size]) -> Sequence[Pass]:
     """Lanes and sizes cannot both be symbolic: for several sizes nothing is batched."""
     chosen = find_passes(names)
-    return [one for one in chosen if one.name != "batch_calls"] if also_sizes else chosen
+    return [one for one in chosen if not one.needs_one_size] if also_sizes else chosen
 
 
-def _check_target(target: str, build: BuildOptions) -> None:
-    """Before hours of work, not after them."""
-    if target in LIBRARIES:
-        check_can_build(target, build)
-    elif target not in TARGETS:
+def _check_target(target: str, build: BuildOptions) -> Target:
+    """Returns the target's row; checks before hours of work that its engines can be built."""
+    if target not in TARGETS:
         raise DipgoError(
             "--target", found=target, expected=" or ".join(TARGETS), remedy="leave --target out"
         )
+    if TARGETS[target].builder:
+        find_builder(target).check(build)
+    return TARGETS[target]
 
 
 def _check_slots_are_allocated(passes: Sequence[Pass]) -> None:
     """Engines write to slots, and no other pass may come after these are allocated."""
-    if not passes or passes[-1].name != "allocate_slots":
+    if not passes or not passes[-1].makes_slots:
         raise DipgoError(
             "--passes",
             found=f"{passes[-1].name if passes else 'no pass'} as the last",

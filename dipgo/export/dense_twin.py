@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.request import Progress
+from dipgo.engines.targets import DEFAULT_TARGET
 from dipgo.export.api import export
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
 from dipgo.ir.manifest.file import read_manifest
@@ -21,7 +22,7 @@ def export_dense_twin(
     model: str | None,
     out: Path,
     progress: Progress,
-    target: str = "onnxruntime",
+    target: str = DEFAULT_TARGET,
     size: str = "",
 ) -> Path:
     """Exports the twin of `export_dir` to `out`; `model` may be left out for an `arch:` export.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dipgo.common.lazy import import_name
+from dipgo.engines.targets import TARGETS
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FORMAT
 from dipgo.ir.manifest.file import has_format, is_export
-from dipgo.run.triton.layout import is_model_repository
 
 
 def may_replace(out: Path) -> bool:
@@ -18,6 +19,6 @@ def may_replace(out: Path) -> bool:
         (
             is_export(out),
             has_format(out / ENGINES_FILE, ENGINES_FORMAT),
-            is_model_repository(entries),
+            *(import_name(row.is_finished)(entries) for row in TARGETS.values() if row.is_finished),
         )
     )

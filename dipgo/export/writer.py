@@ -9,22 +9,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx_ir as ir
 import torch
 from safetensors.torch import save_file
 
 from dipgo.common.files import sha256_of
+from dipgo.common.lazy import import_name
 from dipgo.common.version import __version__
 from dipgo.compiler.oracle import fill_tables
 from dipgo.compiler.request import Progress
 from dipgo.compiler.trace.precision import Precision, kept_in_fp32
+from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, Target
 from dipgo.export.lower.callee import Lowering, callee_lowering, lower_as_onnx, sized_lowering
 from dipgo.export.lower.combine import combine_model
 from dipgo.export.lower.onnx import OPSET
-from dipgo.export.lower.openvino_opset import decompose
-from dipgo.export.lower.torch_program import Programs, capture_program, write_programs
 from dipgo.export.lower.weights import WeightStore
 from dipgo.export.manifest import pipeline_record
 from dipgo.export.parts import TEXT_ENCODER, save_tokenizers
@@ -34,9 +34,19 @@ from dipgo.ir.manifest import records
 from dipgo.ir.manifest.convert import program_record, segment_records, tensor_records
 from dipgo.ir.manifest.file import encode
 from dipgo.ir.plan.plan import combined_dtypes
-from dipgo.ir.types import Value
+from dipgo.ir.types import COMBINE_FILES, Value
 from dipgo.models.registry import find_text_encoding
 from dipgo.models.source import Source
+
+
+class Programs(Protocol):
+    """Programs that a target runs in place of the graphs, with the export's own weights."""
+
+    def add(self, name: str, lowering: Lowering, prefix: str, store: WeightStore) -> None:
+        """Captures a segment or part; its weights are in the store, under names with `prefix`."""
+
+    def write(self, directory: Path) -> None:
+        """Writes them into an export whose manifest has been written."""
 
 
 class Writer:
@@ -56,23 +66,20 @@ class Writer:
         self.directory, self.progress = directory, progress
         self.models: dict[str, ir.Model] = {}
         self.weights = WeightStore()
-        self.programs: Programs = {}
-        self.decomposed = False
+        self.target = TARGETS[DEFAULT_TARGET]
+        self.programs: Programs | None = None
 
-    def write(self, *, with_programs: bool = False, decomposed: bool = False) -> None:
-        """Lowers all graphs and writes the directory.
-
-        `with_programs` adds those of the target `torch`, whose own manifest names the first.
-        `decomposed` graphs have older operators in place of the newest: see `decompose`.
-        """
-        self.decomposed = decomposed
+    def write(self, target: Target) -> None:
+        """Lowers all graphs and writes the directory, with the programs that the target has."""
+        self.target = target
+        self.programs = import_name(target.programs)() if target.programs else None
         for index in range(len(self.compiled.plan.callees)):
-            self._add_segment(index, with_programs)
+            self._add_segment(index)
         for index in range(len(self.parts)):
-            self._add_part(index, with_programs)
+            self._add_part(index)
         self._finish()
-        if with_programs:
-            write_programs(self.programs, self.directory)
+        if self.programs:
+            self.programs.write(self.directory)
 
     def write_around(self, graphs: Iterable[Path], weights: Mapping[str, torch.Tensor]) -> None:
         """Writes the directory with graphs that are there, to which these weights belong."""
@@ -96,15 +103,15 @@ class Writer:
             path.chmod(0o644)
             files = files | {path.name: _file_record(path)}
 
-    def _add_segment(self, index: int, with_program: bool) -> None:
+    def _add_segment(self, index: int) -> None:
         callee = self.compiled.plan.callees[index]
         compiled = [one.compiled for one in self.variants]
         lowering = sized_lowering(
             [callee_lowering(one.plan, one.traced, one.plan.callees[index]) for one in compiled]
         )
-        self._add(lowering, callee.name, "denoiser", (callee.inputs, callee.outputs), with_program)
+        self._add(lowering, callee.name, "denoiser", (callee.inputs, callee.outputs))
 
-    def _add_part(self, index: int, with_program: bool) -> None:
+    def _add_part(self, index: int) -> None:
         part = self.parts[index]
         lowering = sized_lowering(
             [
@@ -112,7 +119,7 @@ class Writer:
                 for one in self.variants
             ]
         )
-        self._add(lowering, part.name, part.name, (part.inputs, part.outputs), with_program)
+        self._add(lowering, part.name, part.name, (part.inputs, part.outputs))
 
     def _add(
         self,
@@ -120,18 +127,17 @@ class Writer:
         name: str,
         prefix: str,
         values: tuple[Sequence[Value], Sequence[Value]],
-        with_program: bool,
     ) -> None:
-        """A graph and, if asked for, a program; `prefix` is that of its weights' names."""
+        """Adds a graph and, if the target has any, a program; `prefix` begins weights' names."""
         with self.progress(f"lower {name.replace('_', ' ')} to ONNX"):
             model = lower_as_onnx(lowering, name, *values)
-        if self.decomposed:
-            decompose(model)
+        if self.target.change_graph:
+            import_name(self.target.change_graph)(model)
         self.weights.collect(model, lowering.weights, prefix)
         self.models[f"{name}.onnx"] = model
-        if with_program:
-            with self.progress(f"capture {name.replace('_', ' ')} for PyTorch"):
-                self.programs[name] = capture_program(lowering, prefix, self.weights)
+        if self.programs:
+            with self.progress(f"capture {name.replace('_', ' ')} for {self.target.title}"):
+                self.programs.add(name, lowering, prefix, self.weights)
 
     def _save_tokenizers(self) -> list[records.TokenizerRecord]:
         geometry = self.variants[0].geometry
@@ -148,7 +154,7 @@ class Writer:
                 tables = fill_tables(one.compiled.plan, one.compiled.traced)
                 save_file(tables, self.directory / records.constants_file(one.name))
         for dtype in combined_dtypes(self.compiled.plan):
-            self.models[records.COMBINE_FILES[dtype]] = combine_model(dtype)
+            self.models[COMBINE_FILES[dtype]] = combine_model(dtype)
         for file, model in self.models.items():
             ir.save(model, self.directory / file)
         for path in self.directory.iterdir():

@@ -11,7 +11,7 @@ from dipgo.ir.types import TensorType, Value
 
 
 class Dependence(enum.Flag):
-    """The inputs that a value depends on; empty is a constant. docs/internals/design.md, stage 2."""
+    """The inputs that a value depends on; empty is constant. docs/internals/design.md, stage 2."""
 
     CONSTANT = 0
     TIMESTEP = enum.auto()

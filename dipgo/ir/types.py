@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "f64": np.dtype(np.float64),
-    "f32": np.dtype(np.float32),
-    "f16": np.dtype(np.float16),
-    "i64": np.dtype(np.int64),
-    "i32": np.dtype(np.int32),
-    "u8": np.dtype(np.uint8),
-    "bool": np.dtype(np.bool_),
+PrecisionName = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, slots=True)
+class ElementType:
+    """An element type under the names that other libraries and file formats have for it.
+
+    Attributes:
+        nbytes: Size of an element in bytes.
+        numpy: Name in numpy, None where numpy lacks the type: it then never leaves an engine.
+        torch: Name in PyTorch.
+        onnx: Number in ONNX, `TensorProto.DataType`.
+        triton: Name in a Triton model's configuration, `inference.DataType`.
+        precision: Name under which an export may compute in it. Linear combinations are of
+            such types alone.
+        combine_file: The graph of linear combinations of such a type.
+    """
+
+    nbytes: int
+    numpy: str | None
+    torch: str
+    onnx: int
+    triton: str
+    precision: PrecisionName | None = None
+    combine_file: str | None = None
+
+
+ELEMENT_TYPES: Mapping[str, ElementType] = {
+    "f64": ElementType(8, "float64", "float64", 11, "TYPE_FP64"),
+    "f32": ElementType(4, "float32", "float32", 1, "TYPE_FP32", "fp32", "combine.onnx"),
+    "f16": ElementType(2, "float16", "float16", 10, "TYPE_FP16", "fp16", "combine_f16.onnx"),
+    "bf16": ElementType(2, None, "bfloat16", 16, "TYPE_BF16", "bf16", "combine_bf16.onnx"),
+    "i64": ElementType(8, "int64", "int64", 7, "TYPE_INT64"),
+    "i32": ElementType(4, "int32", "int32", 6, "TYPE_INT32"),
+    "u8": ElementType(1, "uint8", "uint8", 2, "TYPE_UINT8"),
+    "bool": ElementType(1, "bool", "bool", 9, "TYPE_BOOL"),
 }
+"""Every element type, by its name in plans and manifests."""
+
+PRECISIONS: Mapping[str, ElementType] = {
+    element.precision: element for element in ELEMENT_TYPES.values() if element.precision
+}
+"""The element types that an export may compute in, by the names that users have for them."""
+
+COMBINE_FILES: Mapping[str, str] = {
+    name: element.combine_file for name, element in ELEMENT_TYPES.items() if element.combine_file
+}
+"""The graphs of linear combinations, by element type; an export has those that its plan needs."""
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
-    """The element type; numpy has none for `bf16`, which never leaves an engine. Or KeyError."""
-    return _DTYPES[dtype]
-
-
-DTYPE_NBYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "u8": 1, "bool": 1}
+    """Returns the element type; KeyError for one that numpy lacks."""
+    name = ELEMENT_TYPES[dtype].numpy
+    if name is None:
+        raise KeyError(dtype)
+    return np.dtype(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +77,7 @@ class TensorType:
     @property
     def nbytes(self) -> int:
         """Size in bytes of a dense tensor of this type."""
-        return DTYPE_NBYTES[self.dtype] * prod(self.shape)
+        return ELEMENT_TYPES[self.dtype].nbytes * prod(self.shape)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -46,7 +86,7 @@ class TensorType:
     def parse(cls, text: str) -> TensorType:
         """The type that prints as `text`; raises ValueError on anything else."""
         dtype, bracket, rest = text.partition("[")
-        if dtype not in DTYPE_NBYTES or not bracket or not rest.endswith("]"):
+        if dtype not in ELEMENT_TYPES or not bracket or not rest.endswith("]"):
             raise ValueError(f"not a tensor type: {text!r}")
         sizes = rest[:-1].split(",") if rest != "]" else []
         return cls(dtype, tuple(int(size) for size in sizes))

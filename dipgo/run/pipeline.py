@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dipgo.common.errors import DipgoError
 from dipgo.engines.load import load
 from dipgo.engines.runner import OnStep, Part, Runner
+from dipgo.engines.targets import DEFAULT_TARGET
 from dipgo.run.arguments import (
     EMBEDDED_SCALES,
     OutputType,
@@ -79,7 +80,7 @@ class Pipeline:
         path: str | Path,
         *,
         size: str = "",
-        target: str = "onnxruntime",
+        target: str = DEFAULT_TARGET,
         provider: str | None = None,
         threads: int = 0,
         check_hashes: bool = True,

@@ -24,10 +24,10 @@ from dipgo.export import __main__ as export_command
 from dipgo.export import export
 from dipgo.export.destination import may_replace
 from dipgo.ir.manifest.records import MANIFEST_FILE
-from dipgo.ir.types import DTYPE_NBYTES
+from dipgo.ir.types import ELEMENT_TYPES
 from dipgo.models.source import Source
 from dipgo.run.pipeline import Pipeline
-from dipgo.run.triton.layout import CONFIG_FILE, DATA_TYPES
+from dipgo.run.triton.layout import CONFIG_FILE
 from dipgo.run.triton.service import settings_of
 from dipgo.run.triton.write import MODEL_SOURCE, write_model_repository
 from tests.support.tiny_pipeline import IMAGE_SIZE
@@ -149,8 +149,9 @@ def test_a_repository_for_a_gpu(plain: Path, tmp_path: Path) -> None:
 
 
 def test_every_type_of_a_plan_has_its_own() -> None:
-    assert DATA_TYPES.keys() == DTYPE_NBYTES.keys()
-    assert set(DATA_TYPES.values()) <= set(model_config_pb2.DataType.keys())
+    names = [element.triton for element in ELEMENT_TYPES.values()]
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(model_config_pb2.DataType.keys())
 
 
 Request = dict[str, np.ndarray]

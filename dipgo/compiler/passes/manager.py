@@ -49,10 +49,19 @@ NO_SEGMENTS = Condition(
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A function from plan to plan, and the conditions that it expects of the plan."""
+    """A function from plan to plan, and what it expects of the plan.
+
+    Attributes:
+        run: The function; the pass has its name.
+        expects: What must hold of the plan.
+        needs_one_size: Whether it is left out of an export for several sizes.
+        makes_slots: Whether values have their slots after it: engines write to slots.
+    """
 
     run: Callable[[Plan], Plan]
     expects: tuple[Condition, ...] = ()
+    needs_one_size: bool = False
+    makes_slots: bool = False
 
     @property
     def name(self) -> str:
@@ -67,8 +76,8 @@ OPTIMISE: tuple[Pass, ...] = (
     Pass(fold_timesteps, (NO_SLOTS,)),
     Pass(hoist_prompt_work, (NO_SLOTS,)),
     Pass(form_segments, (NO_SLOTS, NOT_BATCHED, NO_SEGMENTS)),
-    Pass(batch_calls, (NO_SLOTS, NOT_BATCHED)),
-    Pass(allocate_slots),
+    Pass(batch_calls, (NO_SLOTS, NOT_BATCHED), needs_one_size=True),
+    Pass(allocate_slots, makes_slots=True),
 )
 """Every pass, in the order in which an export runs them."""
 

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from dipgo.ir.types import TensorType
+from dipgo.ir.types import ELEMENT_TYPES, TensorType
 
-TORCH_DTYPES = {
-    "f64": torch.float64,
-    "f32": torch.float32,
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "u8": torch.uint8,
-    "bool": torch.bool,
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, element.torch) for name, element in ELEMENT_TYPES.items()
 }
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import fx
@@ -19,27 +18,20 @@ from torch import fx
 from dipgo.common.errors import DipgoError
 from dipgo.ir.block_patterns import is_within
 from dipgo.ir.graph import Dependence
+from dipgo.ir.types import PRECISIONS, PrecisionName
 
 aten = torch.ops.aten
-
-PrecisionName = Literal["fp32", "fp16", "bf16"]
 
 GUIDANCE, TIMESTEP_TABLES, ANGLES = "guidance", "timestep tables", "angles"
 
 ALWAYS_KEPT = ("sampler", GUIDANCE, TIMESTEP_TABLES, ANGLES)
-
-DTYPES: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 
 _CASTS = {aten.to.dtype, aten.to.dtype_layout, aten._to_copy.default}
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """`name` is a key of DTYPES; modules whose path matches `keep_fp32` stay in fp32.
+    """`name` is a key of PRECISIONS; modules whose path matches `keep_fp32` stay in fp32.
 
     A pattern stands for a module and all within it: `mid_block`, `up_blocks.*.resnets.0`.
     The other fields are what was chosen by measuring (docs/results/results.md, "Half precision"):
@@ -52,11 +44,11 @@ class Precision:
     keep_always: tuple[str, ...] = (GUIDANCE, TIMESTEP_TABLES, ANGLES)
 
     def __post_init__(self) -> None:
-        if self.name not in DTYPES:
+        if self.name not in PRECISIONS:
             raise DipgoError(
                 "--precision",
                 found=self.name,
-                expected=f"one of {', '.join(DTYPES)}",
+                expected=f"one of {', '.join(PRECISIONS)}",
                 remedy="correct it",
             )
         if self.keep_fp32 and self.name == "fp32":
@@ -70,7 +62,8 @@ class Precision:
     @property
     def dtype(self) -> torch.dtype:
         """The element type of what is not kept in fp32."""
-        return DTYPES[self.name]
+        dtype: torch.dtype = getattr(torch, PRECISIONS[self.name].torch)
+        return dtype
 
 
 FP32 = Precision()

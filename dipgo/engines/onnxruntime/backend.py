@@ -8,6 +8,7 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import list_launches, list_part_launches
 from dipgo.engines.onnxruntime.executor import Executor
 from dipgo.engines.onnxruntime.session import SessionSettings, check_provider, make_session
+from dipgo.engines.runner import BackendSettings
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 class OnnxRuntimeBackend:
     """Executors on ONNX Runtime, on the provider that the settings name."""
 
-    def __init__(self, export: ExportDirectory, settings: SessionSettings) -> None:
+    def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
+        self._export = export
+        self._settings = SessionSettings(settings.provider, settings.threads)
         check_provider(settings.provider)
-        self._export, self._settings = export, settings
 
     def plan(self) -> Executor:
         """An executor of the plan."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, input_region
-from dipgo.engines.onnxruntime.memory import ELEMENT_TYPES, Block
+from dipgo.engines.onnxruntime.memory import Block
 from dipgo.engines.onnxruntime.session import DEVICES, SessionSettings
 from dipgo.engines.runner import OnStep
+from dipgo.ir.types import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -91,5 +92,5 @@ class Executor:
 
     def _arguments(self, one: Binding) -> tuple[Any, ...]:
         address = self._regions[one.place.region].address(one.place.offset)
-        element = ELEMENT_TYPES[one.type.dtype]
+        element = ELEMENT_TYPES[one.type.dtype].onnx
         return one.tensor, self._device, 0, element, one.type.shape, address

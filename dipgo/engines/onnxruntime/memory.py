@@ -9,18 +9,6 @@ from numpy.typing import NDArray
 
 from dipgo.ir.types import TensorType, numpy_dtype
 
-ELEMENT_TYPES = {
-    "f32": 1,
-    "u8": 2,
-    "i32": 6,
-    "i64": 7,
-    "bool": 9,
-    "f16": 10,
-    "f64": 11,
-    "bf16": 16,
-}
-"""ONNX's numbers of the element types (TensorProto.DataType): numpy has no bf16."""
-
 
 class Block:
     """Bytes on a device (`cpu` or `cuda`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
+from dipgo.engines.runner import BackendSettings
 from dipgo.engines.tensorrt.cuda import Driver
 from dipgo.engines.tensorrt.executor import Executor
 from dipgo.engines.tensorrt.library import find_library
@@ -13,8 +14,9 @@ from dipgo.engines.tensorrt.library import find_library
 class TensorRTBackend:
     """Executors on TensorRT, or on TensorRT for RTX."""
 
-    def __init__(self, export: ExportDirectory, target: str, check_hashes: bool = True) -> None:
-        self._export, self._check_hashes = export, check_hashes
+    def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
+        self._export, self._check_hashes = export, settings.check_hashes
+        target = settings.target
         self._engines = EngineDirectory.open(
             export,
             target,

@@ -36,7 +36,7 @@ from dipgo.ir.manifest.engines import (
 )
 from dipgo.ir.manifest.file import has_format
 from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
-from dipgo.ir.types import DTYPE_NBYTES
+from dipgo.ir.types import PRECISIONS
 
 GIB = 1 << 30
 
@@ -91,7 +91,7 @@ def build_engines(
             format=ENGINES_FORMAT,
             version=ENGINES_VERSION,
             dipgo=__version__,
-            target=target,  # type: ignore[arg-type]  # find_library has checked it
+            target=target,
             library_version=version,
             compute_capabilities=list(gpu.compute_capabilities),
             gpu=gpu.name,
@@ -149,7 +149,7 @@ class _Build:
         """How many engines are built at a time, so that the largest of them fit into memory."""
         if wanted:
             return wanted
-        width = DTYPE_NBYTES["f32" if self.export.manifest.precision == "fp32" else "f16"]
+        width = PRECISIONS[self.export.manifest.precision].nbytes
         largest = max(one.parameters for one in self.export.manifest.segments) * width
         fitting = available_memory() // (BUILDER_NBYTES + WEIGHT_COPIES * largest)
         return max(1, min(fitting, os.cpu_count() or 1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dipgo.common.errors import DipgoError
+from dipgo.engines.targets import not_built
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,5 @@ LIBRARIES: Mapping[str, Library] = {
 def find_library(target: str) -> Library:
     """Raises DipgoError for a target that is not TensorRT's."""
     if target not in LIBRARIES:
-        raise DipgoError(
-            f"target {target}",
-            found="a target for which no engines are built",
-            expected=" or ".join(LIBRARIES),
-            remedy="name one of these; ONNX Runtime runs the graphs as they are",
-        )
+        raise not_built(target)
     return LIBRARIES[target]

@@ -14,18 +14,18 @@ from dipgo.common.errors import DipgoError
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
+from dipgo.engines.runner import BackendSettings
 from dipgo.engines.torch.executor import Executor, Function
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 
-DEVICES = ("cpu", "cuda")
-
 
 class TorchBackend:
-    """Executors in PyTorch on `device`, `cpu` or `cuda`."""
+    """Executors in PyTorch; the provider is the device, `cpu` or `cuda`."""
 
-    def __init__(self, export: ExportDirectory, device: str, check_hashes: bool = True) -> None:
-        check_device(device)
-        self._export, self._device, self._check_hashes = export, device, check_hashes
+    def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
+        check_device(settings.provider)
+        self._export, self._device = export, settings.provider
+        self._check_hashes = settings.check_hashes
         segments = [segment.name for segment in export.manifest.segments]
         self._segments = segments
         remedy = "export again with --target torch"
@@ -76,14 +76,7 @@ class TorchBackend:
 
 
 def check_device(device: str) -> None:
-    """Raises DipgoError for a device that is unknown or not there."""
-    if device not in DEVICES:
-        raise DipgoError(
-            f"provider {device}",
-            found="a name that is not known",
-            expected=" or ".join(DEVICES),
-            remedy="correct the name",
-        )
+    """Raises DipgoError for a device that is not there."""
     if device == "cuda" and not torch.cuda.is_available():
         raise DipgoError(
             "target torch",

@@ -13,18 +13,8 @@ from numpy.typing import NDArray
 
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, combine_engine, input_region
 from dipgo.engines.runner import OnStep
-from dipgo.ir.types import numpy_dtype
+from dipgo.ir.types import COMBINE_FILES, ELEMENT_TYPES, numpy_dtype
 
-TORCH_DTYPES = {
-    "f64": torch.float64,
-    "f32": torch.float32,
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "u8": torch.uint8,
-    "bool": torch.bool,
-}
 TRAJECTORY = "trajectory"
 
 WARM_UPS = 3
@@ -61,7 +51,7 @@ class Executor:
         }
         for name, content in launches.contents.items():
             self._regions[name].copy_(torch.from_numpy(content.copy()))
-        known = {combine_engine(name): combine for name in ("f32", "f16", "bf16")} | dict(functions)
+        known = {combine_engine(name): combine for name in COMBINE_FILES} | dict(functions)
         self._bound = [self._bind(launch, known[launch.engine]) for launch in launches.launches]
         self._graph = self._capture() if self._device.type == "cuda" else None
 
@@ -91,7 +81,7 @@ class Executor:
         """The binding's tensor, in place."""
         region = self._regions[one.place.region]
         held = region[one.place.offset : one.place.offset + one.type.nbytes]
-        return held.view(TORCH_DTYPES[one.type.dtype]).view(one.type.shape)
+        return held.view(getattr(torch, ELEMENT_TYPES[one.type.dtype].torch)).view(one.type.shape)
 
     def _launch_all(self, on_step: OnStep) -> float:
         started = perf_counter()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from dipgo.export.lower.onnx import OPSET
+from dipgo.ir.types import ELEMENT_TYPES
 
 IR_VERSION = 10
-
-_DTYPES = {"f32": ir.DataType.FLOAT, "f16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
 def combine_model(dtype: str) -> ir.Model:
@@ -16,7 +15,8 @@ def combine_model(dtype: str) -> ir.Model:
 
     x_coefficient and y_coefficient are f32 scalars; products and sum are in f32.
     """
-    kind, wide = ir.TensorType(_DTYPES[dtype]), ir.TensorType(ir.DataType.FLOAT)
+    kind = ir.TensorType(ir.DataType(ELEMENT_TYPES[dtype].onnx))
+    wide = ir.TensorType(ir.DataType.FLOAT)
     tensors = {name: ir.Value(name=name, type=kind, shape=ir.Shape(["n"])) for name in "xy"}
     scalars = {
         name: ir.Value(name=f"{name}_coefficient", type=wide, shape=ir.Shape(())) for name in "xy"

@@ -6,7 +6,7 @@ Weights are inputs of the programs, by their names in the export's one weights f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,8 +30,23 @@ from dipgo.ir.manifest.engines import (
 )
 from dipgo.ir.manifest.records import MANIFEST_FILE
 
-Programs: TypeAlias = dict[str, tuple[torch.export.ExportedProgram, list[str]]]
-"""For every segment and part its program, and the names of the weights that it is to be given."""
+Program: TypeAlias = tuple[torch.export.ExportedProgram, list[str]]
+"""A program, and the names of the weights that it is to be given."""
+
+
+class TorchPrograms:
+    """The programs of an export, by the names of segments and parts."""
+
+    def __init__(self) -> None:
+        self._programs: dict[str, Program] = {}
+
+    def add(self, name: str, lowering: Lowering, prefix: str, store: WeightStore) -> None:
+        """Captures one; adds to `store` those of its weights that no graph has named."""
+        self._programs[name] = capture_program(lowering, prefix, store)
+
+    def write(self, directory: Path) -> None:
+        """Writes the folder `engines/torch`."""
+        write_programs(self._programs, directory)
 
 
 class _Functional(nn.Module):
@@ -48,9 +63,7 @@ class _Functional(nn.Module):
 
 
 @torch.no_grad()
-def capture_program(
-    lowering: Lowering, prefix: str, store: WeightStore
-) -> tuple[torch.export.ExportedProgram, list[str]]:
+def capture_program(lowering: Lowering, prefix: str, store: WeightStore) -> Program:
     """The program, and the names of its weights; adds to `store` those that no graph has named."""
     state = dict(lowering.module.state_dict())
     shapes = lowering.dynamic_shapes
@@ -77,7 +90,7 @@ def _admit_one(program: torch.export.ExportedProgram) -> None:
         program.range_constraints[symbol] = ValueRanges(min(1, found.lower), found.upper)
 
 
-def write_programs(programs: Programs, directory: Path) -> None:
+def write_programs(programs: Mapping[str, Program], directory: Path) -> None:
     """Writes the folder `engines/torch` of an export whose manifest has been written."""
     folder = directory / ENGINES_FOLDER / "torch"
     folder.mkdir(parents=True)

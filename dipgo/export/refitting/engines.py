@@ -7,32 +7,29 @@ from pathlib import Path
 
 import msgspec
 
+from dipgo.common.errors import DipgoError
 from dipgo.common.files import sha256_of
 from dipgo.compiler.request import Progress
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
-from dipgo.engines.tensorrt.library import LIBRARIES
-from dipgo.engines.tensorrt.refit import open_refittable, refit_engines
+from dipgo.engines.targets import TARGETS, any_of, find_builder
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FOLDER, encode_engines
 from dipgo.ir.manifest.records import MANIFEST_FILE
 
 
 def open_built(old: ExportDirectory) -> dict[str, EngineDirectory]:
     """By target. Raises DipgoError for what cannot be carried, such as engines of another GPU."""
-    return {
-        target: open_refittable(old, target) if target in LIBRARIES else _open_programs(old, target)
-        for target in _targets(old)
-    }
+    return {target: _open(old, target) for target in _targets(old)}
 
 
 def carry_engines(
     built: Mapping[str, EngineDirectory], old: ExportDirectory, new: Path, progress: Progress
 ) -> None:
-    """Programs of PyTorch's hold no weights and are copied; engines are refitted."""
+    """Copies programs, which hold no weights, and refits engines."""
     for target, engines in built.items():
-        if target in LIBRARIES:
+        if TARGETS[target].builder:
             with progress(f"refit the engines of {target}"):
-                refit_engines(engines, old, new)
+                find_builder(target).refit(engines, old, new)
         else:
             _copy_programs(engines, new)
 
@@ -42,9 +39,18 @@ def _targets(old: ExportDirectory) -> list[str]:
     return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
 
 
-def _open_programs(old: ExportDirectory, target: str) -> EngineDirectory:
-    names = [*(one.name for one in old.manifest.segments), *old.manifest.parts]
+def _open(old: ExportDirectory, target: str) -> EngineDirectory:
     remedy = "export anew, or leave the engines out: --without-engines"
+    if target not in TARGETS:
+        raise DipgoError(
+            str(old.path / ENGINES_FOLDER / target),
+            found="engines of a target that is not known",
+            expected=f"those of {any_of(TARGETS)}",
+            remedy=remedy,
+        )
+    if TARGETS[target].builder:
+        return find_builder(target).open_refittable(old)
+    names = [*(one.name for one in old.manifest.segments), *old.manifest.parts]
     return EngineDirectory.open(old, target, names, remedy)
 
 

@@ -17,7 +17,8 @@ ENGINES_FORMAT: Literal["dipgo.engines"] = "dipgo.engines"
 
 ENGINES_VERSION: Literal[1] = 1
 
-Target: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "torch"]
+TargetName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]*$")]
+"""As in `--target`, and the folder's name; which there are, dipgo.engines.targets says."""
 
 ComputeCapability: TypeAlias = Annotated[str, Meta(pattern=r"^\d+\.\d+$")]
 """As NVIDIA writes it: `8.6`."""
@@ -57,7 +58,7 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal["dipgo.engines"]
     version: Literal[1]
     dipgo: str
-    target: Target
+    target: TargetName
     library_version: str
     compute_capabilities: list[ComputeCapability]
     gpu: str | None

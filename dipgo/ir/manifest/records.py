@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from dipgo.ir.types import DTYPE_NBYTES
+from dipgo.ir.types import ELEMENT_TYPES, PrecisionName
 
 MANIFEST_FILE = "plan.json"
 
@@ -20,13 +20,6 @@ SIZE_PATTERN = r"^([1-9]\d*x)?[1-9]\d*x[1-9]\d*$"
 WEIGHTS_FILE = "weights.safetensors"
 
 CONSTANTS_FILE = "constants.safetensors"
-
-COMBINE_FILES = {
-    "f32": "combine.onnx",
-    "f16": "combine_f16.onnx",
-    "bf16": "combine_bf16.onnx",
-}
-"""The graphs of linear combinations, by element type; an export has those that its plan needs."""
 
 FORMAT: Literal["dipgo.export"] = "dipgo.export"
 
@@ -40,7 +33,7 @@ FileName: TypeAlias = Annotated[str, Meta(pattern=r"^\w[^/\\]*$")]
 """Of a file within the directory, never a path out of it."""
 
 Type: TypeAlias = Annotated[
-    str, Meta(pattern=rf"^({'|'.join(DTYPE_NBYTES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
+    str, Meta(pattern=rf"^({'|'.join(ELEMENT_TYPES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
 ]
 """As in the plan's text: `f32[2,77,768]`."""
 
@@ -272,7 +265,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dipgo: str
     model: ModelRecord
     sampler: SamplerRecord
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: PrecisionName
     kept_fp32: list[str]
     numerics: dict[str, NumericsRecord]
     opset: int

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dipgo.engines.onnxruntime.session import DEVICES
 from dipgo.ir.manifest.file import is_export
 from dipgo.ir.manifest.records import Manifest, TensorRecord
-from dipgo.ir.types import TensorType
+from dipgo.ir.types import ELEMENT_TYPES, TensorType
 
 MODEL_NAME = "dipgo"
 """The same for every export, so that clients need not change when another takes its place."""
@@ -23,19 +24,10 @@ MODEL_FILE = Path(VERSION_FOLDER, "model.py")
 
 EXPORT_FOLDER = Path(VERSION_FOLDER, "export")
 
-INSTANCE_KINDS = {"cpu": "CPU", "openvino": "CPU", "openvino-bf16": "CPU", "cuda": "GPU"}
-"""Where Triton must place a model for each provider."""
-
-DATA_TYPES = {
-    "f64": "TYPE_FP64",
-    "f32": "TYPE_FP32",
-    "f16": "TYPE_FP16",
-    "bf16": "TYPE_BF16",
-    "i64": "TYPE_INT64",
-    "i32": "TYPE_INT32",
-    "u8": "TYPE_UINT8",
-    "bool": "TYPE_BOOL",
+INSTANCE_KINDS = {
+    provider: {"cpu": "CPU", "cuda": "GPU"}[device] for provider, device in DEVICES.items()
 }
+"""Where Triton must place a model for each provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ def _of_plan(manifest: Manifest) -> Signature:
 def _port(record: TensorRecord) -> Port:
     """Triton has no scalars: one number is a vector of one."""
     kind = TensorType.parse(record.type)
-    return Port(record.name, DATA_TYPES[kind.dtype], kind.shape or (1,))
+    return Port(record.name, ELEMENT_TYPES[kind.dtype].triton, kind.shape or (1,))
 
 
 def is_model_repository(entries: list[Path]) -> bool:
