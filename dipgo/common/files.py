@@ -178,7 +178,7 @@ def _parents(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with suppress(OSError):  # not empty: someone else uses it by now
+        with suppress(OSError):  # a folder that others use by now is not empty
             for folder in missing:
                 folder.rmdir()
         raise

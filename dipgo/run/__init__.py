@@ -1,1 +1,1 @@
-"""Runs an export as a pipeline: prompts in, pictures out. No torch."""
+"""Runs an export as a pipeline: prompts in, pictures out; no torch."""

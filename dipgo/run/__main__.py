@@ -1,4 +1,4 @@
-"""`python -m dipgo.run OUT --prompt "…" --seed 0 --image out.png`."""
+"""The command `python -m dipgo.run OUT --prompt "…" --seed 0 --image out.png`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
 ANIMATED = (".png", ".webp")
 
 FRAME_MS = 1000 // 7
-"""How long a video's frame is shown: Stable Video Diffusion's seven a second."""
+"""The time that a video's frame is shown: Stable Video Diffusion has seven frames a second."""
 
 
 def main(arguments: list[str]) -> None:
@@ -64,11 +64,11 @@ def main(arguments: list[str]) -> None:
             np.save(path, latents)
     if options.image:
         first, *frames = to_images(pipeline.decode(latents)[0])
-        more: dict[str, Any] = {}
+        save_options: dict[str, Any] = {}
         if frames:
-            more = {"save_all": True, "append_images": frames, "duration": FRAME_MS}
+            save_options = {"save_all": True, "append_images": frames, "duration": FRAME_MS}
         with staged_file(options.image) as path:
-            first.save(path, **more)
+            first.save(path, **save_options)
 
 
 def _parser() -> Parser:
@@ -125,7 +125,7 @@ def _read_inputs(path: Path) -> dict[str, Any]:
 
 
 def _open_picture(option: str, path: Path | None) -> Any:
-    """None where no file is named."""
+    """Returns the picture in a file, or None if no file is named."""
     from PIL import Image, UnidentifiedImageError
 
     if path is None:
@@ -143,7 +143,7 @@ def _open_picture(option: str, path: Path | None) -> Any:
 
 
 def _check_files(options: Namespace) -> None:
-    """Before the work, not after it."""
+    """Checks the files to write before the work begins."""
     for name, endings in ENDINGS.items():
         path = getattr(options, name)
         if path is None:

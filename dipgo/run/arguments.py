@@ -1,4 +1,4 @@
-"""The arguments of a pipeline's call, in diffusers' forms, as what a run needs."""
+"""Turns the arguments of a pipeline's call, in diffusers' forms, into what a run needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ OutputType = Literal["pil", "np", "latent"]
 
 
 def check_output_type(output_type: str) -> None:
-    """Raises DipgoError, also for diffusers' "pt", which needs torch."""
+    """Checks the form of the output.
+
+    Raises:
+        DipgoError: The form is not known, or is diffusers' "pt", which needs torch.
+    """
     if output_type not in get_args(OutputType):
         raise DipgoError(
             f"output_type {output_type!r}",
@@ -28,46 +32,56 @@ def check_output_type(output_type: str) -> None:
 
 
 def seeds_of(generator: Any, seed: Any) -> int | list[int]:
-    """One seed for all pictures, or one a picture; 0 where none is given. Raises DipgoError.
+    """Returns one seed for all pictures, or a list with a seed for each; 0 by default.
 
-    A generator is a whole number, or what has `initial_seed()`, such as torch's of the CPU: its
-    noise is that of a generator from which nothing has been drawn yet.
+    Args:
+        generator: A whole number, or an object with `initial_seed()`, such as torch's generator of
+            the CPU, whose noise is that of a generator from which nothing has been drawn yet; or a
+            list.
+        seed: A whole number, or a list of them.
+
+    Raises:
+        DipgoError: Both are passed, or one of the values is not a seed.
     """
     if generator is not None and seed is not None:
         raise DipgoError(
             "generator", found="a seed too", expected="one of the two", remedy="leave one out"
         )
-    given = seed if generator is None else generator
-    if given is None:
+    seeds = seed if generator is None else generator
+    if seeds is None:
         return 0
-    if isinstance(given, list | tuple):
-        return [_seed(one) for one in given]
-    return _seed(given)
+    if isinstance(seeds, list | tuple):
+        return [_seed(item) for item in seeds]
+    return _seed(seeds)
 
 
-def _seed(given: Any) -> int:
-    if hasattr(given, "initial_seed"):
-        device = str(getattr(given, "device", "cpu"))
+def _seed(value: Any) -> int:
+    if hasattr(value, "initial_seed"):
+        device = str(getattr(value, "device", "cpu"))
         if device != "cpu":
             raise _no_seed(f"a generator on {device}")
-        return int(given.initial_seed())
+        return int(value.initial_seed())
     try:
-        return operator.index(given)
+        return operator.index(value)
     except TypeError:
-        raise _no_seed(repr(given)) from None
+        raise _no_seed(repr(value)) from None
 
 
-def _no_seed(found: str) -> DipgoError:
+def _no_seed(problem: str) -> DipgoError:
     return DipgoError(
         "generator",
-        found=found,
+        found=problem,
         expected="a whole number, a torch.Generator of the CPU, or a list of one a picture",
         remedy="give the seed itself",
     )
 
 
 def repeated(items: Sequence[Any], times: Any) -> list[Any]:
-    """Each item `times` times, one after another, as diffusers orders pictures."""
+    """Returns each item `times` times, one after another, as diffusers orders pictures.
+
+    Raises:
+        DipgoError: `times` is not a whole number, at least 1.
+    """
     if not isinstance(times, int) or isinstance(times, bool) or times < 1:
         raise DipgoError(
             "num_images_per_prompt",
@@ -78,20 +92,27 @@ def repeated(items: Sequence[Any], times: Any) -> list[Any]:
     return [item for item in items for _ in range(times)]
 
 
-def negatives_of(given: str | Sequence[str] | None, count: int) -> list[str] | None:
-    """As many as prompts; None, which is not the same as an empty text, where none is given."""
-    if given is None:
+def negatives_of(texts: str | Sequence[str] | None, count: int) -> list[str] | None:
+    """Returns a negative prompt for each of `count` prompts.
+
+    Returns:
+        The texts, or None, which is not the same as empty texts, if `texts` is None.
+
+    Raises:
+        DipgoError: The number of texts is neither 1 nor `count`.
+    """
+    if texts is None:
         return None
-    if isinstance(given, str):
-        return [given] * count
-    if len(given) != count:
+    if isinstance(texts, str):
+        return [texts] * count
+    if len(texts) != count:
         raise DipgoError(
             "negative_prompt",
-            found=f"{len(given)} texts",
+            found=f"{len(texts)} texts",
             expected=f"one, or as many as prompts: {count}",
             remedy="give one for each prompt",
         )
-    return list(given)
+    return list(texts)
 
 
 def _plain(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -99,7 +120,7 @@ def _plain(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _sinusoids(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """f32[B, width]: `get_guidance_scale_embedding(scale - 1)` of diffusers' pipelines of LCM."""
+    """Returns f32[B, width]: diffusers' `get_guidance_scale_embedding(scale - 1)` for LCM."""
     batch, width = shape
     half = width // 2
     frequencies = np.exp(
@@ -111,11 +132,15 @@ def _sinusoids(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 EMBEDDED_SCALES = {"guidance": _plain, "timestep_cond": _sinusoids}
-"""Inputs by which models take the guidance scale that they were distilled with: Flux's, LCM's."""
+"""The inputs by which distilled models take their guidance scale: that of Flux, that of LCM."""
 
 
 def check_scale(scale: Any) -> float:
-    """A guidance scale. Raises DipgoError for what is no finite number."""
+    """Returns a guidance scale as a float.
+
+    Raises:
+        DipgoError: It is not a finite number.
+    """
     if not isinstance(scale, Real) or not math.isfinite(scale):
         raise DipgoError(
             "guidance_scale", found=repr(scale), expected="a finite number", remedy="correct it"

@@ -1,4 +1,4 @@
-"""diffusers' `callback_on_step_end`, called as launches tell where a run is."""
+"""Calls diffusers' `callback_on_step_end` as launches report the steps of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dipgo.common.errors import DipgoError
 from dipgo.engines.runner import OnStep
 
 StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Any]], Any]
-"""As diffusers calls `callback_on_step_end`: pipeline, step, timestep, tensors (none here)."""
+"""A function that diffusers calls with pipeline, step, timestep and tensors (none here)."""
 
 
 @dataclass
 class StepEnds:
-    """Calls `callback_on_step_end` once for each step, as launches tell where a run is.
+    """A caller of `callback_on_step_end`, once for each step, as launches report where a run is.
 
-    A step without a launch of its own ends with the one before it.
+    A step that launches nothing ends with the step before it.
     """
 
     pipeline: Any
@@ -26,11 +26,11 @@ class StepEnds:
     ended: int = 0
 
     def on_step(self, step: int) -> None:
-        """Something of `step` has been run: the steps before it have ended."""
+        """Ends the steps before `step`, something of which has been run."""
         self._end(range(self.ended, step))
 
     def finish(self) -> None:
-        """All steps have ended."""
+        """Ends all steps."""
         self._end(range(self.ended, len(self.timesteps)))
 
     def _end(self, steps: Iterable[int]) -> None:
@@ -47,7 +47,7 @@ class StepEnds:
 
 
 def both(first: OnStep, second: OnStep) -> OnStep:
-    """Calls one, then the other."""
+    """Returns a function that calls the first, then the second."""
 
     def call(step: int) -> None:
         first(step)

@@ -1,4 +1,4 @@
-"""What a plan takes besides noise and prompt (masks, control pictures, image prompts), by name."""
+"""Prepares a plan's inputs besides noise and prompt: masks, control pictures, image prompts."""
 
 from __future__ import annotations
 
@@ -13,47 +13,69 @@ from dipgo.common.errors import DipgoError
 from dipgo.ir.types import TensorType, numpy_dtype
 
 Given: TypeAlias = Any
-"""An array of one picture or of each, the same for both halves of guidance; or a pair of such, or
-both of all pictures in one array: unconditional, then conditional."""
+"""An array for all pictures or with a row for each, the same for both halves of guidance.
+
+Or a pair of such arrays, unconditional and conditional, or both halves of all pictures in one
+array: unconditional, then conditional.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class FurtherInput:
-    """One input of a plan for `count` pictures, of which a batch is taken at a time.
+    """An input of a plan for `count` pictures, of which a batch is taken at a time.
 
-    `halves` are its rows, [count, …] each: those of the unconditional half first, where there are
-    two. A number has none.
+    `halves` are its rows, [count, …] each: those of the unconditional half first, if there are two.
+    A number has no halves.
     """
 
     number: NDArray[Any] | None
     halves: tuple[NDArray[Any], ...]
 
     def batch(self, part: slice, missing: int) -> NDArray[Any]:
-        """The plan's input for the pictures of `part`, the last of them `missing` times more."""
+        """Returns the plan's input for the pictures of `part`.
+
+        The last picture is repeated `missing` times, to fill the batch.
+        """
         if self.number is not None:
             return self.number
         rows = [half[part] for half in self.halves]
-        return np.concatenate([np.concatenate([one, one[-1:].repeat(missing, 0)]) for one in rows])
+        return np.concatenate(
+            [np.concatenate([half, half[-1:].repeat(missing, 0)]) for half in rows]
+        )
 
 
-def one_of_each(given: Mapping[str, Given], made: Mapping[str, Given]) -> dict[str, Given]:
-    """What was given by name and what was made of pictures. Raises DipgoError for both of one."""
+def one_of_each(inputs: Mapping[str, Given], made: Mapping[str, Given]) -> dict[str, Given]:
+    """Returns the user's inputs and those made of pictures, by name.
+
+    Raises:
+        DipgoError: An input is in both.
+    """
     for name in made:
-        if name in given:
+        if name in inputs:
             raise DipgoError(
                 f"inputs, {name}",
-                found="an array, beside the picture and mask that it is made of",
+                found="an array, besides the picture and mask that it is made of",
                 expected="one of the two",
                 remedy="leave it out, or mask_image",
             )
-    return {**given, **made}
+    return {**inputs, **made}
 
 
 def further_inputs(
-    wanted: Mapping[str, TensorType], given: Mapping[str, Given], batch: int, count: int
+    wanted: Mapping[str, TensorType], inputs: Mapping[str, Given], batch: int, count: int
 ) -> dict[str, FurtherInput]:
-    """Those that a plan wants, of a batch of `batch`, for `count` pictures. Raises DipgoError."""
-    for name in given:
+    """Returns the inputs that a plan wants, each for `count` pictures.
+
+    Args:
+        wanted: The type of each input for a batch of `batch` pictures.
+        inputs: The user's inputs and those made of pictures, by name.
+        batch: The pictures that the plan makes at once.
+        count: The pictures of the run.
+
+    Raises:
+        DipgoError: An input is missing, unknown, or of another shape.
+    """
+    for name in inputs:
         if name not in wanted:
             raise DipgoError(
                 f"inputs, {name}",
@@ -62,22 +84,27 @@ def further_inputs(
                 remedy="leave it out",
             )
     return {
-        name: _further(name, kind, given.get(name), batch, count) for name, kind in wanted.items()
+        name: _further(name, tensor_type, inputs.get(name), batch, count)
+        for name, tensor_type in wanted.items()
     }
 
 
-def _further(name: str, kind: TensorType, given: Given, batch: int, count: int) -> FurtherInput:
-    if given is None:
+def _further(
+    name: str, tensor_type: TensorType, value: Given, batch: int, count: int
+) -> FurtherInput:
+    if value is None:
         raise DipgoError(
             f"inputs, {name}",
             found="none",
-            expected=f"{kind}, of which one row is a picture's" if kind.shape else "a number",
+            expected=f"{tensor_type}, of which one row is a picture's"
+            if tensor_type.shape
+            else "a number",
             remedy=f'give inputs={{"{name}": …}}',
         )
-    if not kind.shape:
-        return FurtherInput(_as(name, given, kind, ()), ())
-    many = kind.shape[0] // batch
-    pair = _halves(given, many, count)
+    if not tensor_type.shape:
+        return FurtherInput(_as(name, value, tensor_type, ()), ())
+    many = tensor_type.shape[0] // batch
+    pair = _halves(value, many, count)
     if len(pair) != many:
         raise DipgoError(
             f"inputs, {name}",
@@ -85,32 +112,32 @@ def _further(name: str, kind: TensorType, given: Given, batch: int, count: int) 
             expected="one array, or with guidance (unconditional, conditional)",
             remedy="correct it",
         )
-    return FurtherInput(None, tuple(_rows(name, one, kind, count) for one in pair))
+    return FurtherInput(None, tuple(_rows(name, half, tensor_type, count) for half in pair))
 
 
-def _halves(given: Given, many: int, count: int) -> tuple[Any, ...]:
-    if isinstance(given, tuple):
-        return given
-    array = np.asarray(given)
+def _halves(value: Given, many: int, count: int) -> tuple[Any, ...]:
+    if isinstance(value, tuple):
+        return value
+    array = np.asarray(value)
     if many > 1 and array.ndim and len(array) == many * count:
         return tuple(np.split(array, many))
     return (array,) * many
 
 
-def _rows(name: str, given: Any, kind: TensorType, count: int) -> NDArray[Any]:
-    array = np.asarray(given)
+def _rows(name: str, value: Any, tensor_type: TensorType, count: int) -> NDArray[Any]:
+    array = np.asarray(value)
     rows = len(array) if array.ndim else 0
-    found = _as(name, array, kind, (1 if rows == 1 else count, *kind.shape[1:]))
-    return np.broadcast_to(found, (count, *kind.shape[1:]))
+    converted = _as(name, array, tensor_type, (1 if rows == 1 else count, *tensor_type.shape[1:]))
+    return np.broadcast_to(converted, (count, *tensor_type.shape[1:]))
 
 
-def _as(name: str, given: Any, kind: TensorType, shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.asarray(given)
+def _as(name: str, value: Any, tensor_type: TensorType, shape: tuple[int, ...]) -> NDArray[Any]:
+    array = np.asarray(value)
     if array.shape != shape:
         raise DipgoError(
             f"inputs, {name}",
             found=f"an array of shape {list(array.shape)}",
-            expected=f"{kind.dtype}{list(shape)}",
+            expected=f"{tensor_type.dtype}{list(shape)}",
             remedy="give one picture, or as many as prompts, for the size of the export",
         )
-    return array.astype(numpy_dtype(kind.dtype))
+    return array.astype(numpy_dtype(tensor_type.dtype))

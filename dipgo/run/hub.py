@@ -1,4 +1,4 @@
-"""Export directories on the Hub: uploaded as they are, and fetched to be run."""
+"""Uploads export directories to the Hub as they are, and fetches them to be run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from dipgo.ir.manifest.records import MANIFEST_FILE
 
 
 def find_export(model: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """The export directory of that path, or of that Hub id, which is fetched. Raises DipgoError."""
+    """Returns the export directory at a path, or fetches the one with that id from the Hub.
+
+    Raises:
+        DipgoError: The Hub cannot be reached, or what was fetched is no export.
+    """
     if Path(model).exists():
         return Path(model)
     hub = _hub(str(model))
     try:
-        found = hub.snapshot_download(str(model), revision=revision, token=token)
-    except Exception as error:  # of requests or httpx, whichever the Hub's client uses
+        folder = hub.snapshot_download(str(model), revision=revision, token=token)
+    except Exception as error:  # from requests or httpx, whichever the Hub's client uses
         raise _unreachable(str(model), error) from error
-    path = Path(found)
+    path = Path(folder)
     if not (path / MANIFEST_FILE).is_file():
         raise DipgoError(
             f"model {model}",
@@ -38,20 +42,24 @@ def push_export(
     token: str | None = None,
     message: str = "Export by dipgo",
 ) -> str:
-    """Uploads the directory, its built engines too, and returns its address. Raises DipgoError."""
+    """Uploads the directory, with its built engines, and returns its address.
+
+    Raises:
+        DipgoError: The directory is no export, or the Hub cannot be reached.
+    """
     read_manifest(path)
     hub = _hub(repository)
     try:
         api = hub.HfApi(token=token)
         url = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=str(url.repo_id), folder_path=str(path), commit_message=message)
-    except Exception as error:  # likewise
+    except Exception as error:  # as above
         raise _unreachable(repository, error) from error
     return str(url)
 
 
 def _hub(name: str) -> Any:
-    """The Hub's client, which `tokenizers` brings along."""
+    """Returns the Hub's client, which `tokenizers` brings along."""
     try:
         import huggingface_hub
     except ImportError as error:

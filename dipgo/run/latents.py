@@ -1,4 +1,4 @@
-"""What of a plan's inputs is drawn: noise, and the latents of pictures, in diffusers' order."""
+"""Draws the random inputs of a plan (noise, VAE samples) in the order diffusers draws them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dipgo.run.video import video_inputs
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """`noise` is the plan's `latents` and what its scheduler draws; `made` is made of pictures."""
+    """The drawn inputs: `noise` for `latents` and the scheduler, `made` of pictures."""
 
     noise: Mapping[str, NDArray[np.float32]]
     made: Mapping[str, Given]
@@ -34,11 +34,23 @@ def draw_inputs(
     seeds: int | list[int],
     count: int,
 ) -> Drawn:
-    """For `count` pictures. `latents` take the place of the initial noise; then it is not drawn.
+    """Draws the inputs of `count` pictures, in diffusers' order.
 
-    As diffusers draws: the noise on the picture that a video begins with, or the latents of one
+    First comes the noise on the picture that a video begins with, or the latents of the picture
     that a trajectory starts from; then the initial noise, the latents of a picture with a mask, and
-    what the scheduler draws. `inputs` are further ones that are given. Raises DipgoError.
+    the scheduler's draws.
+
+    Args:
+        runner: The runner of the export.
+        encoders: The export's picture encoders, by name.
+        pictures: The pictures of the call.
+        inputs: The user's further inputs, which are not made of pictures.
+        latents: f32[count, *shape] in place of the initial noise, which is then not drawn; or None.
+        seeds: The seed of all pictures, or a seed for each.
+        count: The number of pictures.
+
+    Raises:
+        DipgoError: A picture, the latents or the seeds do not fit the export or the call.
     """
     manifest, noise = runner.export.manifest, noise_of(seeds, count)
     shape, sampler = runner.inputs["latents"].shape[1:], manifest.sampler
@@ -66,7 +78,11 @@ def draw_inputs(
 
 
 def noise_of(seeds: int | list[int], count: int) -> PictureNoise:
-    """What draws noise for `count` pictures. Raises DipgoError for another number of seeds."""
+    """Returns the noise for `count` pictures.
+
+    Raises:
+        DipgoError: There are several seeds, but not one for each picture.
+    """
     if isinstance(seeds, list) and len(seeds) != count:
         raise DipgoError(
             "seed",
@@ -80,7 +96,7 @@ def noise_of(seeds: int | list[int], count: int) -> PictureNoise:
 def draw_latents(
     noise: PictureNoise, count: int, shape: tuple[int, ...], packed: tuple[int, int] | None
 ) -> NDArray[np.float32]:
-    """f32[count, *shape] of unit variance; `packed` latents are drawn as `FluxPipeline` does."""
+    """Draws f32[count, *shape] of unit variance; `packed` latents as `FluxPipeline` draws them."""
     if packed is None:
         return noise.draw((count, *shape))
     unpacked = (shape[-1] // 4, 2 * packed[0], 2 * packed[1])
@@ -88,14 +104,22 @@ def draw_latents(
 
 
 def _pack(noise: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """f32[N, C, 2 rows, 2 columns] to f32[N, rows * columns, 4 C]: `FluxPipeline._pack_latents`."""
+    """Turns f32[N, C, 2 rows, 2 columns] into f32[N, rows * columns, 4 C].
+
+    Source:
+        `FluxPipeline._pack_latents`.
+    """
     count, channels = noise.shape[:2]
     tiles = noise.reshape(count, channels, rows, 2, columns, 2).transpose(0, 2, 4, 1, 3, 5)
     return tiles.reshape(count, rows * columns, 4 * channels)
 
 
 def check_latents(latents: Any, count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Raises DipgoError for latents that are not one picture each."""
+    """Returns the latents as an array f32[count, *shape].
+
+    Raises:
+        DipgoError: They are not `count` latents of this shape, in float32.
+    """
     array = np.asarray(latents)
     if array.shape != (count, *shape) or array.dtype != np.float32:
         raise DipgoError(

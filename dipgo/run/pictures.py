@@ -1,4 +1,4 @@
-"""Pictures to start from, or to paint in, become latents, as diffusers' pipelines do it."""
+"""Encodes pictures to start from, or to paint in, into latents, as diffusers' pipelines do."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ if TYPE_CHECKING:
 ENCODER, PICTURE = "vae_encoder", "image"
 
 FRAME_ENCODER = "image_encoder"
-"""Of exports that make videos, which begin with a picture."""
+"""The encoder of exports that make videos, which begin with a picture."""
 
 MASK, MASKED_IMAGE = "mask", "masked_image_latents"
-"""What an inpainting U-Net takes, in latents' size."""
+"""The inputs of an inpainting U-Net, in latents' size."""
 
 HALF = np.float32(0.5)
-"""From here on a mask is white."""
+"""The value from which on a mask is white."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What a run is given to look at; None is nothing. For several pictures lists or arrays."""
+    """The pictures of a call, each None, a picture, or a list or array of several."""
 
     image: Any = None
     mask_image: Any = None
 
 
-def check_image(export: ExportDirectory, given: Pictures) -> None:
-    """Raises DipgoError for a picture or mask that would be ignored, for no picture where one is
-    needed, and where the export cannot encode it.
+def check_image(export: ExportDirectory, pictures: Pictures) -> None:
+    """Checks that the export needs and can encode the pictures of a call.
+
+    Raises:
+        DipgoError: A picture or mask would be ignored, a picture is missing, or the export cannot
+            encode it.
     """
-    image, mask_image = given.image, given.mask_image
+    image, mask_image = pictures.image, pictures.mask_image
     starts_from_one = export.manifest.sampler.strength is not None
     wanted = starts_from_one or mask_image is not None
-    if mask_image is not None and MASK not in {one.name for one in export.manifest.inputs}:
+    if mask_image is not None and MASK not in {record.name for record in export.manifest.inputs}:
         raise DipgoError(
             "mask_image",
             found="a mask for a model that does not paint within one",
@@ -76,37 +79,54 @@ def check_image(export: ExportDirectory, given: Pictures) -> None:
 
 
 def encode_picture(
-    encoder: Part, given: Pictures, count: int, noise: PictureNoise
+    encoder: Part, pictures: Pictures, count: int, noise: PictureNoise
 ) -> NDArray[np.float32]:
-    """Latents f32[count, C, h, w] of one picture for all, or of `count` pictures.
+    """Encodes one picture for all, or `count` pictures, to latents f32[count, C, h, w].
 
-    A picture is PIL's, or f32[3, H, W] in [-1, 1]; several are a list or f32[count, 3, H, W].
-    The VAE's posterior is sampled by `noise`: for each picture once, but with a seed for each of
-    `count` for each of these, unless with a mask, as diffusers does it. Raises DipgoError.
+    A picture is PIL's, or f32[3, H, W] in [-1, 1]; several are a list or f32[count, 3, H, W]. As in
+    diffusers, the VAE's posterior is sampled once for each picture that is passed; but with a seed
+    for each of `count`, and no mask, once for each of these.
+
+    Raises:
+        DipgoError: The pictures are of another number or size.
     """
-    pixels = pixels_of(given.image, encoder.inputs[PICTURE].shape[1:], count)
+    pixels = pixels_of(pictures.image, encoder.inputs[PICTURE].shape[1:], count)
     posterior = encode(encoder, pixels)
-    if noise.one_a_picture and given.mask_image is None:
+    if noise.one_a_picture and pictures.mask_image is None:
         posterior = np.broadcast_to(posterior, (count, *posterior.shape[1:]))
     latents = _sampled(posterior, noise)
     return np.broadcast_to(latents, (count, *latents.shape[1:]))
 
 
 def encode_masked(
-    encoder: Part, given: Pictures, count: int, noise: PictureNoise
+    encoder: Part, pictures: Pictures, count: int, noise: PictureNoise
 ) -> dict[str, NDArray[np.float32]]:
-    """`mask` f32[count, 1, h, w], 1 where to paint, and `masked_image_latents` f32[count, C, h, w].
+    """Encodes pictures with masks.
 
-    The mask is PIL's, of which white is painted, or f32[H, W] in [0, 1]; for pictures and for
-    several see `encode_picture`. Raises DipgoError.
-    Source: `StableDiffusionInpaintPipeline.prepare_mask_latents`.
+    The mask is PIL's, of which white is painted, or f32[H, W] in [0, 1]; for pictures, and for
+    several of them, see `encode_picture`.
+
+    Returns:
+        `mask` f32[count, 1, h, w], 1 where to paint, and `masked_image_latents` f32[count, C, h,
+            w].
+
+    Raises:
+        DipgoError: The pictures or masks are of another number or size.
+
+    Source:
+        `StableDiffusionInpaintPipeline.prepare_mask_latents`.
     """
     shape = encoder.inputs[PICTURE].shape[1:]
-    pixels, mask = pixels_of(given.image, shape, count), _masks(given.mask_image, shape[1:], count)
+    pixels, mask = (
+        pixels_of(pictures.image, shape, count),
+        _masks(pictures.mask_image, shape[1:], count),
+    )
     latents = _sampled(encode(encoder, pixels * (mask < HALF)), noise)
     scale = shape[1] // latents.shape[2]
-    found = {MASK: mask[:, :, ::scale, ::scale], MASKED_IMAGE: latents}
-    return {name: np.broadcast_to(one, (count, *one.shape[1:])) for name, one in found.items()}
+    encoded = {MASK: mask[:, :, ::scale, ::scale], MASKED_IMAGE: latents}
+    return {
+        name: np.broadcast_to(array, (count, *array.shape[1:])) for name, array in encoded.items()
+    }
 
 
 def _sampled(posterior: NDArray[np.float32], noise: PictureNoise) -> NDArray[np.float32]:
@@ -115,7 +135,7 @@ def _sampled(posterior: NDArray[np.float32], noise: PictureNoise) -> NDArray[np.
 
 
 def encode(encoder: Part, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What an encoder makes of N pictures, such as f32[N, 2C, h, w], in batches of the export's."""
+    """Encodes N pictures, for example to f32[N, 2C, h, w], in batches of the export's size."""
     size = encoder.inputs[PICTURE].shape[0]
     padded = np.concatenate([pixels, pixels[-1:].repeat(-len(pixels) % size, axis=0)])
     encoded = [
@@ -126,24 +146,30 @@ def encode(encoder: Part, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def pixels_of(image: Any, shape: tuple[int, ...], count: int) -> NDArray[np.float32]:
-    """f32[1 or count, 3, H, W] in [-1, 1]."""
-    return np.stack([_picture(one, shape) for one in _each("image", image, len(shape), count)])
+    """Returns f32[1 or count, 3, H, W] in [-1, 1].
+
+    Raises:
+        DipgoError: The pictures are of another number or size.
+    """
+    return np.stack(
+        [_picture(picture, shape) for picture in _each("image", image, len(shape), count)]
+    )
 
 
 def _masks(mask_image: Any, shape: tuple[int, ...], count: int) -> NDArray[np.float32]:
-    """f32[1 or count, 1, H, W], 0 or 1."""
-    masks = [_mask(one, shape) for one in _each("mask_image", mask_image, len(shape), count)]
+    """Returns f32[1 or count, 1, H, W], 0 or 1."""
+    masks = [_mask(mask, shape) for mask in _each("mask_image", mask_image, len(shape), count)]
     return (np.stack(masks)[:, np.newaxis] >= HALF).astype(np.float32)
 
 
 def pictures_in(image: Any) -> int:
-    """How many there are: those of a list, or of an array with an axis for them."""
+    """Returns the number of pictures in a list, or in an array with an axis for them; else 1."""
     return len(image) if _are_several(image, axes=3) else 1
 
 
-def _each(name: str, given: Any, axes: int, count: int) -> Sequence[Any]:
-    """The pictures of a list or an array; one picture alone has so many axes."""
-    pictures: Sequence[Any] = given if _are_several(given, axes) else [given]
+def _each(name: str, value: Any, axes: int, count: int) -> Sequence[Any]:
+    """Returns the pictures of a list or an array; a single picture has `axes` axes."""
+    pictures: Sequence[Any] = value if _are_several(value, axes) else [value]
     if len(pictures) not in (1, count):
         raise DipgoError(
             name,
@@ -154,8 +180,8 @@ def _each(name: str, given: Any, axes: int, count: int) -> Sequence[Any]:
     return pictures
 
 
-def _are_several(given: Any, axes: int) -> bool:
-    return isinstance(given, list | tuple) or getattr(given, "ndim", 0) > axes
+def _are_several(value: Any, axes: int) -> bool:
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > axes
 
 
 def _mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -167,8 +193,8 @@ def _mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def _picture(image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if isinstance(image, np.ndarray):
         return _numbers("image", image, shape, (-1, 1))
-    one = _pil_channels("image", image, shape[1:], "RGB")
-    pixels: NDArray[np.float32] = np.float32(2) * one.transpose(2, 0, 1) - np.float32(1)
+    channels = _pil_channels("image", image, shape[1:], "RGB")
+    pixels: NDArray[np.float32] = np.float32(2) * channels.transpose(2, 0, 1) - np.float32(1)
     return pixels
 
 
@@ -187,13 +213,13 @@ def _numbers(
 
 
 def _pil_channels(name: str, image: Any, shape: tuple[int, ...], mode: str) -> NDArray[np.float32]:
-    """f32[H, W] or f32[H, W, 3] in [0, 1]."""
+    """Returns f32[H, W] or f32[H, W, 3] in [0, 1]."""
     height, width = shape
     if not hasattr(image, "convert") or image.size != (width, height):
-        found = f"{image.size[0]} x {image.size[1]} pixels" if hasattr(image, "size") else "none"
+        problem = f"{image.size[0]} x {image.size[1]} pixels" if hasattr(image, "size") else "none"
         raise DipgoError(
             name,
-            found=found,
+            found=problem,
             expected=f"a PIL picture of {width} x {height} pixels, or an array",
             remedy="resize it, or export for this size",
         )
@@ -201,12 +227,12 @@ def _pil_channels(name: str, image: Any, shape: tuple[int, ...], mode: str) -> N
 
 
 def to_images(picture: NDArray[np.float32]) -> list[Image]:
-    """The frames of a video f32[F, H, W, 3] in [0, 1], or one picture f32[H, W, 3]."""
+    """Turns a video f32[F, H, W, 3] in [0, 1], or a picture f32[H, W, 3], into a list of frames."""
     return [to_image(frame) for frame in picture.reshape(-1, *picture.shape[-3:])]
 
 
 def to_image(picture: NDArray[np.float32]) -> Image:
-    """f32[H, W, 3], or of one channel, in [0, 1] to a PIL picture, rounded as diffusers rounds."""
+    """Turns f32[H, W, 3] or f32[H, W, 1] in [0, 1] into a PIL picture, rounded as in diffusers."""
     from PIL import Image
 
     pixels = (picture * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pipeline: from prompt to picture with an export directory alone, with diffusers' habits."""
+"""The pipeline: from prompt to picture with an export directory alone, used as in diffusers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from dipgo.run.prompts import Prompt, conditioning_inputs, conditioning_of
 DECODER, ENCODERS = "vae_decoder", (ENCODER, FRAME_ENCODER)
 
 VIDEO_AXES = 5
-"""Of videos, latents f32[N, F, C, h, w] and decoded f32[N, F, H, W, 3]."""
+"""The axes of a video: latents f32[N, F, C, h, w], decoded f32[N, F, H, W, 3]."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineOutput:
-    """`images`: PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent").
+    """The pictures of a call.
 
-    Of a video: lists of pictures, f32[N, F, H, W, 3], or f32[N, F, C, h, w].
+    `images` are PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent"); for
+    videos lists of pictures, f32[N, F, H, W, 3], or f32[N, F, C, h, w].
     """
 
     images: Any
@@ -48,7 +49,7 @@ class PipelineOutput:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One batch after another of these makes all pictures. `negatives` is None if none is given."""
+    """All pictures of a call, made batch by batch; `negatives` is None if none are passed."""
 
     prompts: list[Prompt]
     negatives: list[str] | None
@@ -58,16 +59,20 @@ class _Request:
 
 
 class Pipeline:
-    """An export of a pipeline. Prompts beyond its batch are run one batch after another."""
+    """A pipeline from an export. Prompts beyond its batch are run one batch after another."""
 
     def __init__(self, runner: Runner) -> None:
-        """Raises DipgoError for an export of less than a pipeline."""
+        """Takes the runner of the export.
+
+        Raises:
+            DipgoError: The export is of less than a pipeline.
+        """
         self.runner = runner
         self.manifest = runner.export.manifest
         self._condition, self._pipeline = conditioning_of(runner)
         self._further = {
-            name: kind
-            for name, kind in conditioning_inputs(runner).items()
+            name: tensor_type
+            for name, tensor_type in conditioning_inputs(runner).items()
             if name not in self._condition.gives
         }
         names = [name for name in (DECODER, *ENCODERS) if name in self.manifest.parts]
@@ -85,7 +90,11 @@ class Pipeline:
         threads: int = 0,
         check_hashes: bool = True,
     ) -> Pipeline:
-        """Loads an export directory; the arguments are those of `load`. Raises DipgoError."""
+        """Loads an export directory; the arguments are those of `dipgo.engines.load`.
+
+        Raises:
+            DipgoError: The export cannot be loaded, or is of less than a pipeline.
+        """
         runner = load(
             path,
             size=size,
@@ -105,16 +114,27 @@ class Pipeline:
         token: str | None = None,
         **options: Any,
     ) -> Pipeline:
-        """An export by its path, or its id on the Hub; `options` as of `from_export`.
+        """Loads an export by its path, or by its id on the Hub.
 
-        Raises DipgoError.
+        Args:
+            model: The path or the id.
+            revision: The revision on the Hub.
+            token: The token for the Hub.
+            options: Further arguments of `from_export`.
+
+        Raises:
+            DipgoError: The export cannot be fetched or loaded, or is of less than a pipeline.
         """
         return cls.from_export(find_export(model, revision, token), **options)
 
     def push_to_hub(
         self, repository: str, *, private: bool | None = None, token: str | None = None
     ) -> str:
-        """Uploads the export directory to the Hub and returns its address. Raises DipgoError."""
+        """Uploads the export directory to the Hub and returns its address.
+
+        Raises:
+            DipgoError: The Hub cannot be reached.
+        """
         path = self.runner.export.path
         return push_export(path, repository, private=private, token=token)
 
@@ -136,32 +156,49 @@ class Pipeline:
         callback_on_step_end: StepEnd | None = None,
         on_step: OnStep = lambda step: None,
     ) -> Any:
-        """A PipelineOutput: pictures of the prompts, class labels or names of classes.
+        """Makes pictures.
 
-        `guidance_scale` is that of diffusers' pipeline unless given; an export that has none
-        takes none. `seed`, 0 unless given, gives the noise that
-        `torch.Generator("cpu").manual_seed(seed)` gives diffusers, and a list of seeds that of a
-        list of such generators, one a picture; a `generator` is such a seed, or torch's.
-        `latents` f32[N, C, h, w], of unit variance, take the place of the initial noise; what the
-        scheduler draws on the way then begins with the seed's first draw. `image` is what an export
-        with a strength starts from: a PIL picture, or f32[3, H, W] in [-1, 1], one for all or a
-        list of one each. With a `mask_image` (PIL's, or f32[H, W] in [0, 1], white where to paint)
-        it is what an inpainting model paints in; a video begins with it. `inputs` are what the plan
-        takes besides, by name (`controlnet_cond`, `image_embeds`, …): arrays of one row for all
-        pictures or one for each; or pairs of these, (unconditional, conditional), or both in one
-        array.
-        `callback_on_step_end(pipeline, step, timestep, {})` must change nothing: a plan is fixed.
-        Without `return_dict` the tuple (images,). Raises DipgoError.
+        Args:
+            prompt: Texts, class labels or names of classes; one, or a list.
+            negative_prompt: One text, or a text for each prompt.
+            num_images_per_prompt: The pictures to make of each prompt.
+            guidance_scale: By default that of diffusers' pipeline; an export without guidance takes
+                none.
+            generator: A seed, or torch's generator of the CPU, or a list of these with one for each
+                picture.
+            seed: By default 0. Yields the noise that `torch.Generator("cpu").manual_seed(seed)`
+                yields in diffusers; a list of seeds that of a list of such generators, one for each
+                picture.
+            latents: f32[N, C, h, w] of unit variance, in place of the initial noise; what the
+                scheduler draws later then begins with the seed's first draw.
+            image: The picture that an export with a strength starts from, an inpainting model
+                paints in, or a video begins with: a PIL picture, or f32[3, H, W] in [-1, 1]; one
+                for all, or a list with one for each.
+            mask_image: White where to paint in `image`: PIL's, or f32[H, W] in [0, 1].
+            inputs: The plan's other inputs, by name (`controlnet_cond`, `image_embeds`, …): arrays
+                with one row for all pictures or one for each; or pairs of these, (unconditional,
+                conditional), or both in one array.
+            output_type: "pil", "np" or "latent".
+            return_dict: If False, the result is the tuple (images,).
+            callback_on_step_end: Called as (pipeline, step, timestep, {}). It must change nothing:
+                a plan is fixed.
+            on_step: Called with the index of a step when something of it has been run.
+
+        Returns:
+            A PipelineOutput.
+
+        Raises:
+            DipgoError: An argument does not fit the export or the other arguments.
         """
         check_output_type(output_type)
-        given: list[Prompt] = (
+        prompt_list: list[Prompt] = (
             [prompt] if prompt is None or isinstance(prompt, str | int) else list(prompt)
         )
         if prompt is None:
-            given *= pictures_in(image)
-        negatives = negatives_of(negative_prompt, len(given))
-        self._check(given, negatives, guidance_scale)
-        prompts = repeated(given, num_images_per_prompt)
+            prompt_list *= pictures_in(image)
+        negatives = negatives_of(negative_prompt, len(prompt_list))
+        self._check(prompt_list, negatives, guidance_scale)
+        prompts = repeated(prompt_list, num_images_per_prompt)
         pictures = Pictures(image, mask_image)
         check_image(self.runner.export, pictures)
         drawn = draw_inputs(
@@ -173,8 +210,8 @@ class Pipeline:
             seeds_of(generator, seed),
             len(prompts),
         )
-        given_inputs = one_of_each(inputs or {}, drawn.made)
-        further = further_inputs(self._further, given_inputs, self.manifest.batch, len(prompts))
+        all_inputs = one_of_each(inputs or {}, drawn.made)
+        further = further_inputs(self._further, all_inputs, self.manifest.batch, len(prompts))
         request = _Request(
             prompts,
             None if negatives is None else repeated(negatives, num_images_per_prompt),
@@ -194,7 +231,7 @@ class Pipeline:
     def _check(
         self, prompts: list[Prompt], negatives: list[str] | None, scale: float | None
     ) -> None:
-        """Refuses what a run would have to ignore."""
+        """Refuses arguments that a run would have to ignore."""
         if not prompts:
             raise DipgoError("prompt", found="none", expected="at least one", remedy="give one")
         self._condition.check(prompts)
@@ -222,24 +259,27 @@ class Pipeline:
     def _run(
         self, request: _Request, part: slice, callback: StepEnd | None, on_step: OnStep
     ) -> NDArray[np.float32]:
-        """Latents f32[B, C, h, w] of one batch, filled up with its last prompt and with zeros."""
+        """Returns latents f32[B, C, h, w] of a batch, filled with its last prompt and zeros."""
         prompts = self._filled(request.prompts[part])
         negatives = None if request.negatives is None else self._filled(request.negatives[part])
         missing = self.manifest.batch - len(request.prompts[part])
         noise = {name: _padded(array[part], missing) for name, array in request.noise.items()}
-        further = {name: one.batch(part, missing) for name, one in request.further.items()}
+        further = {
+            name: further_input.batch(part, missing)
+            for name, further_input in request.further.items()
+        }
         inputs: dict[str, Any] = {**noise, **self._condition(prompts, negatives), **further}
         if self.manifest.guidance:
-            inputs["guidance_scale"] = max(request.scale, 1.0)  # below, diffusers does not guide
+            inputs["guidance_scale"] = max(request.scale, 1.0)  # below 1, diffusers does not guide
         for name, as_input in EMBEDDED_SCALES.items():
             if name in self.runner.inputs:
                 inputs[name] = as_input(request.scale, self.runner.inputs[name].shape)
         if callback is None:
             return self.runner.run(inputs, on_step=on_step)["latents"]
-        ends = StepEnds(self, callback, [one.timestep for one in self.runner.export.plan.steps])
-        found = self.runner.run(inputs, on_step=both(on_step, ends.on_step))["latents"]
+        ends = StepEnds(self, callback, [step.timestep for step in self.runner.export.plan.steps])
+        latents = self.runner.run(inputs, on_step=both(on_step, ends.on_step))["latents"]
         ends.finish()
-        return found
+        return latents
 
     def _filled(self, items: list[Any]) -> list[Any]:
         return items + items[-1:] * (self.manifest.batch - len(items))
@@ -250,14 +290,14 @@ class Pipeline:
         pictures = self.decode(latents)
         if output_type == "np":
             return pictures
-        made = [to_images(one) for one in pictures]
+        made = [to_images(picture) for picture in pictures]
         return made if pictures.ndim == VIDEO_AXES else [picture for (picture,) in made]
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
+        """Decodes latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
 
-        Without a VAE the latents are the picture, in [-1, 1]. Those of a video have an axis of
-        frames behind N.
+        Without a VAE the latents are the picture, in [-1, 1]. Latents and pictures of videos have
+        an axis of frames after N.
         """
         size = self.manifest.batch
         padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
@@ -270,5 +310,5 @@ class Pipeline:
 
 
 def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:
-    """With as many pictures more, of zeros."""
+    """Pads the batch axis with zeros."""
     return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])

@@ -255,7 +255,7 @@ def test_what_is_refused(
         ),
         (
             {"image": picture, "mask_image": mask, "inputs": mask_latents},
-            "inputs, mask: found an array, beside the picture and mask",
+            "inputs, mask: found an array, besides the picture and mask",
         ),
     ):
         with pytest.raises(DipgoError, match=words):

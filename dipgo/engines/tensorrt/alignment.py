@@ -1,10 +1,11 @@
-"""Alignment: TensorRT wants every tensor at a multiple of 256 bytes, lanes lie where they lie.
+"""Aligns tensors: TensorRT wants them at multiples of 256 bytes, and lanes may begin anywhere.
 
-Lanes follow one another without gaps, so that one of several, read by itself, can begin anywhere.
-Such a tensor is copied to or from a place of its own. The sizes of real models are multiples of
-256 bytes, and then nothing is copied.
+Lanes follow one another without gaps, so that a single lane of several may begin at any byte. Such
+a tensor is copied to or from an aligned place. The sizes of real models are multiples of 256 bytes,
+and then nothing is copied.
 
-Source: the documentation of IExecutionContext::setTensorAddress.
+Source:
+    The documentation of IExecutionContext::setTensorAddress.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dipgo.engines.launches import ALIGNMENT, Binding, Launch, LaunchList, Place
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Bytes to be copied on the device."""
+    """A copy of bytes on the device."""
 
     source: Place
     target: Place
@@ -26,7 +27,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class AlignedLaunch:
-    """A launch all of whose tensors are aligned, with the copies that make it so."""
+    """A launch whose tensors are all aligned, with the copies that make it so."""
 
     before: tuple[Copy, ...]
     launch: Launch
@@ -35,7 +36,7 @@ class AlignedLaunch:
 
 @dataclass(frozen=True)
 class AlignedLaunches:
-    """`regions` are those of the list, and those that copies need."""
+    """Aligned launches with their `regions`: those of the list, and those that copies need."""
 
     launches: tuple[AlignedLaunch, ...]
     regions: Mapping[str, int]
@@ -45,21 +46,24 @@ class AlignedLaunches:
 
 
 def align(launches: LaunchList) -> AlignedLaunches:
-    """The same launches on aligned tensors, if every region begins at a multiple of 256."""
+    """Returns the same launches on aligned tensors.
+
+    Every region must begin at a multiple of 256 bytes.
+    """
     regions: dict[str, int] = dict(launches.regions)
     return AlignedLaunches(tuple(_align(launch, regions) for launch in launches.launches), regions)
 
 
 def _align(launch: Launch, regions: dict[str, int]) -> AlignedLaunch:
-    """Launches run one after another, so the places of one serve the next as well."""
+    """Aligns one launch; launches run one after another, so all share the places of copies."""
     places = iter(range(len(launch.inputs) + len(launch.outputs)))
 
-    def moved(one: Binding) -> Binding:
-        if one.place.offset % ALIGNMENT == 0:
-            return one
+    def moved(binding: Binding) -> Binding:
+        if binding.place.offset % ALIGNMENT == 0:
+            return binding
         region = f"aligned {next(places)}"
-        regions[region] = max(regions.get(region, 0), one.type.nbytes)
-        return replace(one, place=Place(region))
+        regions[region] = max(regions.get(region, 0), binding.type.nbytes)
+        return replace(binding, place=Place(region))
 
     inputs, outputs = (tuple(map(moved, side)) for side in (launch.inputs, launch.outputs))
     before = _copies(launch.inputs, inputs)
@@ -69,7 +73,7 @@ def _align(launch: Launch, regions: dict[str, int]) -> AlignedLaunch:
 
 def _copies(old: tuple[Binding, ...], new: tuple[Binding, ...]) -> tuple[Copy, ...]:
     return tuple(
-        Copy(one.place, other.place, one.type.nbytes)
-        for one, other in zip(old, new, strict=True)
-        if one.place != other.place
+        Copy(before.place, after.place, before.type.nbytes)
+        for before, after in zip(old, new, strict=True)
+        if before.place != after.place
     )

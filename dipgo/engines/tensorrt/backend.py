@@ -12,7 +12,16 @@ from dipgo.engines.tensorrt.library import find_library
 
 
 class TensorRTBackend:
-    """Executors on TensorRT, or on TensorRT for RTX."""
+    """The makers of executors on TensorRT, or on TensorRT for RTX.
+
+    Args:
+        export: The export whose engines are loaded.
+        target: `tensorrt` or `tensorrt-rtx`.
+        check_hashes: Whether engines are compared with the hashes in their manifest.
+
+    Raises:
+        DipgoError: The engines, the library or the GPU are missing or do not fit together.
+    """
 
     def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
         self._export, self._check_hashes = export, settings.check_hashes
@@ -31,11 +40,11 @@ class TensorRTBackend:
         self._engines.check_gpu(device.name, device.compute_capability)
 
     def plan(self) -> Executor:
-        """An executor of the plan."""
+        """Returns an executor of the plan."""
         return self._executor(list_launches(self._export.plan, self._export.tables))
 
     def part(self, name: str) -> Executor:
-        """An executor of one of the graphs around the plan."""
+        """Returns an executor of one of the graphs around the plan."""
         return self._executor(list_part_launches(name, self._export.manifest.parts[name]))
 
     def _executor(self, launches: LaunchList) -> Executor:

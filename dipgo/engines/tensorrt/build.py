@@ -1,4 +1,4 @@
-"""Building: an export's graphs become engines, in a folder of the export that appears whole."""
+"""Builds engines of an export's graphs, in a folder of the export that appears whole."""
 
 from __future__ import annotations
 
@@ -43,20 +43,22 @@ GIB = 1 << 30
 BUILDER_NBYTES = GIB
 
 WEIGHT_COPIES = 3
-"""What a build takes: the library itself, and the weights about so many times over.
+"""The copies of the weights that a build needs in memory, besides the library.
 
 Measured: 4.6 GB at the peak for a segment of 1.17 GB, in fp16, with TensorRT for RTX 1.7.
 """
 
 OnBuilt = Callable[[str], object]
-"""Called with the name of an engine that has just been built, or found in the cache."""
+"""A function called with the name of an engine that was built, or taken from the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """No `compute_capabilities` stand for the GPU at hand, `jobs` of 0 for as many as memory holds.
+    """The options of a build.
 
-    `cache` None: build everything anew. `refittable` engines can be given other weights later.
+    Without `compute_capabilities` engines are built for this machine's GPU; `jobs` of 0 stands for
+    as many at a time as memory holds. Without a `cache` everything is built again. `refittable`
+    engines can take other weights later.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -74,10 +76,19 @@ def build_engines(
     options: BuildOptions = DEFAULT_BUILD,
     on_built: OnBuilt = lambda name: None,
 ) -> Path:
-    """Builds an engine of every graph of the export at `path`, for `tensorrt` or `tensorrt-rtx`.
+    """Builds an engine of every graph of an export.
 
-    Returns the folder with the engines, which takes the place of an earlier one of the target.
-    Raises DipgoError, and then leaves what was there.
+    Args:
+        path: The export directory.
+        target: `tensorrt` or `tensorrt-rtx`.
+        options: The options of the build.
+        on_built: Called with the name of each engine that is ready.
+
+    Returns:
+        The folder with the engines, which replaces an earlier one of the target.
+
+    Raises:
+        DipgoError: An engine cannot be built; an earlier folder of the target then stays.
     """
     version, gpu = check_can_build(target, options)
     export = ExportDirectory.open(path)
@@ -104,14 +115,19 @@ def build_engines(
 
 
 def _is_engines(out: Path) -> bool:
-    """Engines of an earlier build, or an empty folder."""
+    """Returns whether `out` holds engines of an earlier build, or is an empty folder."""
     if out.is_symlink() or not out.is_dir():
         return False
     return not any(out.iterdir()) or has_format(out / ENGINES_FILE, ENGINES_FORMAT)
 
 
 def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:
-    """The library's version, and what is built for. Raises DipgoError without one of them."""
+    """Returns the library's version and the GPU to build for.
+
+    Raises:
+        DipgoError: The library or the GPU is missing, or the options ask for refittable engines
+            without a GPU.
+    """
     version = str(find_library(target).load().__version__)
     if importlib.util.find_spec("polygraphy") is None:
         raise find_library(target).missing("no package polygraphy, which builds")
@@ -127,7 +143,7 @@ def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:
 
 
 class _Build:
-    """One build of all engines of an export."""
+    """A build of all engines of an export."""
 
     def __init__(
         self,
@@ -146,17 +162,17 @@ class _Build:
         self.graphs = {**export.engine_files, **parts}
 
     def jobs(self, wanted: int) -> int:
-        """How many engines are built at a time, so that the largest of them fit into memory."""
+        """Returns how many engines to build at a time, so that the largest ones fit into memory."""
         if wanted:
             return wanted
         width = PRECISIONS[self.export.manifest.precision].nbytes
-        largest = max(one.parameters for one in self.export.manifest.segments) * width
+        largest = max(segment.parameters for segment in self.export.manifest.segments) * width
         fitting = available_memory() // (BUILDER_NBYTES + WEIGHT_COPIES * largest)
         return max(1, min(fitting, os.cpu_count() or 1))
 
     def run(self, jobs: int, on_built: OnBuilt) -> dict[str, EngineRecord]:
-        """Builds the engines with most parameters first; the first failure ends it all."""
-        sizes = {one.name: one.parameters for one in self.export.manifest.segments}
+        """Builds the engines, the largest first; the first failure ends the build."""
+        sizes = {segment.name: segment.parameters for segment in self.export.manifest.segments}
         names = sorted(self.graphs, key=lambda name: -sizes.get(name, 0))
         with ThreadPoolExecutor(jobs) as pool:
             futures = {name: pool.submit(self._one, name, on_built) for name in names}
@@ -173,8 +189,8 @@ class _Build:
             graph=str(self.export.path / self.graphs[name]),
             engine=str(self.staging / f"{name.replace(' ', '_')}.engine"),
             profile={
-                tensor: RangeRecord(list(one.least), list(one.usual), list(one.most))
-                for tensor, one in self.profiles[name].items()
+                tensor: RangeRecord(list(shapes.least), list(shapes.usual), list(shapes.most))
+                for tensor, shapes in self.profiles[name].items()
             },
             compute_capabilities=[] if self.gpu.name else list(self.gpu.compute_capabilities),
             timing_cache=self._timing_cache(),
@@ -190,7 +206,7 @@ class _Build:
         return EngineRecord(engine.name, nbytes, sha256_of(engine), key, request.profile)
 
     def _key(self, request: BuildRequest) -> str:
-        """Of what decides about the engine's bytes; names and paths do not."""
+        """Returns the hash of all that decides the engine's bytes; names and paths do not."""
         files = self.export.manifest.files
         parts = (
             files[Path(request.graph).name].sha256,
@@ -206,7 +222,7 @@ class _Build:
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def _timing_cache(self) -> str | None:
-        """For what TensorRT times on the GPU at hand; without one nothing is timed."""
+        """Returns the file of TensorRT's timings on this GPU; without a GPU nothing is timed."""
         if self.cache is None or self.gpu.name is None:
             return None
         parts = (self.target, self.version, self.gpu.name, *self.gpu.compute_capabilities)
@@ -214,11 +230,11 @@ class _Build:
 
 
 def _launches_of_all_sizes(export: ExportDirectory) -> Iterator[Launch]:
-    """One engine serves all sizes of an export."""
+    """Yields the launches of all sizes of an export: one engine serves all of them."""
     for size in ("", *export.manifest.sizes):
-        one = ExportDirectory.open(export.path, size=size, check_hashes=False)
-        yield from list_launches(one.plan, one.tables).launches
-        yield from launches_of_parts(one.manifest.parts)
+        sized = ExportDirectory.open(export.path, size=size, check_hashes=False)
+        yield from list_launches(sized.plan, sized.tables).launches
+        yield from launches_of_parts(sized.manifest.parts)
 
 
 def _build_in_a_process(name: str, request: BuildRequest) -> None:
@@ -232,7 +248,7 @@ def _build_in_a_process(name: str, request: BuildRequest) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping; all of it where the system does not say."""
+    """Returns the bytes available without swapping, or all memory if the system does not say."""
     info = Path("/proc/meminfo")
     if info.exists():
         for line in info.read_text().splitlines():

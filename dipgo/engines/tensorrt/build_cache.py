@@ -12,19 +12,23 @@ from dipgo.common.errors import DipgoError
 
 
 class BuildCache:
-    """A folder of engines. An entry appears whole; several builds may share the folder."""
+    """A folder of engines. An entry appears whole; several builds may share the folder.
+
+    Raises:
+        DipgoError: The folder cannot be used, here or in a method.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with self._told():
+        with self._reported():
             folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, key: str, engine: Path) -> bool:
-        """Copies the entry to `engine`, if there is one."""
+        """Copies the entry to `engine` if it exists, and returns whether it does."""
         entry = self._entry(key)
         if not entry.is_file():
             return False
-        with self._told():
+        with self._reported():
             shutil.copyfile(entry, engine)
         return True
 
@@ -32,15 +36,15 @@ class BuildCache:
         """Keeps a copy of the engine."""
         temporary = self.folder / f".{key}.{os.getpid()}"
         try:
-            with self._told():
+            with self._reported():
                 shutil.copyfile(engine, temporary)
                 temporary.replace(self._entry(key))
         finally:
             temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """A disk that is full, or a folder that is none, in one line."""
+    def _reported(self) -> Iterator[None]:
+        """Reports a full disk, or a folder that is not a folder, in one line."""
         try:
             yield
         except OSError as error:
@@ -56,6 +60,6 @@ class BuildCache:
 
 
 def default_folder() -> Path:
-    """Where programs of this user keep what can be made again."""
+    """Returns the folder for things of this user's programs that can be made again."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "dipgo" / "engines"

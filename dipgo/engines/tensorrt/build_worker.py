@@ -1,8 +1,8 @@
-"""`python -m dipgo.engines.tensorrt.build_worker`: builds one engine, in a process of its own.
+"""Builds one engine in its own process: `python -m dipgo.engines.tensorrt.build_worker`.
 
-The request comes as JSON on standard input. A process an engine gives its memory back when it
-ends, can run beside others, and takes no more than itself with it if it dies; Polygraphy also
-decides once a process which of the two libraries it works with.
+The request comes as JSON on standard input. A process for each engine gives its memory back when it
+ends, can run alongside others, and takes nothing else with it if it dies; Polygraphy also decides
+once in a process which of the two libraries it works with.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from dipgo.ir.manifest.engines import RangeRecord
 RTX = "tensorrt-rtx"
 
 RECIPE = 1
-"""To be raised when this module builds otherwise: engines in build caches are then not taken."""
+"""The version of what this module builds, raised so that older engines in caches are not used."""
 
 
 class BuildRequest(msgspec.Struct, frozen=True):
-    """What to build: `graph` with its weights beside it, into the file `engine`.
+    """A request to build `graph`, with its weights next to it, into the file `engine`.
 
-    `compute_capabilities` are those that TensorRT for RTX builds for, none for the GPU at hand.
+    `compute_capabilities` are those that TensorRT for RTX builds for; none means this machine's
+    GPU.
     """
 
     target: str
@@ -38,7 +39,11 @@ class BuildRequest(msgspec.Struct, frozen=True):
 
 
 def main() -> int:
-    """Exit code 1 where the library cannot build it; its own words are on standard error."""
+    """Builds what standard input asks for.
+
+    Returns:
+        The exit code: 1 if the library cannot build it; its own words are on standard error.
+    """
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=BuildRequest)
     if request.target == RTX:
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
@@ -54,7 +59,7 @@ def main() -> int:
 
 
 def _build(request: BuildRequest) -> Any:
-    """The serialised engine. Precision is in the graph, so no flag says anything of it."""
+    """Returns the serialised engine. Precision is in the graph, so no flag mentions it."""
     from polygraphy.backend.trt import (
         EngineBytesFromNetwork,
         NetworkFromOnnxPath,
@@ -64,8 +69,8 @@ def _build(request: BuildRequest) -> Any:
     )
 
     profile = Profile()
-    for tensor, one in request.profile.items():
-        profile.add(tensor, tuple(one.min), tuple(one.opt), tuple(one.max))
+    for tensor, bounds in request.profile.items():
+        profile.add(tensor, tuple(bounds.min), tuple(bounds.opt), tuple(bounds.max))
     settings: dict[str, Any] = {
         "profiles": [profile] if request.profile else None,
         "refittable": request.refittable,
@@ -79,7 +84,7 @@ def _build(request: BuildRequest) -> Any:
 
 
 def _without_tf32(builder: Any, network: Any, config: Any) -> None:
-    """What the graph has in fp32 is computed in fp32; by default the library rounds its factors."""
+    """Keeps the graph's fp32 in fp32: by default the library rounds factors to TF32."""
     from polygraphy.mod.trt_importer import lazy_import_trt
 
     trt = lazy_import_trt()
@@ -95,7 +100,7 @@ def _config(request: BuildRequest, settings: dict[str, Any]) -> Any:
 
     if not request.compute_capabilities:
         return CreateConfigRTX(use_gpu=True, **settings)
-    pairs = [tuple(map(int, one.split("."))) for one in request.compute_capabilities]
+    pairs = [tuple(map(int, capability.split("."))) for capability in request.compute_capabilities]
     return CreateConfigRTX(compute_capabilities=pairs, **settings)
 
 

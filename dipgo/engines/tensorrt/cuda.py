@@ -1,7 +1,7 @@
-"""CUDA: device memory, a stream, events and graphs, by NVIDIA's own bindings of the driver.
+"""CUDA device memory, a stream, events and graphs, by NVIDIA's own bindings of the driver.
 
-No torch. One device, the first that `CUDA_VISIBLE_DEVICES` leaves. The context is the device's
-primary one, which other libraries of the process use too.
+No torch. One device is used, the first that `CUDA_VISIBLE_DEVICES` leaves. The context is the
+device's primary one, which other libraries of the process use too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Device:
 
 
 class Driver:
-    """The driver with a context. Methods raise DipgoError for what the driver refuses."""
+    """The driver with a context; what the driver refuses becomes a DipgoError."""
 
     def __init__(self, api: Any, where: str) -> None:
         self._api, self._where = api, where
@@ -38,7 +38,15 @@ class Driver:
 
     @classmethod
     def open(cls, where: str, remedy: str) -> Driver:
-        """Raises DipgoError, from `where` and with `remedy`, without bindings, driver or GPU."""
+        """Opens the driver on the first GPU.
+
+        Args:
+            where: The place that errors of this driver name.
+            remedy: What the user can do about a missing driver or GPU.
+
+        Raises:
+            DipgoError: The bindings, the driver or a GPU is missing.
+        """
         try:
             from cuda.bindings import driver
         except ImportError as error:
@@ -53,9 +61,9 @@ class Driver:
             opened._call("cuInit", 0)
             count = opened._call("cuDeviceGetCount")
         except (DipgoError, RuntimeError) as error:
-            # Without a driver the bindings raise an error of their own, a RuntimeError.
-            found = error.found if isinstance(error, DipgoError) else "no CUDA driver"
-            raise DipgoError(where, found=found, expected=EXPECTED, remedy=remedy) from None
+            # Without a driver the bindings raise their own error, a RuntimeError.
+            problem = error.found if isinstance(error, DipgoError) else "no CUDA driver"
+            raise DipgoError(where, found=problem, expected=EXPECTED, remedy=remedy) from None
         if not count:
             raise DipgoError(where, found="no GPU", expected=EXPECTED, remedy=remedy)
         opened._device = opened._call("cuDeviceGet", 0)
@@ -68,7 +76,7 @@ class Driver:
         self._call("cuCtxSetCurrent", self._context)
 
     def _call(self, function: str, *arguments: Any) -> Any:
-        """What a function of the driver yields besides its error code."""
+        """Calls a function of the driver and returns its results without the error code."""
         code, *results = getattr(self._api, function)(*arguments)
         if code != self._api.CUresult.CUDA_SUCCESS:
             _, text = self._api.cuGetErrorString(code)
@@ -82,13 +90,13 @@ class Driver:
         return results[0] if len(results) == 1 else tuple(results)
 
     def device(self) -> Device:
-        """What the GPU is, and how much of its memory is free now."""
-        kinds = self._api.CUdevice_attribute
+        """Returns the GPU's facts, with the memory that is free now."""
+        attributes = self._api.CUdevice_attribute
         major, minor = (
-            self._call("cuDeviceGetAttribute", kind, self._device)
-            for kind in (
-                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            self._call("cuDeviceGetAttribute", attribute, self._device)
+            for attribute in (
+                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
         name = self._call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
@@ -96,7 +104,11 @@ class Driver:
         return Device(name, f"{major}.{minor}", int(free), int(total))
 
     def check_free(self, nbytes: int, purpose: str) -> None:
-        """Raises DipgoError where less device memory is free, before any of it is taken."""
+        """Checks that enough device memory is free, before any of it is taken.
+
+        Raises:
+            DipgoError: Less than `nbytes` is free.
+        """
         free = self.device().free_nbytes
         if free < nbytes:
             raise DipgoError(
@@ -107,20 +119,20 @@ class Driver:
             )
 
     def allocate(self, nbytes: int) -> DeviceMemory:
-        """So many bytes, all zero."""
+        """Allocates `nbytes` bytes on the device, all zero."""
         memory = DeviceMemory(self, int(self._call("cuMemAlloc", nbytes)), nbytes)
         self._call("cuMemsetD8", memory.address, 0, nbytes)
-        # It is queued on the default stream, which other streams do not wait for.
+        # The memset is queued on the default stream, which other streams do not wait for.
         self._call("cuCtxSynchronize")
         return memory
 
     def release(self, function: str, handle: Any) -> None:
-        """Gives something back from whichever thread drops it; says nothing of what fails."""
+        """Gives a resource back from whichever thread drops it, and ignores failures."""
         self._api.cuCtxSetCurrent(self._context)
         getattr(self._api, function)(handle)
 
     def stream(self) -> Stream:
-        """A stream that does not wait for the default one."""
+        """Returns a stream that does not wait for the default one."""
         flag = self._api.CUstream_flags.CU_STREAM_NON_BLOCKING
         return Stream(self, self._call("cuStreamCreate", flag))
 
@@ -136,7 +148,7 @@ class DeviceMemory:
 
 
 class Stream:
-    """A queue of work on the device. Nothing here waits but `synchronize`."""
+    """A queue of work on the device. No method waits except `synchronize`."""
 
     def __init__(self, driver: Driver, handle: Any) -> None:
         self._driver, self._handle = driver, handle
@@ -145,7 +157,7 @@ class Stream:
         self._driver.release("cuStreamDestroy", self._handle)
 
     def __int__(self) -> int:
-        """The handle, as other libraries take it."""
+        """Returns the handle, as other libraries take it."""
         return int(self._handle)
 
     def write(self, address: int, array: NDArray[Any]) -> None:
@@ -171,7 +183,7 @@ class Stream:
         self._driver._call("cuStreamSynchronize", self._handle)
 
     def capture(self, work: Callable[[], object]) -> Graph:
-        """What `work` queues on this stream, as one graph; none of it is run."""
+        """Returns what `work` queues on this stream as one graph; none of it runs."""
         mode = self._driver._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self._driver._call("cuStreamBeginCapture", self._handle, mode)
         try:
@@ -182,16 +194,16 @@ class Stream:
         return Graph(self._driver, self._driver._call("cuStreamEndCapture", self._handle))
 
     def _abandon_capture(self) -> None:
-        """Ends it, else nothing can be queued any more; what ends it must not hide the fault."""
+        """Ends a failed capture, so that work can be queued again; its own failures are ignored."""
         code, captured = self._driver._api.cuStreamEndCapture(self._handle)
         if code == self._driver._api.CUresult.CUDA_SUCCESS:
             self._driver.release("cuGraphDestroy", captured)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
-        """Yields a function that gives the seconds between begin and end, on the device's clock.
+        """Yields a function that returns the seconds between begin and end, on the device's clock.
 
-        It is to be called after `synchronize`.
+        It must be called after `synchronize`.
         """
         begin, end = Event(self._driver), Event(self._driver)
         begin.record(self._handle)
@@ -211,16 +223,16 @@ class Event:
             self._driver.release("cuEventDestroy", self._handle)
 
     def record(self, stream: Any) -> None:
-        """Queues it on the stream of this handle."""
+        """Queues the event on the stream of this handle."""
         self._driver._call("cuEventRecord", self._handle, stream)
 
     def seconds_since(self, earlier: Event) -> float:
-        """Between two events that have come to pass."""
+        """Returns the seconds between two events that have happened."""
         return float(self._driver._call("cuEventElapsedTime", earlier._handle, self._handle)) / 1e3
 
 
 class Graph:
-    """Captured work, run as often as wanted with one call."""
+    """A graph of captured work, run as often as wanted with one call."""
 
     def __init__(self, driver: Driver, captured: Any) -> None:
         self._driver = driver

@@ -1,8 +1,8 @@
-"""The executor: all launches of a plan on TensorRT, captured as one CUDA graph.
+"""Runs all launches of a plan on TensorRT, captured as one CUDA graph.
 
 Engines are deserialised once, execute in one scratch allocation that is as large as the largest
-needs, and read and write slots in place. A run copies the inputs in, launches the graph and
-copies the result out; the host waits once, at the end.
+needs, and read and write slots in place. A run copies the inputs in, launches the graph and copies
+the result out; the host waits once, at the end.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from dipgo.engines.tensorrt.cuda import Driver, Graph
 from dipgo.ir.types import numpy_dtype
 
 TRAJECTORY = "trajectory"
-"""What a run's times have in place of segments: one graph has them all."""
+"""The name of a run's only time: one graph holds all segments."""
 
 Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Executor:
-    """Runs one list of launches; not for several threads at once."""
+    """An executor of one list of launches; not for several threads at once.
+
+    Raises:
+        DipgoError: An engine does not load or fit its graph, or device memory does not suffice.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class Executor:
     ) -> None:
         self._list, self._driver = launches, driver
         self._launches = align(launches)
-        driver.enter()  # this may be another thread than that which opened the driver
+        driver.enter()  # this thread may not be the one that opened the driver
         engines.check_shapes(launches.launches)
         names = list(dict.fromkeys(launch.engine for launch in launches.launches))
         driver.check_free(engines.nbytes(names) + launches.nbytes, "engines and slots")
@@ -57,18 +61,24 @@ class Executor:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
     ) -> tuple[NDArray[Any], dict[str, float]]:
-        """The result, and the device's seconds from the first launch to the last.
+        """Runs the launches once.
 
-        `on_step` is called when all is done: no step ends where the host could see it.
+        Args:
+            inputs: An array for each input.
+            on_step: Called for every step when all are done: no step ends where the host could see
+                it.
+
+        Returns:
+            The result, and the device's seconds from the first launch to the last, as TRAJECTORY.
         """
-        self._driver.enter()  # this may be another thread than that which loaded
-        given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        for name, array in given.items():
+        self._driver.enter()  # this thread may not be the one that loaded the engines
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        for name, array in arrays.items():
             self._stream.write(self._addresses[input_region(name)], array)
         with self._stream.timed() as seconds:
             self._graph.launch(self._stream)
-        kind = self._list.result
-        result: NDArray[Any] = np.empty(kind.shape, numpy_dtype(kind.dtype))
+        result_type = self._list.result
+        result: NDArray[Any] = np.empty(result_type.shape, numpy_dtype(result_type.dtype))
         self._stream.read(result, self._addresses[RESULT])
         self._stream.synchronize()
         for step in dict.fromkeys(launch.step for launch in self._list.launches):
@@ -76,7 +86,7 @@ class Executor:
         return result, {TRAJECTORY: seconds()}
 
     def _allocate(self) -> None:
-        """One allocation for all regions, and one that the engines execute in by turns."""
+        """Makes one allocation for all regions, and one in which the engines execute in turn."""
         needs = [_scratch_nbytes(context) for context in self._contexts.values()]
         scratch = aligned(max(needs, default=0))
         offsets, total = _lay_out(self._launches.regions)
@@ -88,7 +98,7 @@ class Executor:
             context.set_device_memory(self._scratch.address, scratch)
 
     def _capture(self) -> Graph:
-        """Once without capturing: libraries load kernels, and finish what shapes decide."""
+        """Runs once, so that libraries load kernels and settle shapes, then captures the graph."""
         for name, content in self._list.contents.items():
             self._stream.write(self._addresses[name], content)
         self._enqueue_all()
@@ -99,22 +109,22 @@ class Executor:
         return graph
 
     def _enqueue_all(self) -> None:
-        for one in self._launches:
-            self._copy(one.before)
-            self._enqueue(one.launch)
-            self._copy(one.after)
+        for aligned_launch in self._launches:
+            self._copy(aligned_launch.before)
+            self._enqueue(aligned_launch.launch)
+            self._copy(aligned_launch.after)
 
     def _copy(self, copies: Iterable[Copy]) -> None:
-        for one in copies:
-            self._stream.copy(self._address(one.target), self._address(one.source), one.nbytes)
+        for copy in copies:
+            self._stream.copy(self._address(copy.target), self._address(copy.source), copy.nbytes)
 
     def _enqueue(self, launch: Launch) -> None:
         context = self._contexts[_context_key(launch)]
         tensors = _tensors(self._engines[launch.engine])
         done = all(
-            context.set_tensor_address(one.tensor, self._address(one.place))
-            for one in (*launch.inputs, *launch.outputs)
-            if one.tensor in tensors  # an input that nothing reads may be gone
+            context.set_tensor_address(binding.tensor, self._address(binding.place))
+            for binding in (*launch.inputs, *launch.outputs)
+            if binding.tensor in tensors  # an input that nothing reads may be gone
         )
         if not done or not context.execute_async_v3(int(self._stream)):
             raise DipgoError(
@@ -129,14 +139,14 @@ class Executor:
 
 
 def _context_key(launch: Launch) -> tuple[str, Shapes]:
-    """A captured context's shapes must not change: one for each engine and shapes."""
-    return launch.engine, tuple((one.tensor, one.type.shape) for one in launch.inputs)
+    """Returns what a context is made for, shapes included: captured ones must not change."""
+    return launch.engine, tuple((binding.tensor, binding.type.shape) for binding in launch.inputs)
 
 
 def _deserialise(
     engines: EngineDirectory, names: list[str], runtime: Any, check_hashes: bool
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    deserialised: dict[str, Any] = {}
     for name in names:
         engine = runtime.deserialize_cuda_engine(engines.read(name, check_hashes))
         if engine is None:
@@ -146,19 +156,19 @@ def _deserialise(
                 expected="one that was built with this version, for this GPU",
                 remedy=engines.remedy,
             )
-        found[name] = engine
-    return found
+        deserialised[name] = engine
+    return deserialised
 
 
 def _make_context(engine: Any, key: tuple[str, Shapes], library: Any) -> Any:
-    """Without device memory of its own: all contexts share one scratch."""
+    """Makes a context without device memory: all contexts share one scratch allocation."""
     name, shapes = key
     runtime_config = engine.create_runtime_config()
     strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
     runtime_config.set_execution_context_allocation_strategy(strategy)
     if hasattr(library, "DynamicShapesKernelSpecializationStrategy"):
-        # TensorRT for RTX: else kernels for the shapes come later, and a captured graph would
-        # keep those that stand in for them.
+        # TensorRT for RTX would otherwise make the kernels for the shapes later, and a captured
+        # graph would keep the kernels that it uses until then.
         eager = library.DynamicShapesKernelSpecializationStrategy.EAGER
         runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
     context = engine.create_execution_context(runtime_config)
@@ -176,7 +186,7 @@ def _make_context(engine: Any, key: tuple[str, Shapes], library: Any) -> Any:
                 f"engine {name}",
                 found=f"one that does not take {list(shape)} for {tensor}",
                 expected="an engine of this export's graph",
-                remedy="build the engines anew",
+                remedy="build the engines again",
             )
     return context
 
@@ -190,7 +200,7 @@ def _scratch_nbytes(context: Any) -> int:
 
 
 def _lay_out(regions: Mapping[str, int]) -> tuple[dict[str, int], int]:
-    """Offsets of the regions in one allocation, and its size."""
+    """Returns the regions' offsets in one allocation, and its size."""
     offsets, end = {}, 0
     for name, nbytes in regions.items():
         offsets[name] = end

@@ -1,4 +1,4 @@
-"""The GPU that engines are built for, or are to run on."""
+"""Finds the GPU that engines are built for or run on."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ RTX = "tensorrt-rtx"
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`name` is None where there is none, and engines are built for compute capabilities."""
+    """The GPU's name and compute capabilities; without a GPU the name is None."""
 
     name: str | None
     compute_capabilities: tuple[str, ...]
 
 
 def gpu_to_build_for(target: str, compute_capabilities: tuple[str, ...]) -> Gpu:
-    """Those asked for, or that of the GPU at hand. Raises DipgoError."""
+    """Returns the compute capabilities asked for, or this machine's GPU.
+
+    Raises:
+        DipgoError: The machine has no GPU, or the library does not build for one of the
+            capabilities.
+    """
     if not compute_capabilities:
         return gpu_at_hand(f"target {target}", target)
     if target != RTX:
         raise DipgoError(
             "--compute-capability",
             found=f"{' '.join(compute_capabilities)} for the target {target}",
-            expected="none: TensorRT builds for the GPU at hand",
+            expected="none: TensorRT builds for the GPU of this machine",
             remedy=f"build on such a GPU, or build for {RTX}",
         )
     known = _known_capabilities()
-    for one in compute_capabilities:
-        if one not in known:
+    for capability in compute_capabilities:
+        if capability not in known:
             raise DipgoError(
-                f"--compute-capability {one}",
+                f"--compute-capability {capability}",
                 found="one that TensorRT for RTX does not build for",
                 expected=", ".join(known),
                 remedy="name one of these, or use the target tensorrt on that GPU",
@@ -43,7 +48,11 @@ def gpu_to_build_for(target: str, compute_capabilities: tuple[str, ...]) -> Gpu:
 
 
 def gpu_at_hand(where: str, target: str) -> Gpu:
-    """The first GPU. Raises DipgoError where there is none."""
+    """Returns the first GPU of this machine.
+
+    Raises:
+        DipgoError: There is none.
+    """
     remedy = "use a machine with an NVIDIA GPU"
     if target == RTX:
         remedy += ", or say for which to build: --compute-capability 8.9"
@@ -52,7 +61,7 @@ def gpu_at_hand(where: str, target: str) -> Gpu:
 
 
 def _known_capabilities() -> list[str]:
-    """What this version of TensorRT for RTX lists: SM86 stands for 8.6, SM120 for 12.0."""
+    """Returns what this version of TensorRT for RTX lists: SM86 is 8.6, SM120 is 12.0."""
     import tensorrt_rtx
 
     names = " ".join(tensorrt_rtx.ComputeCapability.__members__)

@@ -1,4 +1,4 @@
-"""The library: TensorRT or TensorRT for RTX, imported when it is first needed."""
+"""Imports TensorRT or TensorRT for RTX when it is first needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dipgo.engines.targets import not_built
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One of two libraries with one API. `extra` is dipgo's, that installs it."""
+    """A library of two with one API. `extra` is the extra of dipgo that installs it."""
 
     target: str
     title: str
@@ -21,17 +21,21 @@ class Library:
     extra: str
 
     def load(self) -> Any:
-        """The Python module. Raises DipgoError where it is not installed or does not load."""
+        """Imports and returns the Python module.
+
+        Raises:
+            DipgoError: It is not installed, or does not load.
+        """
         try:
             return importlib.import_module(self.module)
         except ImportError as error:
             raise self.missing(f"no module that can be imported ({error})") from error
 
-    def missing(self, found: str) -> DipgoError:
-        """That the library cannot be used."""
+    def missing(self, problem: str) -> DipgoError:
+        """Returns the error that says that the library cannot be used, and why."""
         return DipgoError(
             f"target {self.target}",
-            found=found,
+            found=problem,
             expected=f"the Python package of {self.title}",
             remedy=f"pip install 'dipgo[{self.extra}]'; {_HINTS[self.target]}",
         )
@@ -49,7 +53,11 @@ LIBRARIES: Mapping[str, Library] = {
 
 
 def find_library(target: str) -> Library:
-    """Raises DipgoError for a target that is not TensorRT's."""
+    """Returns the library of a target.
+
+    Raises:
+        DipgoError: The target is not TensorRT's.
+    """
     if target not in LIBRARIES:
         raise not_built(target)
     return LIBRARIES[target]

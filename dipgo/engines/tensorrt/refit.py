@@ -1,6 +1,6 @@
-"""Refitting: engines that were built to be refitted take over the weights of another export.
+"""Refits engines: those built to be refitted take over the weights of another export.
 
-The other export has the same graphs. Much of a build is choosing kernels, which stays.
+The other export has the same graphs. Much of a build is the choice of kernels, which stays.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
 
 
 def open_refittable(export: ExportDirectory, target: str) -> EngineDirectory:
-    """The engines of an export, which can be refitted here.
+    """Returns the engines of an export, checked to be refittable on this machine.
 
-    Raises DipgoError where they cannot: built otherwise, by another version, for another GPU.
+    Raises:
+        DipgoError: They were not built to be, or by another version, or for another GPU.
     """
     directory = EngineDirectory.open(
         export,
@@ -52,7 +53,8 @@ def open_refittable(export: ExportDirectory, target: str) -> EngineDirectory:
 def refit_engines(engines: EngineDirectory, old: ExportDirectory, new: Path) -> None:
     """Writes the engines of `old`, refitted, into the export directory `new`.
 
-    Raises DipgoError where an engine does not take the weights that are there.
+    Raises:
+        DipgoError: An engine does not take the new weights.
     """
     folder = new / ENGINES_FOLDER / engines.path.name
     folder.mkdir(parents=True)

@@ -1,9 +1,10 @@
-"""`python -m dipgo.engines.tensorrt.refit_worker`: gives one engine other weights.
+"""Gives one engine other weights: `python -m dipgo.engines.tensorrt.refit_worker`.
 
-The request comes as JSON on standard input, and what is said of it is on standard error, as with
-`build_engine`. The weights are those beside the graph, which the library finds by their names.
+The request comes as JSON on standard input, and messages go to standard error, as with
+`build_worker`. The weights are those next to the graph, which the library finds by their names.
 
-Source: the documentation of TensorRT, "Refitting an Engine".
+Source:
+    The documentation of TensorRT, "Refitting an Engine".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dipgo.engines.tensorrt.library import find_library
 
 
 class RefitRequest(msgspec.Struct, frozen=True):
-    """The engine in the file `engine`, with the weights of `graph`, into the file `refitted`."""
+    """A request to give `engine` the weights of `graph`, into the file `refitted`."""
 
     target: str
     engine: str
@@ -28,7 +29,11 @@ class RefitRequest(msgspec.Struct, frozen=True):
 
 
 def main() -> int:
-    """Exit code 1 where the library cannot do it."""
+    """Refits what standard input asks for.
+
+    Returns:
+        The exit code: 1 if the library cannot refit the engine; the problem is on standard error.
+    """
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=RefitRequest)
     problem = refit(request, find_library(request.target).load())
     if problem:
@@ -38,7 +43,7 @@ def main() -> int:
 
 
 def refit(request: RefitRequest, library: Any) -> str:
-    """What went wrong, or ""."""
+    """Refits the engine and returns the problem, or "" if there is none."""
     logger = library.Logger(library.Logger.ERROR)
     runtime = library.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(Path(request.engine).read_bytes())
@@ -64,7 +69,7 @@ def _errors(parser: Any) -> Iterator[str]:
 
 
 def _serialise(engine: Any, library: Any) -> bytes:
-    """With its weights, and so that it can be refitted again."""
+    """Returns the engine with its weights, refittable again."""
     serialization_config = engine.create_serialization_config()
     serialization_config.set_flag(library.SerializationFlag.INCLUDE_REFIT)
     return bytes(engine.serialize_with_config(serialization_config))

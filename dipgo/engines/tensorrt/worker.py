@@ -1,4 +1,4 @@
-"""Processes: work on one engine, done by a module of this package in a process of its own."""
+"""Runs a module of this package on one engine, in a new process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from dipgo.common.errors import DipgoError
 
 
 def run_in_a_process(module: str, request: Any, where: str, *, expected: str, remedy: str) -> None:
-    """Hands the request to the module, as JSON on standard input, and waits.
+    """Hands a request to the module, as JSON on standard input, and waits.
 
-    Raises DipgoError, with `expected` and `remedy`, where it fails.
+    Args:
+        module: The module that is run with `python -m`.
+        request: What it reads.
+        where: The place that the error names.
+        expected: What was expected, for the error.
+        remedy: What the user can do about a failure.
+
+    Raises:
+        DipgoError: The process fails; the error has the library's last words.
     """
     command = [sys.executable, "-m", module]
     done = subprocess.run(
@@ -23,12 +31,12 @@ def run_in_a_process(module: str, request: Any, where: str, *, expected: str, re
     )
     if done.returncode == 0:
         return
-    found = _last_words(done.stderr.decode(errors="replace"), done.returncode)
-    raise DipgoError(where, found=found, expected=expected, remedy=remedy)
+    problem = _last_words(done.stderr.decode(errors="replace"), done.returncode)
+    raise DipgoError(where, found=problem, expected=expected, remedy=remedy)
 
 
 def _last_words(stderr: str, code: int) -> str:
-    """What the library said, in one line; where the system ended the process, that."""
+    """Returns the library's last error in one line, or the signal that ended the process."""
     if code < 0:
         return f"the process was ended by signal {-code}, as when memory runs out"
     lines: Sequence[str] = [line.strip() for line in stderr.splitlines() if line.strip()]

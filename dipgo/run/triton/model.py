@@ -12,22 +12,26 @@ from dipgo.run.triton.service import load_service
 
 
 class TritonPythonModel:
-    """Answers requests with the export directory that lies beside this file."""
+    """A model that answers requests with the export directory next to this file."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads the engines as config.pbtxt says. Raises DipgoError: Triton shows its line."""
+        """Loads the engines as config.pbtxt says.
+
+        Raises:
+            DipgoError: They cannot be loaded; Triton shows its line.
+        """
         self.service = load_service(Path(__file__).with_name("export"), args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One response a request, in their order."""
+        """Returns a response for each request, in their order."""
         return [self._respond(request) for request in requests]
 
     def finalize(self) -> None:
-        """Lets go of the engines and their memory."""
+        """Frees the engines and their memory."""
         del self.service
 
     def _respond(self, request: Any) -> Any:
-        """What is raised here would fail the other requests too, so nothing is."""
+        """Answers one request, and raises nothing: that would fail the other requests too."""
         try:
             arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             outputs = self.service(arrays)

@@ -1,6 +1,6 @@
 """Answers a server's requests with an export directory: named arrays in, named arrays out.
 
-Nothing of Triton's is imported. The server has checked names, types and shapes against
+This module imports nothing of Triton's. The server has checked names, types and shapes against
 config.pbtxt before a request comes here.
 """
 
@@ -24,13 +24,18 @@ from dipgo.run.triton.layout import CONFIG_FILE, INSTANCE_KINDS, takes_prompts
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 Service: TypeAlias = Callable[[Arrays], Arrays]
-"""Answers one request. Raises DipgoError."""
+"""A function that answers one request, or raises DipgoError."""
 
 
 def load_service(export: Path, args: Mapping[str, str]) -> Service:
-    """The service of an export directory; `args` are what Triton gives `initialize`.
+    """Returns the service of an export directory.
 
-    Raises DipgoError.
+    Args:
+        export: The export directory.
+        args: The arguments of Triton's `initialize`.
+
+    Raises:
+        DipgoError: The export cannot be loaded as config.pbtxt says.
     """
     settings = settings_of(args)
     runner = load(export, provider=settings.provider, threads=settings.threads)
@@ -41,10 +46,14 @@ def load_service(export: Path, args: Mapping[str, str]) -> Service:
 
 
 def settings_of(args: Mapping[str, str]) -> SessionSettings:
-    """The parameters `provider` (cpu) and `threads` (0) of config.pbtxt. Raises DipgoError."""
+    """Reads the parameters `provider` (default cpu) and `threads` (default 0) of config.pbtxt.
+
+    Raises:
+        DipgoError: A parameter is wrong, or does not match the instance group.
+    """
     parameters = json.loads(args["model_config"]).get("parameters", {})
-    given = {name: value["string_value"] for name, value in parameters.items()}
-    provider, threads = given.get("provider", "cpu"), given.get("threads", "0")
+    settings = {name: value["string_value"] for name, value in parameters.items()}
+    provider, threads = settings.get("provider", "cpu"), settings.get("threads", "0")
     check_provider(provider)
     if not threads.isdecimal():
         raise DipgoError(
@@ -58,22 +67,26 @@ def settings_of(args: Mapping[str, str]) -> SessionSettings:
 
 
 def _check_instance(provider: str, args: Mapping[str, str]) -> None:
-    """Else Triton would count on one device while the engines take another."""
-    kind, device = args["model_instance_kind"], args["model_instance_device_id"]
+    """Checks that Triton counts on the device that the engines use."""
+    instance_kind, device = args["model_instance_kind"], args["model_instance_device_id"]
     expected = INSTANCE_KINDS[provider]
-    if kind != expected or (kind == "GPU" and device != "0"):
+    if instance_kind != expected or (instance_kind == "GPU" and device != "0"):
         gpus = " with gpus: [ 0 ]" if expected == "GPU" else ""
         raise DipgoError(
             f"{CONFIG_FILE}, instance_group",
-            found=f"KIND_{kind}, device {device}, for the provider {provider}",
+            found=f"KIND_{instance_kind}, device {device}, for the provider {provider}",
             expected=f"KIND_{expected}{gpus}",
             remedy="change the instance_group, or the parameter provider",
         )
 
 
 def answer_plan(runner: Runner, arrays: Arrays) -> Arrays:
-    """The runner's own inputs, scalars as vectors of one, to `latents` f32[B, C, h, w]."""
-    scalars = {name for name, kind in runner.inputs.items() if kind.shape == ()}
+    """Runs the plan on the runner's own inputs, scalars as vectors of one element.
+
+    Returns:
+        `latents` f32[B, C, h, w].
+    """
+    scalars = {name for name, tensor_type in runner.inputs.items() if tensor_type.shape == ()}
     return runner.run(
         {
             name: array.reshape(()) if name in scalars and array.size == 1 else array
@@ -83,14 +96,18 @@ def answer_plan(runner: Runner, arrays: Arrays) -> Arrays:
 
 
 def answer_prompts(pipeline: Pipeline, arrays: Arrays) -> Arrays:
-    """`image` u8[H, W, 3], or u8[B, H, W, 3] of an export for several pictures."""
+    """Runs the pipeline on prompts.
+
+    Returns:
+        `image` u8[H, W, 3], or u8[B, H, W, 3] from an export for several pictures.
+    """
     arguments = {name: _READERS[name](name, array) for name, array in arrays.items()}
-    pictures = np.stack([np.asarray(one) for one in pipeline(**arguments).images])
+    pictures = np.stack([np.asarray(picture) for picture in pipeline(**arguments).images])
     return {"image": pictures[0] if pipeline.manifest.batch == 1 else pictures}
 
 
 def _texts(name: str, array: NDArray[Any]) -> list[str]:
-    """Triton's strings are bytes of any kind."""
+    """Decodes Triton's strings, which may be any bytes."""
     try:
         return [text.decode() for text in array]
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""`--target triton`: makes a Triton model repository of an export directory."""
+"""Makes a Triton model repository of an export directory, for `--target triton`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dipgo.run.triton.layout import (
     signature_of,
 )
 
-# By its path, as a file: it can be imported in the server only.
+# The source is read by path: the module can be imported in the server only.
 MODEL_SOURCE = Path(__file__).with_name("model.py")
 
 CONFIG = """\
@@ -41,7 +41,8 @@ instance_group [ {{ count: 1 kind: KIND_{kind}{gpus} }} ]
 def write_model_repository(directory: Path, name: str = MODEL_NAME, provider: str = "cpu") -> None:
     """Turns the export directory at `directory` into a model repository of one model.
 
-    The export's files move into it; nothing is copied. Not atomic: give it a staged directory.
+    The export's files move into it; nothing is copied. The change is not atomic, so `directory`
+    should be a staged directory.
     """
     signature = signature_of(read_manifest(directory))
     files = list(directory.iterdir())
@@ -55,16 +56,16 @@ def write_model_repository(directory: Path, name: str = MODEL_NAME, provider: st
 
 
 def config_text(signature: Signature, name: str, provider: str) -> str:
-    """config.pbtxt: a `ModelConfig` in protobuf's text format."""
-    kind = INSTANCE_KINDS[provider]
+    """Returns config.pbtxt: a `ModelConfig` in protobuf's text format."""
+    instance_kind = INSTANCE_KINDS[provider]
     ports = [*_ports("input", signature.inputs), *_ports("output", [signature.output])]
     return CONFIG.format(
         version=__version__,
         name=name,
         ports="\n".join(ports),
         provider=provider,
-        kind=kind,
-        gpus=" gpus: [ 0 ]" if kind == "GPU" else "",
+        kind=instance_kind,
+        gpus=" gpus: [ 0 ]" if instance_kind == "GPU" else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""Optimise: gradient descent on the gates, from all kept to a table of scores."""
+"""Optimises gates by gradient descent, from all kept to a table of scores."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from dipgo.search.settings import SearchSettings
 from dipgo.search.supernet.supernet import SuperNet
 
 Decode = Callable[[Tensor], Tensor]
-"""Latents to what is compared: pictures, or the latents themselves."""
+"""A function from latents to what is compared: pictures, or the latents themselves."""
 
 
 class Optimisation:
-    """One search by gradient. `accelerator` is `accelerate.Accelerator()`, which places it."""
+    """A search by gradient. `accelerator` is `accelerate.Accelerator()`, which places it."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Optimisation:
         self.sparsity = Sparsity(problem, settings, kept)
         self.distance = DISTANCES[settings.loss]
         steps, blocks = problem.cost.shape
-        with torch.random.fork_rng(devices=()):  # the caller's generator is the caller's
+        with torch.random.fork_rng(devices=()):  # leaves the caller's generator as it was
             torch.manual_seed(settings.seed)
             parameters = make_parameters(settings.parameters, steps, blocks)
         self.parameters: nn.Module = accelerator.prepare(parameters)
@@ -58,10 +58,19 @@ class Optimisation:
         checkpoint: Path | None = None,
         on_progress: OnProgress = ignore,
     ) -> NDArray[np.float64]:
-        """Keep-scores f64[steps, blocks], 0 to 1.
+        """Runs the search.
 
-        With `checkpoint`, every iteration is saved there, and one that is there is gone on from:
-        the result is the same, byte for byte. Raises DipgoError where a number is not finite.
+        Args:
+            identity: The facts that a checkpoint must agree with.
+            checkpoint: The file to which every iteration is saved. If it exists the search resumes
+                from it, and the result is the same, byte for byte.
+            on_progress: Called after each iteration.
+
+        Returns:
+            Keep-scores f64[steps, blocks], 0 to 1.
+
+        Raises:
+            DipgoError: A number is not finite.
         """
         first = self._resume(checkpoint, identity)
         for iteration in range(first, self.settings.iterations):
@@ -76,11 +85,11 @@ class Optimisation:
         return np.asarray(scores.cpu().numpy(), np.float64)
 
     def _resume(self, path: Path | None, identity: Mapping[str, Any]) -> int:
-        found = None if path is None else load_checkpoint(path, identity)
-        if found is None:
+        saved = None if path is None else load_checkpoint(path, identity)
+        if saved is None:
             return 0
-        restore(found, self.accelerator.unwrap_model(self.parameters), self.optimizer)
-        return found.iteration
+        restore(saved, self.accelerator.unwrap_model(self.parameters), self.optimizer)
+        return saved.iteration
 
     def _iterate(self, iteration: int) -> Progress:
         settings = self.settings
@@ -101,11 +110,11 @@ class Optimisation:
         self.optimizer.zero_grad()
         for parameter in self.parameters.parameters():
             check_finite(parameter, iteration, "the parameters")
-        means = (float(np.mean(one)) for one in (losses, distances, kept))
+        means = (float(np.mean(values)) for values in (losses, distances, kept))
         return Progress("gates", iteration + 1, settings.iterations, *means)
 
     def _loss(self, iteration: int, part: int) -> tuple[Tensor, Tensor, float]:
-        """Distance, penalty and share kept on one batch; each process has batches of its own."""
+        """Returns distance, penalty and kept share of one batch; each process has its own."""
         settings, accelerator = self.settings, self.accelerator
         done = iteration / max(1, settings.iterations - 1)
         turn = (iteration * settings.accumulate + part) * accelerator.num_processes
@@ -120,13 +129,21 @@ class Optimisation:
 
 
 def sharpness(done: float, settings: SearchSettings) -> float:
-    """Of the relaxed gates when `done` (0 to 1) of the run is over: it grows geometrically."""
+    """Returns the sharpness of the relaxed gates, which grows geometrically.
+
+    Args:
+        done: The share of the run that is over, 0 to 1.
+        settings: The sharpness at both ends.
+    """
     first, last = settings.sharpness_start, settings.sharpness_end
     return float(first * (last / first) ** done)
 
 
 def learning_rate(iteration: int, settings: SearchSettings) -> float:
-    """Linear warm-up, then a cosine to 0 if asked for: a function of the iteration alone."""
+    """Returns a linear warm-up, then a cosine to 0 if asked for.
+
+    It is a function of the iteration alone.
+    """
     rate = settings.learning_rate
     if iteration < settings.warm_up:
         return rate * (iteration + 1) / settings.warm_up

@@ -1,4 +1,4 @@
-"""Gates that can be learned: where their logits come from, and what of them the SuperNet sees."""
+"""Gates that can be learned: modules that yield their logits, and the gates the SuperNet sees."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ WIDTH, NARROW = 512, 128
 
 
 class Pruner(nn.Module):
-    """Logits of keeping, f32[steps, blocks]: those of `keep` less those of `reuse`.
+    """The logits of keeping, f32[steps, blocks]: those of `keep` less those of `reuse`.
 
-    The softmax of the paper's two outputs is the sigmoid of their difference. `encoder` False is
-    the released code, whose encoder drops its own result. `shared_heads` has one head for all
+    The softmax of the paper's two outputs is the sigmoid of their difference. With `encoder` False
+    it is the released code, whose encoder drops its own result. `shared_heads` has one head for all
     gates of a block.
     """
 
@@ -29,14 +29,14 @@ class Pruner(nn.Module):
         self.heads = Heads(1 if shared_heads else steps, blocks)
 
     def forward(self) -> Tensor:
-        """f32[steps, blocks]; 1 everywhere at first, so that every gate starts at keep."""
+        """Returns f32[steps, blocks], 1 everywhere at first, so that every gate starts at keep."""
         reuse, keep = self.heads(self.encoder(self.queries)).unbind(-1)
         logits: Tensor = keep - reuse
         return logits
 
 
 class Encoder(nn.Module):
-    """One layer: f32[steps, blocks, 512] to the same; attention within a step, one head."""
+    """A layer from f32[steps, blocks, 512] to the same; attention within a step, one head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Residuals around both parts, each followed by its norm."""
+        """Applies both parts with residuals, each followed by its norm."""
         attended = nn.functional.scaled_dot_product_attention(
             self.query(tokens), self.key(tokens), self.value(tokens)
         )
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
 
 class Heads(nn.Module):
-    """Three linear layers a query, 512→128→128→2; with one step, all steps share their blocks'."""
+    """Three linear layers for each query, 512→128→128→2; with one step, all steps share them."""
 
     def __init__(self, steps: int, blocks: int) -> None:
         super().__init__()
@@ -69,41 +69,41 @@ class Heads(nn.Module):
         self.last_bias = nn.Parameter(torch.tensor([0.0, 1.0]).repeat(steps, blocks, 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """f32[steps, blocks, 512] to f32[steps, blocks, 2]: reuse, keep."""
+        """Maps f32[steps, blocks, 512] to f32[steps, blocks, 2]: reuse, keep."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
             tokens = torch.relu(_linear(tokens, weight) + bias)
         return _linear(tokens, self.last_weight) + self.last_bias
 
 
 def _linear(tokens: Tensor, weight: Tensor) -> Tensor:
-    """A product of its own for every query."""
+    """Multiplies every query by its own weight."""
     return (tokens.unsqueeze(-2) @ weight).squeeze(-2)
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """As `nn.Linear` starts."""
+    """Returns parameters that start as those of `nn.Linear` do."""
     return nn.Parameter(torch.empty(shape).uniform_(-1 / sqrt(fan_in), 1 / sqrt(fan_in)))
 
 
 FREE_START = 2.0
-"""Logit that free gates start at: 0.88 of each block is its own."""
+"""The logit that free gates start at: 0.88 of each block is its own."""
 
 
 class FreeLogits(nn.Module):
-    """Logits of keeping, f32[steps, blocks], themselves the parameters."""
+    """The logits of keeping, f32[steps, blocks], themselves the parameters."""
 
     def __init__(self, steps: int, blocks: int) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.full((steps, blocks), FREE_START))
 
     def forward(self) -> Tensor:
-        """f32[steps, blocks]."""
+        """Returns f32[steps, blocks]."""
         return self.logits
 
 
-def make_parameters(kind: Parameters, steps: int, blocks: int) -> nn.Module:
-    """A module without inputs whose output are the logits of keeping, f32[steps, blocks]."""
-    match kind:
+def make_parameters(parameterisation: Parameters, steps: int, blocks: int) -> nn.Module:
+    """Returns a module without inputs whose output is the logits of keeping, f32[steps, blocks]."""
+    match parameterisation:
         case "free":
             return FreeLogits(steps, blocks)
         case "pruner":
@@ -115,10 +115,18 @@ def make_parameters(kind: Parameters, steps: int, blocks: int) -> nn.Module:
 
 
 def gates_of(logits: Tensor, estimator: Estimator, sharpness: float) -> Tensor:
-    """What the SuperNet sees, f32[steps, blocks]; row 0 is kept.
+    """Returns the gates that the SuperNet sees, f32[steps, blocks]; row 0 is kept.
 
-    `relaxed` is the probability of keeping. `straight-through` is 0 or 1, with the gradient of
-    the probability: hard − stop(soft) + soft (DiP-GO, section 3.3).
+    `relaxed` is the probability of keeping. `straight-through` is 0 or 1, with the gradient of the
+    probability: hard − stop(soft) + soft.
+
+    Args:
+        logits: f32[steps, blocks], of keeping.
+        estimator: The form of the gates.
+        sharpness: The factor on the logits.
+
+    Source:
+        DiP-GO, section 3.3.
     """
     soft = torch.sigmoid(sharpness * logits)
     soft = torch.cat([torch.ones_like(soft[:1]), soft[1:]])

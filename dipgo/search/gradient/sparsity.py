@@ -1,4 +1,4 @@
-"""What drives gates off: the published penalty, or a budget that falls over the run."""
+"""The term that drives gates off: the published penalty, or a budget that falls over the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dipgo.search.settings import SearchSettings
 
 
 class Sparsity:
-    """The term that is added to the distance, from gates f32[steps, blocks]."""
+    """The term added to the distance, from gates f32[steps, blocks]."""
 
     def __init__(self, problem: Problem, settings: SearchSettings, kept: float) -> None:
         self.problem, self.settings, self.target = problem, settings, kept
@@ -27,16 +27,20 @@ class Sparsity:
         )
 
     def kept(self, gates: Tensor) -> Tensor:
-        """Share of the dense cost that these gates keep, without the cascade: f32[]."""
+        """Returns the share of the dense cost that the gates keep, without the cascade: f32[]."""
         return self.fixed + (gates * self.shares.to(gates.device)).sum()
 
     def budget(self, progress: float) -> float:
-        """The share allowed at `progress` (0 to 1) of the run: from 1 down to the target."""
+        """Returns the share allowed at `progress` (0 to 1) of the run, from 1 to the target."""
         done = min(1.0, progress / self.settings.anneal_share)
         return 1.0 + (self.target - 1.0) * done
 
     def __call__(self, gates: Tensor, progress: float) -> Tensor:
-        """f32[]. DiP-GO, equation 5: α/(N·T)·Σ γ g while what is kept is above τ; or the hinge."""
+        """Returns the penalty α/(N·T)·Σ γ g while more than τ is kept, or the hinge; f32[].
+
+        Source:
+            DiP-GO, equation 5.
+        """
         if self.settings.budget == "annealed":
             over = torch.relu(self.kept(gates) - self.budget(progress))
             return self.settings.hinge * over
@@ -46,7 +50,7 @@ class Sparsity:
 
 
 def hard(gates: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """bool[steps, blocks]: gates above one half, and row 0."""
+    """Returns bool[steps, blocks]: the gates above one half, and row 0."""
     chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (gates.detach() > 0.5).cpu().numpy()
     chosen[0] = True
     return chosen

@@ -1,4 +1,4 @@
-"""Pruned trajectories with gates that are choices: how far they end from the dense ones."""
+"""Runs pruned trajectories with gates that are choices, and measures their distance to dense."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Gates = NDArray[np.bool_]
 class Outcome:
     """Gates, the weights fitted to them, and where they led: means over the examples.
 
-    `distance` is what is judged by, `error` the root mean square of the final latents' errors.
-    `passed` has the walks of all examples as they were before an evaluation or a gap.
+    `distance` is the measure that decides, `error` the root mean square of the final latents'
+    errors. `passed` has the walks of all examples as they were before an evaluation or a gap.
     """
 
     gates: Gates
@@ -35,11 +35,12 @@ class Outcome:
 
 
 class Trajectories:
-    """Runs gates bool[steps, blocks] on examples.
+    """A runner of gates bool[steps, blocks] on examples.
 
-    With `terms` above 0, rows that are wholly off weigh that many of `Walk.latest`, or apply
-    filters of `filter_size` latent pixels a side to them. These are fitted on the way, gap by gap:
-    each is to end where dense passes, and starts from where the gaps before it have led.
+    With `terms` above 0, rows that are wholly off weigh the latest `terms` predictions
+    (`Walk.latest`), or apply filters of `filter_size` latent pixels a side to them. The weights are
+    fitted during the run, gap by gap: each gap should end where dense passes, and starts where the
+    gaps before it led.
     """
 
     def __init__(
@@ -56,16 +57,22 @@ class Trajectories:
         self.rows = net.sampler.rows
 
     def of_first(self, count: int) -> Trajectories:
-        """The same on the first examples alone."""
+        """Returns the same on the first `count` examples only."""
         first = self.examples[:count]
         return Trajectories(self.net, first, self.terms, self.distance, self.filter_size)
 
     @torch.no_grad()
     def run(self, gates: Gates, base: Outcome | None = None, *, remember: bool = True) -> Outcome:
-        """Where the gates lead. What they share with the beginning of `base` is not run again.
+        """Runs the gates; what they share with the beginning of `base` is not run again.
 
-        What is found is no base for others unless they `remember`: caches of every evaluation, of
-        every example, take memory.
+        Args:
+            gates: bool[steps, blocks].
+            base: An earlier outcome that remembers, or None.
+            remember: Whether the outcome can be a base for others, for which it keeps the caches of
+                every evaluation of every example: they take memory.
+
+        Returns:
+            Where the gates lead.
         """
         at = 0 if base is None else self._parting(base, gates)
         if base is None:
@@ -87,7 +94,7 @@ class Trajectories:
         return self._outcome(gates, tuple(fits), passed, walks)
 
     def _parting(self, base: Outcome, gates: Gates) -> int:
-        """The last evaluation, among those `base` has passed, up to which both are the same.
+        """Returns the last evaluation that `base` has passed up to which both are the same.
 
         A gap ends where the next row computes: it is the same if that row does in both.
         """

@@ -1,4 +1,4 @@
-"""Moves of a local search: tables of gates that differ from another in one way."""
+"""The moves of a local search: each changes a table of gates in one way."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 Gates: TypeAlias = NDArray[np.bool_]
 
 Move: TypeAlias = Callable[[Gates, np.random.Generator], Gates]
-"""Changes the table bool[steps, blocks] that it is given, and never its row 0."""
+"""A function that changes a table bool[steps, blocks], and never its row 0."""
 
 
 def propose(gates: Gates, random: np.random.Generator) -> Gates:
-    """Another table, or the same where the move that was drawn finds nothing to do."""
+    """Returns another table, or the same if the move that was drawn has nothing to change."""
     return MOVES[random.choice(len(MOVES), p=PROBABILITIES)](gates.copy(), random)
 
 
 def _slide_row(gates: Gates, random: np.random.Generator) -> Gates:
-    """A row that computes changes places with one nearby, most often the next."""
+    """Swaps a row that computes with one nearby, most often the next."""
     rows = _computing_rows(gates)
     if not len(rows):
         return gates
@@ -29,7 +29,7 @@ def _slide_row(gates: Gates, random: np.random.Generator) -> Gates:
 
 
 def _slide_pair(gates: Gates, random: np.random.Generator) -> Gates:
-    """Two neighbouring rows that compute go the same way, by as much."""
+    """Moves two neighbouring rows that compute in the same direction, by the same distance."""
     rows = _computing_rows(gates)
     if len(rows) < 2:
         return gates
@@ -45,12 +45,12 @@ def _slide_pair(gates: Gates, random: np.random.Generator) -> Gates:
 
 
 def _shift(random: np.random.Generator) -> int:
-    """1, 2, 3, … either way; each half as likely as the one before."""
+    """Returns 1, 2, 3, … in either direction; each half as likely as the one before."""
     return int(random.geometric(0.5)) * int(random.choice((-1, 1)))
 
 
 def _move_row(gates: Gates, random: np.random.Generator) -> Gates:
-    """A row that computes changes places with any other."""
+    """Swaps a row that computes with any other."""
     rows = _computing_rows(gates)
     if not len(rows):
         return gates
@@ -58,13 +58,13 @@ def _move_row(gates: Gates, random: np.random.Generator) -> Gates:
 
 
 def _fill_row(gates: Gates, random: np.random.Generator) -> Gates:
-    """A row computes every block: what the budget has left is spent."""
+    """Computes every block of a row, to spend what the budget has left."""
     gates[int(random.integers(1, len(gates)))] = True
     return gates
 
 
 def _move_gate(gates: Gates, random: np.random.Generator) -> Gates:
-    """A block is computed at another step than before."""
+    """Computes a block at another step than before."""
     rows, columns = np.nonzero(gates[1:])
     if not len(rows):
         return gates
@@ -76,7 +76,7 @@ def _move_gate(gates: Gates, random: np.random.Generator) -> Gates:
 
 
 def _switch_gate(gates: Gates, random: np.random.Generator) -> Gates:
-    """One gate of a row that computes is switched off, or another on."""
+    """Switches one gate of a row that computes on or off."""
     rows = _computing_rows(gates)
     if not len(rows):
         return gates
@@ -93,7 +93,7 @@ _CHANCES: dict[Move, int] = {
     _move_gate: 2,
     _switch_gate: 2,
 }
-"""Where rows lie matters most, so that is what most moves change."""
+"""The weights of the moves: where rows lie matters most, so most moves change that."""
 
 MOVES = tuple(_CHANCES)
 
@@ -101,7 +101,7 @@ PROBABILITIES = np.array(list(_CHANCES.values())) / sum(_CHANCES.values())
 
 
 def _computing_rows(gates: Gates) -> NDArray[np.intp]:
-    """Rows after the first with a gate that is on."""
+    """Returns the rows after the first with a gate that is on."""
     return np.flatnonzero(gates[1:].any(axis=1)) + 1
 
 
@@ -109,6 +109,6 @@ def _any(places: NDArray[np.intp] | list[int], random: np.random.Generator) -> i
     return int(places[int(random.integers(len(places)))])
 
 
-def _swapped(gates: Gates, one: int, other: int) -> Gates:
-    gates[[one, other]] = gates[[other, one]]
+def _swapped(gates: Gates, row: int, other: int) -> Gates:
+    gates[[row, other]] = gates[[other, row]]
     return gates

@@ -22,21 +22,28 @@ from dipgo.search.supernet.row_gates import RowGates
 from dipgo.search.supernet.supernet import SuperNet
 
 LEARNING_RATE, WARM_UP = 0.1, 8
-"""Of moves that are measured by the fitted trajectory's own error."""
+"""The settings of Adam, for moves measured by the fitted trajectory's own error."""
 
 LEAST_EFFECT = 1e-6
-"""Of a direction, relative to the mean: those that do less are not told apart."""
+"""The effect of a direction, relative to the mean, below which directions are not distinguished."""
 
 OnIteration = Callable[[int, int, float], object]
-"""Iterations done, of how many, and the distance of the latest batch."""
+"""A function called with the iterations done, those in all, and the latest batch's distance."""
 
 
 class ReuseWeights(nn.Module):
     """Weights f32[steps, terms], moved from where they were fitted.
 
     Predictions are much alike, so that weights which each change a lot change little together, and
-    gaps are long or short. A move of 1 in any direction changes the state at the gap's end by
-    `error`, root mean square, and moves in two directions change it in unlike ways.
+    gaps are long or short. So directions are scaled: a move of 1 in any direction changes the state
+    at the gap's end by `error`, root mean square, and moves in two directions change it in
+    different ways.
+
+    Args:
+        fits: The fit of each gap.
+        steps: The number of rows.
+        terms: The number of weights of a row.
+        error: The error of the fitted trajectory, root mean square.
     """
 
     start: Tensor
@@ -60,12 +67,16 @@ class ReuseWeights(nn.Module):
         self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def forward(self) -> Tensor:
+        """Returns the weights f32[steps, terms]."""
         moved = torch.einsum("gij,gj->gi", self.directions, self.moves)
         return self.start + self.members @ moved
 
 
 def _directions(effects: NDArray[np.float64]) -> NDArray[np.float64]:
-    """f64[K, K], a direction a column: whitens `effects`, and leaves out what does nothing."""
+    """Returns f64[K, K] with a direction in each column, which whitens `effects`.
+
+    Directions without effect are left out.
+    """
     floor = LEAST_EFFECT * float(np.trace(effects)) / len(effects)
     if not floor:
         return np.zeros_like(effects)
@@ -85,18 +96,35 @@ def train_reuse(
     checkpoint: Path | None = None,
     on_iteration: OnIteration = lambda done, iterations, distance: None,
 ) -> NDArray[np.float64]:
-    """Weights f64[steps, terms] from those that were fitted, for gates that stay as they are.
+    """Trains fitted weights for gates that stay as they are.
 
-    Adam with a cosine to 0, one batch an iteration. Goes on from `checkpoint` as `exchange` does.
+    Adam with a cosine to 0, and one batch in each iteration.
+
+    Args:
+        net: The SuperNet.
+        examples: The batches, by iteration.
+        fitted: The gates with the weights to begin with.
+        terms: The number of weights of a row.
+        iterations: The number of iterations.
+        distance: The loss.
+        identity: The facts that a checkpoint must agree with.
+        checkpoint: The file to resume from and to save to, as in `exchange`.
+        on_iteration: Called after each iteration.
+
+    Returns:
+        The weights f64[steps, terms].
+
+    Raises:
+        DipgoError: The distance or a weight is not finite.
     """
     gates: Gates = fitted.gates
     module = ReuseWeights(fitted.fits, len(gates), terms, fitted.error).to(net.device)
     optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
-    found = None if checkpoint is None else load_checkpoint(checkpoint, identity)
-    if found is not None:
-        restore(found, module, optimizer)
+    saved = None if checkpoint is None else load_checkpoint(checkpoint, identity)
+    if saved is not None:
+        restore(saved, module, optimizer)
     table = torch.tensor(gates, dtype=torch.float32, device=net.device)
-    for iteration in range(found.iteration if found else 0, iterations):
+    for iteration in range(saved.iteration if saved else 0, iterations):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(iteration, iterations)
         example = examples[iteration]
@@ -114,6 +142,6 @@ def train_reuse(
 
 
 def learning_rate(iteration: int, iterations: int) -> float:
-    """A linear warm-up, and a cosine to 0."""
+    """Returns the learning rate: a linear warm-up, and a cosine to 0."""
     cosine = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
     return LEARNING_RATE * min(1.0, (iteration + 1) / WARM_UP) * cosine
