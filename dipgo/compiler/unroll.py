@@ -29,6 +29,7 @@ from dipgo.ir.plan.verify import verify
 from dipgo.ir.sampler import Sampler, Term, draw_name
 from dipgo.ir.subnet.backups import BACKUPS, CombineTerms
 from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.past import Past
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType, Value
 
@@ -74,11 +75,8 @@ class _Unrolling:
         }
         self.statements: list[Statement] = []
         self.states: list[str] = []
-        self.computed: list[tuple[str, str | None]] = []
-        """The predictions of rows that compute, the newest first, and their unconditional halves.
-
-        Of a row that is evaluated twice it is the second.
-        """
+        self.past: Past[tuple[str, str | None]] = Past()
+        """Predictions and their unconditional halves."""
         self.outputs: list[str] = []
 
     def add_step(self, index: int) -> None:
@@ -102,11 +100,11 @@ class _Unrolling:
     def _prediction(self, index: int, row: int) -> str:
         """The denoiser's output; of a row that is wholly off, the latest ones as it weighs them."""
         output = self._bound(self.graph.output)
+        before = self.past.before(row)
         if self.subnet.gates[row].any():
-            if index and self.sampler.rows[index - 1] == row:
-                self.computed.pop(0)
-            self.computed.insert(0, (output, self._unconditional()))
+            self.past = self.past.after(row, ((output, self._unconditional()), *before))
             return output
+        self.past = self.past.after(row, before)
         result = f"s{index}.prediction"
         if row in self.filters:
             self.statements.append(self._filtered(index, self.filters[row], result))
@@ -121,7 +119,7 @@ class _Unrolling:
         """A call: its table has a row a gap, so all rows of a gap make the same one."""
         reuse = self.graph.reuse_filter
         assert reuse is not None, "a graph that was traced without filters"
-        pairs = (pair if reuse.halves else pair[:1] for pair in self.computed)
+        pairs = (pair if reuse.halves else pair[:1] for pair in self.past.latest)
         latest = [name for pair in pairs for name in pair if name is not None]
         # Where there are fewer, the filters of the others are 0.
         missing = len(reuse.past) - len(latest)
@@ -142,13 +140,14 @@ class _Unrolling:
     def _weighted(self, row: int) -> tuple[tuple[float, str], ...]:
         """The terms of a prediction that is made of earlier ones."""
         reuse, halves = self.subnet.reuse, self.subnet.reuse_unconditional
+        latest = self.past.latest
         terms = [
             (weight, guided)
-            for weight, (guided, _) in zip(reuse[row] if reuse else (), self.computed, strict=False)
+            for weight, (guided, _) in zip(reuse[row] if reuse else (), latest, strict=False)
         ]
         terms += [
             (weight, half)
-            for weight, (_, half) in zip(halves[row] if halves else (), self.computed, strict=False)
+            for weight, (_, half) in zip(halves[row] if halves else (), latest, strict=False)
             if half is not None
         ]
         return tuple(terms)

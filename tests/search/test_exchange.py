@@ -21,6 +21,7 @@ from torch import Tensor
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.unroll import unroll
 from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.past import Past
 from dipgo.ir.subnet.rules import check_reuse
 from dipgo.search.cost.budget import TOLERANCE
 from dipgo.search.fit_gaps import (
@@ -79,7 +80,7 @@ def _walk(
     walk = Walk(sampler, {}, draw())
     while walk.index < until:
         if gates[sampler.rows[walk.index]].any():
-            walk.latest = (draw(), *walk.latest)
+            walk.past = Past((draw(), *walk.latest))
         walk.add(walk.next_input(), walk.latest[0])
     return walk
 

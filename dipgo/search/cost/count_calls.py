@@ -23,6 +23,7 @@ from dipgo.compiler.fit import carrier
 from dipgo.ir.graph import BlockGraph, Dependence
 from dipgo.ir.sampler import Sampler, Term
 from dipgo.ir.subnet.backups import BACKUPS, Backup
+from dipgo.ir.subnet.past import Past
 
 Bools: TypeAlias = NDArray[np.bool_]
 
@@ -99,28 +100,27 @@ class _Numbering:
 class _Predictions:
     """What was predicted so far, as `dipgo.compiler.unroll` has it.
 
-    `computed` are statements of rows that compute, the newest first: of two evaluations in a row
-    at one timestep the second. `filters` are those of gaps, `longest` the most that one reads.
+    `past` has statements. `filters` are those of gaps, `longest` the most that one reads.
     """
 
     terms: int
-    computed: list[int] = field(default_factory=list)
+    past: Past[int] = field(default_factory=Past)
     filters: list[int] = field(default_factory=list)
     longest: int = 0
-    row: int = -1
     in_gap: bool = False
 
     def add(self, numbering: _Numbering, row: int, computes: bool, output: int) -> int:
         """The statement of an evaluation's prediction; `output` is what the denoiser yields."""
-        again, self.row = row == self.row, row
-        if computes:
-            self.computed[:again] = [output]
-        elif self.terms and not self.in_gap:
-            past = self.computed[: self.terms]
-            self.filters.append(numbering.filter(past))
-            self.longest = max(self.longest, len(past))
+        if not self.terms:
+            return output
+        before = self.past.before(row)
+        latest = (output, *before)[: self.terms] if computes else before
+        self.past = self.past.after(row, latest)
+        if not computes and not self.in_gap:
+            self.filters.append(numbering.filter(latest))
+            self.longest = max(self.longest, len(latest))
         self.in_gap = not computes
-        return self.filters[-1] if self.in_gap and self.terms else output
+        return self.filters[-1] if self.in_gap else output
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class CallFlow:
             bound[_ROW] = 1 + row
             first = evaluation * nodes
             on = table[row]
-            for node, column, read, backup, entered in self._program:
+            for node, column, read, acts, entered in self._program:
                 if column is None or on[column]:
                     operands = read(bound)
                     statement = known[node].get(operands)
@@ -176,10 +176,10 @@ class CallFlow:
                         reads.append(operands)
                         places.append(first + node)
                     bound[_NODES + node] = statement
-                    if backup is not None:
-                        kept[node] = backup.keep((statement,), bound[entered], combine)
-                elif backup is not None:
-                    (bound[_NODES + node],) = backup.reuse(kept[node], bound[entered], combine)
+                    if acts is not None:
+                        kept[node] = acts.keep((statement,), bound[entered], combine)
+                elif acts is not None:
+                    (bound[_NODES + node],) = acts.reuse(kept[node], bound[entered], combine)
             prediction = predictions.add(numbering, row, any(on), bound[output])
             trajectory += (bound[_STATE], prediction)
             history.append(bound.copy())

@@ -120,26 +120,25 @@ class SuperNet(nn.Module):
         With `weights` f32[K], what is off of the row is a sum of the latest predictions; with
         filters f32[K, C, C, k, k], of what these make of them.
         """
-        state = walk.next_input()
+        state, row = walk.next_input(), self.sampler.rows[walk.index]
+        past = walk.past.before(row)
         if row_gate is False and weights is not None:
-            walk.add(state, weighted(weights, walk.latest))
+            walk.past = walk.past.after(row, past)
+            walk.add(state, weighted(weights, past))
             return
-        row = self.sampler.rows[walk.index]
         step = partial(self._step, walk.given, row)
         if self.checkpointing and walk.index and torch.is_grad_enabled():
             computed, walk.caches = checkpoint(step, state, gates, walk.caches, use_reentrant=False)
         else:
             computed, walk.caches = step(state, gates, walk.caches)
-        output, past = computed[0], walk.past()
+        output = computed[0]
         if weights is None or row_gate is True or not past:
-            walk.latest = (*computed, *past)
+            latest = (*computed, *past)
         else:
             assert isinstance(row_gate, Tensor), "a row that is off was dealt with above"
             output = torch.lerp(weighted(weights, past), output, row_gate)
-            walk.latest = shifted(past, computed, row_gate)
-        walk.earlier = past
-        if weights is not None:
-            walk.latest = walk.latest[: len(weights)]
+            latest = shifted(past, computed, row_gate)
+        walk.past = walk.past.after(row, latest if weights is None else latest[: len(weights)])
         walk.add(state, output)
 
     def _step(

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.past import Past
 
 Caches: TypeAlias = dict[str, tuple[Tensor, ...]]
 """What each block would reuse: its outputs, or its delta."""
@@ -20,9 +21,8 @@ class Walk:
 
     `given` are the inputs but for the noise, and what depends on the prompt alone. `draws` has the
     noise that is drawn on the way, by the draw's index. `inputs` and
-    `outputs` are the denoiser's, one an evaluation; `latest` the predictions that were computed,
+    `outputs` are the denoiser's, one an evaluation; `past` the predictions that were computed,
     the newest first, each followed by its unconditional half where these are weighted too.
-    `earlier` is what `latest` was before the present row: one that is evaluated twice counts once.
     """
 
     sampler: Sampler
@@ -32,8 +32,7 @@ class Walk:
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     caches: Caches = field(default_factory=dict)
-    latest: tuple[Tensor, ...] = ()
-    earlier: tuple[Tensor, ...] = ()
+    past: Past[Tensor] = field(default_factory=Past)
 
     def copy(self) -> Walk:
         """Another that goes on from here without changing this one."""
@@ -48,11 +47,10 @@ class Walk:
         """The denoiser's input at the next evaluation."""
         return self._sum(self.sampler.inputs[self.index])
 
-    def past(self) -> tuple[Tensor, ...]:
-        """The predictions of the rows before that of the next evaluation, as `latest` has them."""
-        index, rows = self.index, self.sampler.rows
-        again = index > 0 and rows[index] == rows[index - 1]
-        return self.earlier if again else self.latest
+    @property
+    def latest(self) -> tuple[Tensor, ...]:
+        """The predictions that were computed, as said above."""
+        return self.past.latest
 
     def add(self, state: Tensor, output: Tensor) -> None:
         """Goes one evaluation further."""
