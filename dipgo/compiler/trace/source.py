@@ -26,12 +26,9 @@ def trace_source(
     Raises DipgoError for a block that cannot be gated, and a pattern of `precision` without match.
     """
     check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
-    example, roles = example_inputs(
-        source.family, source.denoiser, geometry, source.pixels_per_latent
-    )
-    guided = guided_denoiser(
-        source.family, source.denoiser, geometry, source.pixels_per_latent, reuse
-    )
+    geometry = source.at(geometry).geometry
+    example, roles = example_inputs(source.family, source.denoiser, geometry)
+    guided = guided_denoiser(source.family, source.denoiser, geometry, reuse)
     extra = filter_inputs(example["latents"], reuse) if reuse else {}
     return trace(
         guided.eval(),
