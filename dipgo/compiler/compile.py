@@ -96,7 +96,7 @@ def _trace(
 
 
 def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Geometry) -> None:
-    shape = source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent)
+    shape = source.at(geometry).latent_shape
     if len(shape) != 4 or shape[1] != channels:
         raise DipgoError(
             "SubNet, reuse_filters",

@@ -150,7 +150,7 @@ def _check_sizes(**sizes: int | None) -> None:
 
 
 def _check_takes_pictures(source: Source, geometry: Geometry) -> None:
-    shape = source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent)
+    shape = source.at(geometry).latent_shape
     if len(shape) != 4:
         raise DipgoError(
             "--strength",

@@ -40,8 +40,8 @@ def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]
 
 def check_draws_pictures(source: Source) -> tuple[int, int]:
     """Height and width of the model's pictures in pixels. Raises DipgoError."""
-    geometry = source.geometry()
-    conditioning = set(source.family.conditioning(source.denoiser, geometry))
+    model = source.at(source.geometry())
+    conditioning = set(model.conditioning)
     parts = ("text_encoder", "tokenizer", "vae")
     missing = [name for name in parts if getattr(source.pipeline, name, None) is None]
     if missing or conditioning != {HIDDEN_STATES}:
@@ -52,9 +52,7 @@ def check_draws_pictures(source: Source) -> tuple[int, int]:
             expected="a text-to-image pipeline with one text encoder and a VAE",
             remedy="use a pipeline of Stable Diffusion 1 or 2",
         )
-    *_, height, width = source.family.latent_shape(
-        source.denoiser, geometry, source.pixels_per_latent
-    )
+    *_, height, width = model.latent_shape
     return height * source.pixels_per_latent, width * source.pixels_per_latent
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import isqrt
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.trace.dtypes import tensor_type
@@ -18,20 +17,16 @@ from dipgo.compiler.trace.trace import trace
 from dipgo.ir.graph import Dependence
 from dipgo.ir.manifest.records import TokenizerRecord
 from dipgo.ir.types import Value
-from dipgo.models.families.svd import IMAGE_LATENTS, FrameEncoder, FrameVaeEncoder, takes_frames
-from dipgo.models.family import Geometry
-from dipgo.models.registry import find_text_encoding
+from dipgo.models.family import PipelinePart
+from dipgo.models.sized_model import SizedModel
 from dipgo.models.text_encoding import TextEncoding, Tokens
-from dipgo.models.vae import PackedVaeDecoder, VaeDecoder, VaeEncoder, VideoVaeDecoder
+from dipgo.models.vae import VaeEncoder, example_picture
 
 TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
 
 VAE_ENCODER, VAE_DECODER = "vae_encoder", "vae_decoder"
 
 PrecisionOf: TypeAlias = Callable[[str], Precision]
-
-VIDEO_AXES = 5
-"""Latents f32[B, F, C, h, w] are those of a film."""
 
 
 @dataclass(frozen=True)
@@ -49,103 +44,46 @@ class Part:
 
 
 def parts_of(
-    pipeline: Any,
-    geometry: Geometry,
-    latents: torch.Tensor,
-    conditioning: Collection[str],
-    precision_of: PrecisionOf = lambda name: FP32,
-    *,
-    from_image: bool = False,
-) -> Iterator[Part]:
-    """What stands around the denoiser; `latents` is an example of the state.
+    model: SizedModel, latents: torch.Tensor, from_image: bool = False
+) -> Iterator[PipelinePart]:
+    """Yields what stands around the denoiser of a pipeline.
 
-    A text encoder only where its outputs are the denoiser's `conditioning`, a VAE encoder only
-    where a run is given pictures: `from_image`. A video's picture has encoders of its own.
-    `precision_of` tells by a part's name in what it computes; what goes in and comes out is of the
-    same types whatever that is.
+    A text encoder only where its outputs are the denoiser's conditioning, a VAE encoder only
+    where a run is given pictures.
+
+    Args:
+        model: It has a pipeline.
+        latents: An example of the state.
+        from_image: Whether a run is given pictures.
     """
-    encoding = find_text_encoding(pipeline, geometry.tokens)
-    if encoding is not None and set(encoding.outputs) <= set(conditioning):
-        yield _part(
-            TEXT_ENCODER,
-            encoding.module,
-            _example_tokens(encoding, geometry.rows),
-            encoding.outputs,
-            precision_of(TEXT_ENCODER),
-        )
-    vae = getattr(pipeline, "vae", None)
-    if vae is not None and IMAGE_LATENTS in conditioning and takes_frames(pipeline):
-        yield from _frame_encoders(pipeline, _picture(vae, latents), precision_of)
+    encoding, vae = model.text_encoding, getattr(model.pipeline, "vae", None)
+    if encoding is not None and set(encoding.outputs) <= set(model.conditioning):
+        yield text_encoder_part(encoding, model.geometry.rows)
+    yield from model.parts(latents)
     if vae is not None and from_image:
-        yield _part(
-            VAE_ENCODER,
-            VaeEncoder(vae),
-            {"image": _picture(vae, latents)},
-            ("posterior",),
-            precision_of(VAE_ENCODER),
-        )
+        picture = {"image": example_picture(vae, latents)}
+        yield PipelinePart(VAE_ENCODER, VaeEncoder(vae), picture, ("posterior",))
     if vae is not None:
-        decoder = _decoder(vae, latents, geometry)
-        yield _part(
-            VAE_DECODER, decoder, {"latents": latents}, ("image",), precision_of(VAE_DECODER)
-        )
+        decoder = model.decoder(vae, latents)
+        yield PipelinePart(VAE_DECODER, decoder, {"latents": latents}, ("image",))
 
 
-def _frame_encoders(
-    pipeline: Any, picture: torch.Tensor, precision_of: PrecisionOf
-) -> Iterator[Part]:
-    """Of what a video begins with."""
-    size = picture.shape[-2:]
-    clip = FrameEncoder(pipeline.image_encoder, pipeline.feature_extractor, *size)
-    given = {"image": picture}
-    named = precision_of(IMAGE_ENCODER), precision_of(VAE_ENCODER)
-    yield _part(IMAGE_ENCODER, clip, given, ("frame_embedding",), named[0])
-    yield _part(VAE_ENCODER, FrameVaeEncoder(pipeline.vae), given, ("mode",), named[1])
+def text_encoder_part(encoding: TextEncoding, rows: int) -> PipelinePart:
+    """Returns all text encoders of a pipeline as one part, for so many rows.
 
-
-def _decoder(vae: Any, latents: torch.Tensor, geometry: Geometry) -> VaeDecoder:
-    if latents.ndim == VIDEO_AXES:
-        return VideoVaeDecoder(vae)
-    grid = packed_grid(tuple(latents.shape), geometry)
-    return VaeDecoder(vae) if grid is None else PackedVaeDecoder(vae, *grid)
-
-
-def packed_grid(shape: tuple[int, ...], geometry: Geometry) -> tuple[int, int] | None:
-    """Rows and columns of latents packed as f32[B, rows * columns, C]; None of others.
-
-    Unless pixels are asked for the picture is a square.
+    Its example is an empty text in each: a mask of zeros would leave nothing to attend to.
     """
-    if len(shape) != 3:
-        return None
-    height, width = geometry.height or 1, geometry.width or 1
-    rows = isqrt(shape[1] * height // width)
-    assert rows * (shape[1] // rows) == shape[1], "no whole rows"
-    return rows, shape[1] // rows
+    examples = encoding.tokenize([""] * rows)
+    return PipelinePart(TEXT_ENCODER, encoding.module, examples, encoding.outputs)
 
 
-def _example_tokens(encoding: TextEncoding, rows: int) -> dict[str, torch.Tensor]:
-    """An empty text in each row: a mask of zeros would leave nothing to attend to."""
-    return encoding.tokenize([""] * rows)
+def trace_part(part: PipelinePart, precision: Precision = FP32) -> Part:
+    """Returns the part as a graph, which computes in a precision; its inputs keep their types.
 
-
-def _picture(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """An example of what has latents of this size: every level but the first halves it."""
-    batch, *_, height, width = latents.shape
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    return torch.zeros(batch, vae.config.in_channels, height * scale, width * scale)
-
-
-def _part(
-    name: str,
-    module: nn.Module,
-    examples: Mapping[str, torch.Tensor],
-    outputs: tuple[str, ...],
-    precision: Precision,
-) -> Part:
-    """Traced as a denoiser is, without blocks: what it is given counts as its state.
-
-    A second output is to a trace what the unconditional half is of a denoiser's.
+    It is traced as a denoiser is, without blocks: what it is given counts as its state. A second
+    output is to a trace what the unconditional half is of a denoiser's.
     """
+    module, examples = part.module, part.examples
     typed = Precision(precision.name)  # modules to keep in fp32 are the denoiser's
     traced = trace(
         module.eval(),
@@ -161,12 +99,13 @@ def _part(
     results = [one for one in (graph.output, graph.unconditional) if one is not None]
     nodes = [node.name for node in graph.nodes]
     return Part(
-        name,
+        part.name,
         traced.module(nodes, list(examples), results),
         tuple(examples.values()),
         tuple(Value(one, tensor_type(tensor)) for one, tensor in examples.items()),
         tuple(
-            Value(one, graph.types[result]) for one, result in zip(outputs, results, strict=True)
+            Value(one, graph.types[result])
+            for one, result in zip(part.outputs, results, strict=True)
         ),
         typed,
         traced.module(nodes, list(examples), results, exact=True),

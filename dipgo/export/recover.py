@@ -59,7 +59,7 @@ def _size(manifest: Manifest, source: Source, where: str) -> tuple[int, int]:
     if len(shape) > PACKED_AXES:
         return shape[-2] * scale, shape[-1] * scale
     own = source.geometry(manifest.batch)
-    if source.family.latent_shape(source.denoiser, own, scale) == shape:
+    if source.at(own).latent_shape == shape:
         return 0, 0
     if manifest.pipeline is not None and manifest.pipeline.packed is not None:
         rows, columns = manifest.pipeline.packed

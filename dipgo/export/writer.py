@@ -35,7 +35,6 @@ from dipgo.ir.manifest.convert import program_record, segment_records, tensor_re
 from dipgo.ir.manifest.file import encode
 from dipgo.ir.plan.plan import combined_dtypes
 from dipgo.ir.types import COMBINE_FILES, Value
-from dipgo.models.registry import find_text_encoding
 from dipgo.models.source import Source
 
 
@@ -140,8 +139,7 @@ class Writer:
                 self.programs.add(name, lowering, prefix, self.weights)
 
     def _save_tokenizers(self) -> list[records.TokenizerRecord]:
-        geometry = self.variants[0].geometry
-        encoding = find_text_encoding(self.source.pipeline, geometry.tokens)
+        encoding = self.source.at(self.variants[0].geometry).text_encoding
         if encoding is None or all(part.name != TEXT_ENCODER for part in self.parts):
             return []
         with _disk_errors():

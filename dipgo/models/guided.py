@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dipgo.ir.graph import Dependence
-from dipgo.models.family import Family, ForOneSize, Geometry, SpreadsScale
+from dipgo.models.family import Family, Geometry
 from dipgo.models.gap_filter import FilterShape, ReuseFilter
 
 
@@ -56,9 +56,7 @@ class GuidedDenoiser(nn.Module):
         if not self.guidance:
             return (prediction,)
         unconditional, conditional = prediction.chunk(2)
-        scale = rest[-1]
-        if isinstance(self.family, SpreadsScale):
-            scale = self.family.spread_scale(self.denoiser, scale, conditioning)
+        scale = self.family.spread_scale(self.denoiser, rest[-1], conditioning)
         return unconditional + scale * (conditional - unconditional), unconditional
 
 
@@ -66,33 +64,26 @@ def guided_denoiser(
     family: Family,
     denoiser: nn.Module,
     geometry: Geometry,
-    scale: int,
     reuse: FilterShape | None = None,
 ) -> GuidedDenoiser:
-    """The denoiser as it is traced for `geometry`; `scale` is pixels a latent pixel.
+    """Returns the denoiser as it is traced for `geometry`.
 
     With `reuse`, also with what makes a prediction of earlier ones.
     """
-    names = tuple(family.conditioning(denoiser, geometry))
-    sized = _at_size(family, denoiser, geometry, scale)
+    sized = family.at_size(denoiser, geometry)
+    names = tuple(sized.conditioning(denoiser, geometry))
     return GuidedDenoiser(denoiser, sized, names, geometry.guidance, reuse)
 
 
-def _at_size(family: Family, denoiser: Any, geometry: Geometry, scale: int) -> Family:
-    if not isinstance(family, ForOneSize):
-        return family
-    return family.at_size(denoiser, geometry, scale)
-
-
 def example_inputs(
-    family: Family, denoiser: Any, geometry: Geometry, scale: int
+    family: Family, denoiser: Any, geometry: Geometry
 ) -> tuple[dict[str, torch.Tensor], dict[str, Dependence]]:
     """Example tensors by name, in the order of `GuidedDenoiser.forward`, and their roles."""
     device = next(denoiser.parameters()).device
-    family = _at_size(family, denoiser, geometry, scale)
+    family = family.at_size(denoiser, geometry)
     conditioning = family.conditioning(denoiser, geometry)
     example = {
-        "latents": torch.zeros(family.latent_shape(denoiser, geometry, scale)),
+        "latents": torch.zeros(family.latent_shape(denoiser, geometry)),
         "timestep": torch.tensor(1.0),
         **conditioning,
     }

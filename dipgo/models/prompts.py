@@ -7,9 +7,8 @@ from collections.abc import Collection, Sequence
 import torch
 
 from dipgo.common.errors import DipgoError
-from dipgo.models.families.sdxl import TIME_IDS_NAME, time_ids
 from dipgo.models.family import Geometry
-from dipgo.models.registry import PIPELINES, find_text_encoding
+from dipgo.models.registry import supported_pipelines
 from dipgo.models.source import Source
 from dipgo.models.text_encoding import TextEncoding
 
@@ -27,15 +26,16 @@ def encode_prompts(
     nothing: prompts count its pictures. Raises DipgoError where the pipeline cannot.
     """
     assert len(prompts) == geometry.batch, "one prompt a picture"
-    names = set(source.family.conditioning(source.denoiser, geometry))
+    model = source.at(geometry)
+    names = set(model.conditioning)
     device = next(source.denoiser.parameters()).device
     if not names:
         return {}
     if names == {CLASS_LABELS}:
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
-    encoding = find_text_encoding(source.pipeline, geometry.tokens)
+    encoding = model.text_encoding
     found = {} if encoding is None else _encode(encoding, prompts, geometry)
-    for name, numbers in fixed_conditioning(source, geometry).items():
+    for name, numbers in model.fixed_conditioning.items():
         found[name] = torch.tensor([numbers] * geometry.rows)
     if not names <= set(found):
         raise _no_encoder(source, names)
@@ -56,26 +56,6 @@ def _encode(
     return tokens | found
 
 
-def fixed_conditioning(source: Source, geometry: Geometry) -> dict[str, list[float]]:
-    """What of the conditioning no prompt decides: by name the numbers of a row, alike for all."""
-    names: Collection[str] = source.family.conditioning(source.denoiser, geometry)
-    if TIME_IDS_NAME not in names:
-        return {}
-    return {TIME_IDS_NAME: time_ids(*pixels(source, geometry))}
-
-
-def pixels(source: Source, geometry: Geometry) -> tuple[int, int]:
-    """Height and width of the pictures."""
-    shape = source.family.latent_shape(source.denoiser, geometry, source.pixels_per_latent)
-    height, width = (size * source.pixels_per_latent for size in shape[-2:])
-    return geometry.height or height, geometry.width or width
-
-
-def class_count(source: Source) -> int:
-    """Of a class-conditional model, which has one label more for no class."""
-    return int(source.denoiser.config.num_embeds_ada_norm)  # type: ignore[union-attr, arg-type]
-
-
 def class_names(source: Source) -> dict[str, int]:
     """The pipeline's names of its classes, if it has any."""
     names: dict[str, int] = getattr(source.pipeline, "labels", None) or {}
@@ -86,7 +66,7 @@ def _no_encoder(source: Source, names: Collection[str]) -> DipgoError:
     return DipgoError(
         f"model {source.name}",
         found=f"conditioning by {' '.join(sorted(names))}, which no text encoder at hand gives",
-        expected=f"a pipeline with its tokenizers and text encoders: {', '.join(PIPELINES)}; "
+        expected=f"a pipeline with its tokenizers and text encoders: {supported_pipelines()}; "
         "or a class-conditional one",
         remedy="use one of these",
     )
@@ -94,7 +74,7 @@ def _no_encoder(source: Source, names: Collection[str]) -> DipgoError:
 
 def _labels(source: Source, prompts: Sequence[str], geometry: Geometry) -> torch.Tensor:
     """i64[rows]; the unconditional rows carry the label one beyond the last class."""
-    classes = class_count(source)
+    classes = source.family.class_count(source.denoiser)
     found = [_label(source, prompt.strip(), classes) for prompt in prompts]
     return torch.tensor([classes] * (geometry.rows - geometry.batch) + found)
 

@@ -1,85 +1,87 @@
-"""Finds the adapter for a denoiser."""
+"""Registry: the families by name, and what is looked up in all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import cache
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from dipgo.common.errors import DipgoError
-from dipgo.models.families.controlnet import ControlledFamily
-from dipgo.models.families.dit import DiTFamily
-from dipgo.models.families.flux import FluxFamily, flux_encoding
-from dipgo.models.families.lcm import LCMFamily, SDXLLCMFamily
-from dipgo.models.families.pixart import PixArtFamily, pixart_encoding
-from dipgo.models.families.sd3 import SD3Family, sd3_encoding
-from dipgo.models.families.sdxl import SDXLFamily, sdxl_encoding
-from dipgo.models.families.stable_diffusion import (
-    CLASS,
-    UNetFamily,
-    more_inputs,
-    stable_diffusion_encoding,
-)
-from dipgo.models.families.svd import SVDFamily
-from dipgo.models.families.unconditional import CLASS as UNCONDITIONAL
-from dipgo.models.families.unconditional import UnconditionalFamily, class_inputs
-from dipgo.models.family import Family
-from dipgo.models.text_encoding import TextEncoding
 
-_MEMBERS = ("denoisers", "default_blocks", "fits", "latent_shape", "conditioning", "predict")
+if TYPE_CHECKING:
+    from dipgo.models.family import Family
+    from dipgo.models.presets import Preset
+    from dipgo.models.text_encoding import TextEncoding
 
-FAMILIES: tuple[Family, ...] = (
-    UNetFamily(),
-    SDXLFamily(),
-    ControlledFamily(UNetFamily()),
-    ControlledFamily(SDXLFamily()),
-    DiTFamily(),
-    SD3Family(),
-    FluxFamily(),
-    SVDFamily(),
-    PixArtFamily(),
-    UnconditionalFamily(),
-    LCMFamily(),
-    SDXLLCMFamily(),
-)
+# What makes each family, imported when a family is first looked for: a new one needs a row here.
+FAMILIES = {
+    "stable-diffusion": "dipgo.models.families.stable_diffusion:UNetFamily",
+    "sdxl": "dipgo.models.families.sdxl:SDXLFamily",
+    "controlnet": "dipgo.models.families.controlnet:stable_diffusion_controlnet",
+    "sdxl-controlnet": "dipgo.models.families.controlnet:sdxl_controlnet",
+    "dit": "dipgo.models.families.dit:DiTFamily",
+    "sd3": "dipgo.models.families.sd3:SD3Family",
+    "flux": "dipgo.models.families.flux:FluxFamily",
+    "svd": "dipgo.models.families.svd:SVDFamily",
+    "pixart": "dipgo.models.families.pixart:PixArtFamily",
+    "unconditional": "dipgo.models.families.unconditional:UnconditionalFamily",
+    "lcm": "dipgo.models.families.lcm:LCMFamily",
+    "sdxl-lcm": "dipgo.models.families.lcm:SDXLLCMFamily",
+}
 
 REGISTERED: list[Family] = []
-"""Those that a program has brought, the last first: they come before FAMILIES."""
+"""Families registered at run time, most recent first; searched before FAMILIES."""
 
 
-def register_family(family: Family) -> None:
-    """Makes a family known to all that loads models, before those that there are.
+@cache
+def built_in_families() -> tuple[Family, ...]:
+    """Returns those of FAMILIES, in their order."""
+    return tuple(resolve_name(path)() for path in FAMILIES.values())
 
-    What it must have is in `dipgo.models.family.Family`; docs/families.md has an example. Raises
-    DipgoError where something of it is missing.
+
+def all_families() -> tuple[Family, ...]:
+    """Returns the families in the order in which they are asked."""
+    return (*REGISTERED, *built_in_families())
+
+
+def register_family(family: Any) -> None:
+    """Makes a family known to all that loads models; it is asked before those known so far.
+
+    Args:
+        family: A `dipgo.models.Family`, or any object with its abstract members: what is optional
+            may be missing. Methods may take `scale`, pixels a latent, as they did in 0.1.
+
+    Raises:
+        DipgoError: Something that is not optional is missing.
     """
+    from dipgo.models.adapted import REQUIRED, completed
+
     if isinstance(family, type):
-        raise _no_family(family, "a class")
-    missing = [name for name in _MEMBERS if not hasattr(family, name)]
+        raise _no_family(family, "a class", REQUIRED)
+    missing = [name for name in REQUIRED if not hasattr(family, name)]
     if missing:
-        raise _no_family(type(family), f"an object without {', '.join(missing)}")
-    if family not in REGISTERED:
-        REGISTERED.insert(0, family)
+        raise _no_family(type(family), f"an object without {', '.join(missing)}", REQUIRED)
+    whole = completed(family)
+    if whole not in REGISTERED:
+        REGISTERED.insert(0, whole)
 
 
-def _no_family(kind: type, found: str) -> DipgoError:
+def _no_family(cls: type, found: str, required: tuple[str, ...]) -> DipgoError:
     return DipgoError(
-        f"family {kind.__name__}",
+        f"family {cls.__name__}",
         found=found,
-        expected=f"an object with {', '.join(_MEMBERS)}",
+        expected=f"an object with {', '.join(required)}",
         remedy="see docs/families.md",
     )
 
 
-OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    CLASS: more_inputs,
-    UNCONDITIONAL: class_inputs,
-}
-"""By class of diffusers: what of a configuration decides which adapter is for it, if any is."""
-
-
 def find_family(denoiser: Any) -> Family:
-    """The adapter for a denoiser. Raises DipgoError where there is none."""
-    for family in (*REGISTERED, *FAMILIES):
+    """Returns the adapter for a denoiser.
+
+    Raises:
+        DipgoError: There is none.
+    """
+    for family in all_families():
         if family.fits(denoiser):
             return family
     raise DipgoError(
@@ -91,43 +93,46 @@ def find_family(denoiser: Any) -> Family:
 
 
 def _problem(denoiser: Any) -> str:
-    found = OPTIONS.get(type(denoiser).__name__)
-    if found is None:
+    decisive = (family.unserved_options(denoiser) for family in all_families())
+    options = next((values for values in decisive if values), {})
+    if not options:
         return "a class that no adapter in dipgo.models is for"
-    options = ", ".join(f"{name} {value!r}" for name, value in found(denoiser).items())
-    return f"a configuration that no adapter in dipgo.models is for: {options}"
+    words = ", ".join(f"{name} {value!r}" for name, value in options.items())
+    return f"a configuration that no adapter in dipgo.models is for: {words}"
 
 
 def supported_denoisers() -> str:
-    """What there is an adapter for, as errors list it."""
-    return ", ".join(family.denoisers for family in (*REGISTERED, *FAMILIES))
+    """Returns what there is an adapter for, as errors list it."""
+    return ", ".join(family.denoisers for family in all_families())
 
 
-PIPELINES: dict[str, Callable[[Any, int], TextEncoding]] = {
-    "StableDiffusionPipeline": stable_diffusion_encoding,
-    "StableDiffusionInpaintPipeline": stable_diffusion_encoding,
-    "StableDiffusionControlNetPipeline": stable_diffusion_encoding,
-    "LatentConsistencyModelPipeline": stable_diffusion_encoding,
-    "StableDiffusionXLPipeline": sdxl_encoding,
-    "StableDiffusionXLInpaintPipeline": sdxl_encoding,
-    "StableDiffusionXLControlNetPipeline": sdxl_encoding,
-    "StableDiffusion3Pipeline": sd3_encoding,
-    "PixArtAlphaPipeline": pixart_encoding,
-    "PixArtSigmaPipeline": pixart_encoding,
-    "FluxPipeline": flux_encoding,
-}
-"""By class, or that of a base class: how a pipeline encodes its prompts."""
+def supported_pipelines() -> str:
+    """Returns the pipelines whose text encoders some family knows, as errors list them."""
+    names = (name for family in all_families() for name in family.pipelines)
+    return ", ".join(dict.fromkeys(names))
 
 
-def find_text_encoding(pipeline: Any, tokens: int) -> TextEncoding | None:
-    """How the pipeline makes conditioning of texts; None where it has no texts, or is not known.
+def find_presets() -> dict[str, Preset]:
+    """Returns the presets of all families by their names after `arch:`."""
+    presets: dict[str, Preset] = {}
+    for family in all_families():
+        for name, preset in family.presets.items():
+            presets.setdefault(name, preset)
+    return presets
 
-    `tokens` is the length of the hidden states, f32[rows, tokens, width].
+
+def find_text_encoding(
+    pipeline: Any, tokens: int, family: Family | None = None
+) -> TextEncoding | None:
+    """Returns how a pipeline makes conditioning of texts; None if it takes none, or is not known.
+
+    Args:
+        pipeline: The loaded pipeline of diffusers, or None.
+        tokens: Length of the hidden states f32[rows, tokens, width].
+        family: The adapter for its denoiser, which is asked before all others.
     """
-    names = [one.__name__ for one in type(pipeline).__mro__]
-    build = next((PIPELINES[name] for name in names if name in PIPELINES), None)
-    has_encoder = any(getattr(pipeline, f"text_encoder{one}", None) for one in ("", "_2"))
-    has_tokenizer = any(getattr(pipeline, f"tokenizer{one}", None) for one in ("", "_2"))
-    if build is None or not has_encoder or not has_tokenizer:
-        return None
-    return build(pipeline, tokens)
+    names = {cls.__name__ for cls in type(pipeline).__mro__}
+    asked = all_families() if family is None else (family, *all_families())
+    knowing = (one for one in asked if not names.isdisjoint(one.pipelines))
+    first = next(knowing, None)
+    return None if first is None else first.text_encoding(pipeline, tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +16,10 @@ from dipgo.common.errors import DipgoError
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.families.stable_diffusion import CONTROLNET
-from dipgo.models.family import Family, Geometry, is_guided, timestep_options
+from dipgo.models.family import Family, Geometry
 from dipgo.models.lora import Lora, fuse_loras
-from dipgo.models.presets import ARCHITECTURES
-from dipgo.models.registry import find_family, supported_denoisers
-from dipgo.models.text_encoding import default_of_call
+from dipgo.models.registry import find_family, find_presets, supported_denoisers
+from dipgo.models.sized_model import SizedModel
 
 
 class Hash(Protocol):
@@ -41,8 +40,6 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
-CLIP_TOKENS = 77
-
 HUB_TIMEOUT_S = 10.0
 
 
@@ -59,6 +56,10 @@ class Source:
     pipeline: Any | None = None
     loras: tuple[LoraRecord, ...] = ()
     """What has been fused into the weights."""
+    _sized: dict[Geometry, SizedModel] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What `at` has been asked for."""
 
     @property
     def model_class(self) -> str:
@@ -80,14 +81,20 @@ class Source:
         self, batch: int = 1, height: int = 0, width: int = 0, guidance: bool | None = None
     ) -> Geometry:
         """What to trace for. `guidance` None stands for what the family's pipeline does."""
-        guided = is_guided(self.family) if guidance is None else guidance
+        guided = self.family.guided if guidance is None else guidance
         return Geometry(batch, height, width, guided, self.tokens, self.pixels_per_latent)
 
     def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
         """What the pipeline gives `scheduler.set_timesteps` besides the number of steps."""
-        return timestep_options(
-            self.family, self.denoiser, scheduler, geometry, self.pixels_per_latent, steps
-        )
+        return self.at(geometry).timestep_options(scheduler, steps)
+
+    def at(self, geometry: Geometry) -> SizedModel:
+        """Returns what the family says of the model at a geometry: one object for all who ask."""
+        geometry = replace(geometry, pixels_per_latent=self.pixels_per_latent)
+        if geometry not in self._sized:
+            sized = SizedModel(self.family, self.denoiser, self.pipeline, geometry)
+            self._sized[geometry] = sized
+        return self._sized[geometry]
 
 
 def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
@@ -119,22 +126,23 @@ def _no_loras(name: str) -> DipgoError:
 
 
 def _from_architecture(name: str) -> Source:
-    architecture = ARCHITECTURES.get(name.removeprefix("arch:"))
-    if architecture is None:
+    presets = find_presets()
+    preset = presets.get(name.removeprefix("arch:"))
+    if preset is None:
         raise DipgoError(
             f"model {name}",
             found="an architecture that is not known",
-            expected=" ".join(f"arch:{known}" for known in ARCHITECTURES),
+            expected=" ".join(f"arch:{known}" for known in presets),
             remedy="choose one of these, or a pipeline's directory or Hub id",
         )
-    denoiser = architecture.build_denoiser()
+    denoiser = preset.build_denoiser()
     return Source(
         name=name,
         denoiser=denoiser.eval().requires_grad_(False),
         family=find_family(denoiser),
-        scheduler=architecture.build_scheduler(),
-        pixels_per_latent=architecture.pixels_per_latent,
-        tokens=architecture.tokens,
+        scheduler=preset.build_scheduler(),
+        pixels_per_latent=preset.pixels_per_latent,
+        tokens=preset.tokens,
     )
 
 
@@ -205,13 +213,14 @@ def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ())
     controlnet = getattr(pipeline, "controlnet", None)
     if controlnet is not None:
         denoiser = attach_controlnet(denoiser, controlnet)
+    family = find_family(denoiser)
     return Source(
         name=name,
         denoiser=denoiser.eval().requires_grad_(False),
-        family=find_family(denoiser),
+        family=family,
         scheduler=pipeline.scheduler,
         pixels_per_latent=_pixels_per_latent(pipeline),
-        tokens=_tokens(pipeline),
+        tokens=family.tokens(pipeline),
         pipeline=pipeline,
         loras=loras,
     )
@@ -220,13 +229,3 @@ def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ())
 def _pixels_per_latent(pipeline: Any) -> int:
     """1 where no VAE is: what is denoised then is the picture itself."""
     return int(getattr(pipeline, "vae_scale_factor", 8 if hasattr(pipeline, "vae") else 1))
-
-
-def _tokens(pipeline: Any) -> int:
-    """Of the hidden states: CLIP's, or T5's; in Stable Diffusion 3 both, or as many zeros."""
-    tokenizer = getattr(pipeline, "tokenizer", None)
-    clip = int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
-    t5 = default_of_call(pipeline, "max_sequence_length")
-    if t5 is None:
-        return clip
-    return clip + int(t5) if hasattr(pipeline, "text_encoder_3") else int(t5)

@@ -1,6 +1,6 @@
 """All text encoders of a pipeline, with its own arithmetic, as one module: tokens to conditioning.
 
-Sources: `encode_prompt` of the diffusers pipelines named in `PIPELINES`.
+Sources: `encode_prompt` of the diffusers pipelines that the families name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+CLIP_TOKENS = 77
 
 HIDDEN_STATES = "encoder_hidden_states"
 
@@ -78,3 +80,25 @@ def default_of_call(pipeline: Any, argument: str) -> Any:
     parameters = inspect.signature(type(pipeline).__call__).parameters
     default = parameters[argument].default if argument in parameters else None
     return None if default is inspect.Parameter.empty else default
+
+
+def count_tokens(pipeline: Any) -> int:
+    """Returns the tokens of T5 where the pipeline's call takes their number, else of CLIP."""
+    t5 = default_of_call(pipeline, "max_sequence_length")
+    return clip_tokens(pipeline) if t5 is None else int(t5)
+
+
+def clip_tokens(pipeline: Any) -> int:
+    """Returns the tokens of the first tokenizer, those of CLIP where there is none."""
+    tokenizer = getattr(pipeline, "tokenizer", None)
+    return int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
+
+
+def encodes_texts(pipeline: Any) -> bool:
+    """Returns whether it has text encoders and tokenizers, where it has places for them."""
+    return all(_has(pipeline, part) for part in ("text_encoder", "tokenizer"))
+
+
+def _has(pipeline: Any, part: str) -> bool:
+    names = [name for name in (part, f"{part}_2") if hasattr(pipeline, name)]
+    return not names or any(getattr(pipeline, name) is not None for name in names)

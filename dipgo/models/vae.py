@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import torch
@@ -89,3 +90,34 @@ class VideoVaeDecoder(VaeDecoder):
             latents.flatten(0, 1) / self.scale, num_frames=frames, return_dict=False
         )[0]
         return pictures.reshape(batch, frames, *pictures.shape[1:])
+
+
+VIDEO_AXES = 5
+"""Latents f32[B, F, C, h, w] are those of a film."""
+
+
+def decoder_by_shape(vae: Any, shape: tuple[int, ...], height: int, width: int) -> VaeDecoder:
+    """Returns the decoder of latents of a shape, for pixels as `packed_grid` takes them."""
+    if len(shape) == VIDEO_AXES:
+        return VideoVaeDecoder(vae)
+    grid = packed_grid(shape, height, width)
+    return VaeDecoder(vae) if grid is None else PackedVaeDecoder(vae, *grid)
+
+
+def packed_grid(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
+    """Returns rows and columns of latents packed as f32[B, rows * columns, C]; None of others.
+
+    `height` and `width` are in pixels; where they are 0 the picture is a square.
+    """
+    if len(shape) != 3:
+        return None
+    rows = isqrt(shape[1] * (height or 1) // (width or 1))
+    assert rows * (shape[1] // rows) == shape[1], "no whole rows"
+    return rows, shape[1] // rows
+
+
+def example_picture(vae: Any, latents: Tensor) -> Tensor:
+    """Returns zeros f32[B, C, H, W], a picture of which the VAE makes latents of this size."""
+    batch, *_, height, width = latents.shape
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)  # every level but the first halves it
+    return torch.zeros(batch, vae.config.in_channels, height * scale, width * scale)

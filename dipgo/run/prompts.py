@@ -24,12 +24,6 @@ CLASS_LABELS = "class_labels"
 OTHERS = ("latents", "guidance_scale", *EMBEDDED_SCALES)
 """Inputs of plans that are no conditioning by a prompt."""
 
-SUPPORTED = (
-    "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline, "
-    "LatentConsistencyModelPipeline, PixArtAlphaPipeline, PixArtSigmaPipeline, FluxPipeline, "
-    "DiTPipeline, StableVideoDiffusionPipeline, and pipelines without a prompt"
-)
-
 
 class Conditioning(Protocol):
     """How an export turns a batch of prompts into inputs of its plan."""
@@ -69,7 +63,7 @@ def _no_pipeline(runner: Runner) -> DipgoError:
     return DipgoError(
         str(runner.export.path),
         found="an export of a denoiser alone",
-        expected=f"an export of a pipeline: {SUPPORTED}",
+        expected="an export of a whole pipeline, of a family that docs/families.md lists",
         remedy="export such a pipeline, or run the plan alone with dipgo.engines.load",
     )
 

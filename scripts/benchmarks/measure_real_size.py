@@ -121,9 +121,9 @@ def _eager_step(guidance: bool, repeats: int = 3) -> float:
     """Median seconds of one step of the U-Net in PyTorch, eager, fp32."""
     import torch
 
-    from dipgo.models.presets import ARCHITECTURES
+    from dipgo.models.registry import find_presets
 
-    denoiser = ARCHITECTURES["sd15"].build_denoiser().eval()
+    denoiser = find_presets()["sd15"].build_denoiser().eval()
     rows = 2 if guidance else 1
     arguments = (torch.randn(rows, 4, 64, 64), torch.tensor(981), torch.randn(rows, 77, 768))
     seconds = []

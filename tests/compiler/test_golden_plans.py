@@ -25,7 +25,7 @@ from dipgo.models.families.sd3 import SD3Family
 from dipgo.models.families.sdxl import SDXLFamily
 from dipgo.models.families.stable_diffusion import UNetFamily
 from dipgo.models.family import Family
-from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import find_presets
 from tests.support.architectures import trace_architecture
 from tests.support.golden import GOLDEN
 
@@ -81,7 +81,7 @@ def test_demo_model(check_golden: CheckGolden) -> None:
 def test_sd15(name: str, check_golden: CheckGolden) -> None:
     blocks = ("conv_in",) if name == "faster-diffusion" else ()
     traced = trace_architecture("sd15", UNetFamily(), blocks)
-    scheduler = make_scheduler(ARCHITECTURES["sd15"].build_scheduler(), "ddim")
+    scheduler = make_scheduler(find_presets()["sd15"].build_scheduler(), "ddim")
     subnet = SubNet.load(EXAMPLES / "subnets" / f"sd15-{name}.json")
     _check(f"sd15_{name}", _compiled(traced.graph, subnet, scheduler), check_golden)
 
@@ -98,7 +98,7 @@ def test_halves(name: str, check_golden: CheckGolden) -> None:
     """Four steps: the first half of the blocks at every other step, the second half at all."""
     architecture, family = HALVES[name]
     graph = trace_architecture(architecture, family).graph
-    scheduler = ARCHITECTURES[architecture].build_scheduler()
+    scheduler = find_presets()[architecture].build_scheduler()
     names = tuple(block.name for block in graph.blocks)
     gates = np.ones((4, len(names)), dtype=bool)
     gates[1::2, : len(names) // 2] = False

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from dipgo.models.family import Family
-from dipgo.models.presets import ARCHITECTURES
-from dipgo.models.registry import find_family
+from dipgo.models.registry import find_family, find_presets
 from tests.support.architectures import trace_architecture
 
 TOLERANCE = 0.02
@@ -38,7 +37,7 @@ TOTALS = (
 
 def _family(architecture: str) -> Family:
     with torch.device("meta"):
-        return find_family(ARCHITECTURES[architecture].build_denoiser())
+        return find_family(find_presets()[architecture].build_denoiser())
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from dipgo.models.families.dit import DiTFamily
 from dipgo.models.families.sd3 import SD3Family
 from dipgo.models.families.sdxl import SDXLFamily
 from dipgo.models.families.stable_diffusion import UNetFamily
-from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import find_presets
 from tests.support.architectures import trace_architecture
 from tests.support.zoo import case
 
@@ -194,7 +194,7 @@ def test_a_module_inside_can_be_a_block() -> None:
 )
 def test_patterns_that_cannot_be_blocks(patterns: tuple[str, ...], message: str) -> None:
     with torch.device("meta"):
-        denoiser = UNet2DConditionModel(**ARCHITECTURES["sd15"].denoiser_config)
+        denoiser = UNet2DConditionModel(**find_presets()["sd15"].denoiser_config)
     with pytest.raises(DipgoError) as error:
         match_blocks(denoiser, patterns)
     assert message in str(error.value)

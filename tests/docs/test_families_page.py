@@ -12,9 +12,16 @@ import pytest
 import torch
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.adapted import OPTIONAL
 from dipgo.models.families.stable_diffusion import UNetFamily
-from dipgo.models.presets import ARCHITECTURES
-from dipgo.models.registry import FAMILIES, REGISTERED, find_family, register_family
+from dipgo.models.registry import (
+    REGISTERED,
+    built_in_families,
+    find_family,
+    find_presets,
+    register_family,
+)
+from dipgo.models.source import load_source
 
 PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -31,10 +38,18 @@ def _nothing_stays_registered() -> Iterator[None]:
 
 def test_all_families_and_presets_are_listed() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
-    for family in FAMILIES:
+    for family in built_in_families():
         (row,) = (row for row in rows if row.startswith(f"| {family.denoisers} |"))
         assert all(f"`{pattern}`" in row or "as above" in row for pattern in family.default_blocks)
-    assert {f"arch:{name}" for name in ARCHITECTURES} == set(re.findall(r"arch:[\w-]+", PAGE))
+        assert all(f"`{pipeline}`" in PAGE for pipeline in family.pipelines)
+    table = "\n".join(rows)
+    assert {f"arch:{name}" for name in find_presets()} == set(re.findall(r"arch:[\w-]+", table))
+
+
+def test_all_that_a_family_may_say_is_listed() -> None:
+    table = PAGE[PAGE.index("| member |") :]
+    for name in OPTIONAL:
+        assert f"`{name}" in table or name in ("denoisers", "default_blocks"), name
 
 
 def test_the_adapter_is_short() -> None:
@@ -62,6 +77,7 @@ def test_the_code_gives_what_the_scheduler_gives(
         latents = scheduler.step(guided, timestep, latents).prev_sample
     assert np.abs(names["picture"] - latents.numpy()).max() < TOLERANCE * latents.abs().max()
     assert type(find_family(denoiser)).__name__ == "PainterFamily"
+    assert load_source("arch:painter").denoiser.config.width == 16
 
 
 @pytest.mark.usefixtures("_nothing_stays_registered")

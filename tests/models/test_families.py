@@ -21,7 +21,7 @@ from dipgo.engines import load
 from dipgo.export import export
 from dipgo.models.families.sd3 import SD3Family
 from dipgo.models.family import Geometry
-from dipgo.models.registry import FAMILIES, find_family
+from dipgo.models.registry import built_in_families, find_family
 from tests.support.compare import relative_error
 from tests.support.tiny_pipeline import IMAGE_SIZE
 from tests.support.tiny_pipelines import tiny_sd3, tiny_sdxl
@@ -35,7 +35,8 @@ STEPS, SCALE, PROMPT = 4, 4.0, "a large red circle"
 @pytest.mark.parametrize("name", ZOO)
 def test_one_family_fits(name: str) -> None:
     denoiser = ZOO[name].build()
-    assert [type(one) for one in FAMILIES if one.fits(denoiser)] == [type(ZOO[name].family)]
+    fitting = [type(family) for family in built_in_families() if family.fits(denoiser)]
+    assert fitting == [type(ZOO[name].family)]
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -58,7 +59,7 @@ def test_a_unet_of_more_inputs_is_refused(options: dict[str, Any]) -> None:
     found, expected = str(error.value).split("; expected ")
     assert "denoiser UNet2DConditionModel: found a configuration" in found
     assert f"{option} {value!r}" in found
-    assert expected.startswith(", ".join(family.denoisers for family in FAMILIES))
+    assert expected.startswith(", ".join(family.denoisers for family in built_in_families()))
 
 
 def test_an_unconditional_unet_of_classes_is_refused() -> None:
@@ -78,7 +79,7 @@ def test_a_class_that_no_family_is_for_is_refused() -> None:
 def test_sizes_that_sd3_has_no_positions_for(height: int, use: int) -> None:
     """Patches of 2 × 2 latent pixels, of 8 pixels each; positions for 8 patches a side."""
     with pytest.raises(DipgoError, match=f"--height: found {height}; .* at most 128; use {use}"):
-        SD3Family().latent_shape(ZOO["sd3"].build(), Geometry(height=height), 8)
+        SD3Family().latent_shape(ZOO["sd3"].build(), Geometry(height=height))
 
 
 def _conditioning_of_sdxl(pipeline: StableDiffusionXLPipeline) -> dict[str, torch.Tensor]:

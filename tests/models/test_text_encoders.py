@@ -22,13 +22,11 @@ from dipgo.engines.launches import list_part_launches
 from dipgo.engines.onnxruntime.executor import Executor
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
 from dipgo.export.lower.onnx import lower
-from dipgo.export.parts import TEXT_ENCODER, parts_of, save_tokenizers
+from dipgo.export.parts import save_tokenizers, text_encoder_part, trace_part
 from dipgo.ir.manifest.convert import tensor_records
 from dipgo.ir.manifest.records import PartRecord
-from dipgo.models.family import Geometry
 from dipgo.models.registry import find_text_encoding
-from dipgo.models.source import _tokens
-from dipgo.models.text_encoding import Tokens
+from dipgo.models.text_encoding import TextEncoding, Tokens, count_tokens
 from dipgo.models.vae import PackedVaeDecoder
 from dipgo.run.latents import draw_latents, noise_of
 from dipgo.run.prompts import TextTokens
@@ -38,7 +36,6 @@ from tests.support.tiny_pipelines import tiny_t5, tiny_t5_tokenizer
 TEXTS = ["", "  A large RED circle ", "green " * 40]
 TOLERANCE = 2e-5
 """Largest absolute difference of hidden states of about 1."""
-CONDITIONING = {"encoder_hidden_states", "pooled_projections", "encoder_attention_mask"}
 
 
 def _pixart(kind: Any, folder: Path) -> Any:
@@ -87,7 +84,7 @@ def test_a_module_gives_what_encode_prompt_gives(name: str, tmp_path: Path) -> N
     """In torch with the pipeline's tokenizers, and as a graph with those of the export."""
     torch.manual_seed(0)
     pipeline = BUILDERS[name](tmp_path)
-    assert _tokens(pipeline) == LENGTHS[name]
+    assert count_tokens(pipeline) == LENGTHS[name]
     encoding = find_text_encoding(pipeline, LENGTHS[name])
     assert encoding is not None
     tokens = encoding.tokenize(TEXTS)
@@ -101,21 +98,16 @@ def test_a_module_gives_what_encode_prompt_gives(name: str, tmp_path: Path) -> N
         ours |= TextTokens(str(tmp_path / record.file), record).encode(TEXTS)
     for key, tensor in tokens.items():
         assert np.array_equal(ours[key], tensor.numpy()), key
-    graph = _run_graph(pipeline, LENGTHS[name], ours, tmp_path)
+    graph = _run_graph(encoding, ours, tmp_path)
     for key, array in graph.items():
         assert np.abs(array - expected[key].numpy()).max() < TOLERANCE, key
 
 
-def _run_graph(pipeline: Any, tokens: int, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _run_graph(encoding: TextEncoding, given: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The part as the export lowers it, on ONNX Runtime."""
     import onnx_ir as ir
 
-    geometry = Geometry(batch=len(TEXTS), guidance=False, tokens=tokens)
-    (part,) = (
-        one
-        for one in parts_of(pipeline, geometry, torch.zeros(3, 4, 16, 16), CONDITIONING)
-        if one.name == TEXT_ENCODER
-    )
+    part = trace_part(text_encoder_part(encoding, len(TEXTS)))
     names = ([one.name for one in part.inputs], [one.name for one in part.outputs])
     model = lower(part.module, part.examples, name="text", inputs=names[0], outputs=names[1])
     ir.save(model, folder / "text.onnx")

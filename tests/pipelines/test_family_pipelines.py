@@ -27,8 +27,8 @@ from dipgo.engines import load
 from dipgo.export import export
 from dipgo.models.families.pixart import PixArtFamily
 from dipgo.models.family import Geometry
-from dipgo.models.presets import ARCHITECTURES
 from dipgo.models.prompts import encode_prompts
+from dipgo.models.registry import find_presets
 from dipgo.models.source import load_source
 from dipgo.run.pipeline import Pipeline
 from tests.support.compare import relative_error
@@ -176,7 +176,7 @@ def test_stable_diffusion_xl_turbo(steps: int, tmp_path: Path) -> None:
     """Few steps without guidance; what the sampler draws comes from the same seed."""
     torch.manual_seed(0)
     pipeline = tiny_sdxl(tmp_path)
-    pipeline.scheduler = ARCHITECTURES["sdxl-turbo"].build_scheduler()
+    pipeline.scheduler = find_presets()["sdxl-turbo"].build_scheduler()
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
         PROMPT,
@@ -235,7 +235,7 @@ def test_pixart(kind: type[Any], tmp_path: Path) -> None:
 def test_a_size_of_no_whole_patches() -> None:
     """Patches of 2 × 2 latent pixels, of 8 pixels each."""
     with pytest.raises(DipgoError, match=r"--width: found 72; expected a multiple of 16.*; use 64"):
-        PixArtFamily().latent_shape(ZOO["pixart_sigma"].build(), Geometry(width=72), 8)
+        PixArtFamily().latent_shape(ZOO["pixart_sigma"].build(), Geometry(width=72))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dipgo.export import export
 from dipgo.ir.graph import Dependence
 from dipgo.models.families.flux import FluxFamily
 from dipgo.models.family import Geometry
-from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import find_presets
 from tests.support.architectures import trace_architecture
 from tests.support.compare import relative_error
 from tests.support.zoo import ZOO, case
@@ -67,7 +67,7 @@ def test_an_export_of_a_pipeline_gives_its_latents(dynamic: bool, tmp_path: Path
 @pytest.mark.parametrize(("height", "use"), [(72, 64), (4, 16)])
 def test_sizes_that_are_no_whole_patches(height: int, use: int) -> None:
     with pytest.raises(DipgoError, match=f"--height: found {height}; .*16.*; use {use}"):
-        FluxFamily().latent_shape(ZOO["flux"].build(), Geometry(height=height), 8)
+        FluxFamily().latent_shape(ZOO["flux"].build(), Geometry(height=height))
 
 
 def test_positions_are_two_tensors_that_all_blocks_share() -> None:
@@ -113,7 +113,7 @@ PUBLISHED = {"flux-dev": 11_901_408_320, "flux-schnell": 11_891_178_560}
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_it_has_the_published_parameters(name: str) -> None:
     with torch.device("meta"):
-        denoiser = FluxTransformer2DModel(**ARCHITECTURES[name].denoiser_config)
+        denoiser = FluxTransformer2DModel(**find_presets()[name].denoiser_config)
     assert sum(one.numel() for one in denoiser.parameters()) == PUBLISHED[name]
 
 

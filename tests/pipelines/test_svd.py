@@ -19,7 +19,7 @@ from dipgo.engines.runner import Part
 from dipgo.export import export, refit
 from dipgo.models.families.svd import SVDFamily
 from dipgo.models.family import Geometry
-from dipgo.models.presets import ARCHITECTURES
+from dipgo.models.registry import find_presets
 from dipgo.run.__main__ import main as run
 from dipgo.run.pipeline import Pipeline
 from tests.support.compare import relative_error
@@ -53,7 +53,7 @@ def _pipeline(side: int = SIDE) -> StableVideoDiffusionPipeline:
         vae=vae,
         image_encoder=CLIPVisionModelWithProjection(vision),
         unet=case("svd", "block").denoiser,
-        scheduler=ARCHITECTURES["svd"].build_scheduler(),
+        scheduler=find_presets()["svd"].build_scheduler(),
         feature_extractor=CLIPImageProcessor(),
     )
 
@@ -241,7 +241,7 @@ def test_without_guidance_there_is_no_least_scale() -> None:
 
 
 def test_it_has_the_published_parameters() -> None:
-    chosen = ARCHITECTURES["svd"]
+    chosen = find_presets()["svd"]
     with torch.device("meta"):
         denoiser = getattr(diffusers, chosen.denoiser_class)(**chosen.denoiser_config)
     assert sum(one.numel() for one in denoiser.parameters()) == 1_524_623_082

@@ -379,11 +379,11 @@ def traced_case(
     denoiser = entry.build().eval().requires_grad_(False)
     _scale_up(denoiser)
     geometry = Geometry(guidance=guidance, tokens=7)
-    example, roles = example_inputs(entry.family, denoiser, geometry, 8)
-    guided = guided_denoiser(entry.family, denoiser, geometry, 8)
+    example, roles = example_inputs(entry.family, denoiser, geometry)
+    guided = guided_denoiser(entry.family, denoiser, geometry)
     past = filter_inputs(example["latents"], filters) if filters else {}
     traced = trace(
-        guided_denoiser(entry.family, denoiser, geometry, 8, filters),
+        guided_denoiser(entry.family, denoiser, geometry, filters),
         {**example, **past},
         {**roles, **dict.fromkeys(past, Dependence.STATE)},
         match_blocks(denoiser, patterns),

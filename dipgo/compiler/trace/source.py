@@ -33,12 +33,9 @@ def trace_source(
         DipgoError: A block cannot be gated, or a pattern of `precision` matches no module.
     """
     check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
-    example, roles = example_inputs(
-        source.family, source.denoiser, geometry, source.pixels_per_latent
-    )
-    guided = guided_denoiser(
-        source.family, source.denoiser, geometry, source.pixels_per_latent, reuse
-    )
+    geometry = source.at(geometry).geometry
+    example, roles = example_inputs(source.family, source.denoiser, geometry)
+    guided = guided_denoiser(source.family, source.denoiser, geometry, reuse)
     extra = filter_inputs(example["latents"], reuse) if reuse else {}
     return trace(
         guided.eval(),

@@ -11,11 +11,18 @@ from dipgo.compiler.compile import Compiled
 from dipgo.compiler.oracle import Exact
 from dipgo.compiler.request import Prepared, Progress
 from dipgo.compiler.trace.precision import FP32
-from dipgo.export.parts import IMAGE_ENCODER, VAE_DECODER, VAE_ENCODER, Part, PrecisionOf, parts_of
+from dipgo.export.parts import (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    VAE_DECODER,
+    VAE_ENCODER,
+    Part,
+    PrecisionOf,
+    parts_of,
+    trace_part,
+)
 from dipgo.export.precision.compare import Numerics, check_part, check_segments
 from dipgo.models.families.unet_inputs import MASK
-from dipgo.models.prompts import fixed_conditioning
-from dipgo.models.registry import find_text_encoding
 
 PROMPT = "a photograph of a red house by the sea"
 
@@ -60,7 +67,7 @@ def try_out(
         with progress(f"check the {part.name.replace('_', ' ')} in {precision.name}"):
             given = pictures.get(part.name)
             if given is None:
-                given = _tokens_for(prepared, part)
+                given = _inputs_for(prepared, part)
             found, will_do = check_part(part, given)
         if will_do:
             figures[part.name] = found
@@ -73,16 +80,13 @@ def make_parts(prepared: Prepared, compiled: Compiled, precision_of: PrecisionOf
     """The pipeline's other parts; none of an architecture alone."""
     if prepared.source.pipeline is None:
         return []
-    source, geometry = prepared.source, prepared.geometry
+    model = prepared.source.at(prepared.geometry)
     state = next(value for value in compiled.plan.inputs if value.name == compiled.plan.state)
     latents = torch.zeros(state.type.shape)
-    conditioning = source.family.conditioning(source.denoiser, geometry)
-    from_image = prepared.schedule.strength is not None or MASK in conditioning
-    return list(
-        parts_of(
-            source.pipeline, geometry, latents, conditioning, precision_of, from_image=from_image
-        )
-    )
+    from_image = prepared.schedule.strength is not None or MASK in model.conditioning
+    return [
+        trace_part(part, precision_of(part.name)) for part in parts_of(model, latents, from_image)
+    ]
 
 
 @torch.no_grad()
@@ -107,9 +111,9 @@ def trial_inputs(
     for part in parts:
         names = [value.name for value in part.outputs]
         if set(names) <= set(inputs):
-            results = Exact(part.exact).run(*_tokens_for(prepared, part))
+            results = Exact(part.exact).run(*_inputs_for(prepared, part))
             inputs |= dict(zip(names, results, strict=True)) | _masks(prepared, part, inputs)
-    for name, numbers in fixed_conditioning(prepared.source, prepared.geometry).items():
+    for name, numbers in prepared.source.at(prepared.geometry).fixed_conditioning.items():
         inputs[name] = torch.tensor([numbers] * prepared.geometry.rows)
     return inputs
 
@@ -118,7 +122,7 @@ def token_ids(prepared: Prepared, part: Part) -> dict[str, torch.Tensor]:
     """PROMPT, after an empty one for each unconditional row, as the text encoder takes them."""
     rows, _ = part.examples[0].shape
     texts = ([""] * (rows // 2) + [PROMPT] * rows)[:rows]
-    encoding = find_text_encoding(prepared.source.pipeline, prepared.geometry.tokens)
+    encoding = prepared.source.at(prepared.geometry).text_encoding
     assert encoding is not None, "a text encoder that is not known"
     return encoding.tokenize(texts)
 
@@ -130,8 +134,10 @@ def _picture(parts: Sequence[Part]) -> torch.Tensor:
     return torch.rand(shapes[0] if shapes else (0,), generator=generator) * 2 - 1
 
 
-def _tokens_for(prepared: Prepared, part: Part) -> list[torch.Tensor]:
-    """In the order of the part's inputs."""
+def _inputs_for(prepared: Prepared, part: Part) -> list[torch.Tensor]:
+    """In the order of the part's inputs: tokens, or its examples where it takes none."""
+    if part.name != TEXT_ENCODER:
+        return list(part.examples)
     tokens = token_ids(prepared, part)
     return [tokens[value.name] for value in part.inputs]
 
@@ -140,5 +146,7 @@ def _masks(
     prepared: Prepared, part: Part, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """What of the tokens the denoiser takes too."""
+    if part.name != TEXT_ENCODER:
+        return {}
     tokens = token_ids(prepared, part)
     return {name: one.to(inputs[name].dtype) for name, one in tokens.items() if name in inputs}

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.families.sdxl import SDXLFamily
 from dipgo.models.families.stable_diffusion import (
     CLASS,
     CONTROLNET,
@@ -23,7 +24,8 @@ from dipgo.models.families.stable_diffusion import (
     family_inputs,
 )
 from dipgo.models.families.unet_inputs import CONTROL_IMAGE, CONTROL_SCALE, text_arguments
-from dipgo.models.family import Geometry
+from dipgo.models.family import Family, Geometry
+from dipgo.models.text_encoding import TextEncoding
 
 CONTROLNET_CLASS = "ControlNetModel"
 
@@ -76,38 +78,32 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-class ControlledFamily:
+class ControlledFamily(Family):
     """A family of U-Nets, with two inputs more.
 
     `controlnet_cond` f32[rows, channels, H, W], the control picture in [0, 1] at the size of the
     pixels; `conditioning_scale` f32[], what the ControlNet's residuals are multiplied by.
     """
 
-    def __init__(self, family: UNetFamily) -> None:
+    def __init__(self, family: UNetFamily, *pipelines: str) -> None:
+        """Takes the family without, and the classes of pipelines that have the two."""
         self.family = family
-
-    @property
-    def denoisers(self) -> str:
-        """The family's, with a ControlNet."""
-        return f"{self.family.denoisers} with a ControlNet"
-
-    @property
-    def default_blocks(self) -> tuple[str, ...]:
-        """The family's, and the whole ControlNet as one."""
-        return (*self.family.default_blocks, CONTROLNET)
+        self.denoisers = f"{family.denoisers} with a ControlNet"
+        self.default_blocks = (*family.default_blocks, CONTROLNET)
+        self.pipelines = (*family.pipelines, *pipelines)
 
     def fits(self, denoiser: Any) -> bool:
         """A U-Net that the family is for, but for the ControlNet that is attached to it."""
         wanted = {**self.family.takes, CONTROLNET: CONTROLNET_CLASS}
         return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == wanted
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """The family's."""
-        return self.family.latent_shape(denoiser, geometry, scale)
+        return self.family.latent_shape(denoiser, geometry)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """The family's, the control picture and its weight."""
-        *_, height, width = self.latent_shape(denoiser, geometry, geometry.pixels_per_latent)
+        *_, height, width = self.latent_shape(denoiser, geometry)
         config = denoiser.controlnet.config
         scale = 2 ** (len(config.conditioning_embedding_out_channels) - 1)
         image = (geometry.rows, config.conditioning_channels, height * scale, width * scale)
@@ -141,3 +137,21 @@ class ControlledFamily:
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
         )
+
+    def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
+        """The family's."""
+        return self.family.fixed_conditioning(denoiser, geometry)
+
+    def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
+        """The family's."""
+        return self.family.text_encoding(pipeline, tokens)
+
+
+def stable_diffusion_controlnet() -> ControlledFamily:
+    """Returns the family of Stable Diffusion 1 and 2 with a ControlNet."""
+    return ControlledFamily(UNetFamily(), "StableDiffusionControlNetPipeline")
+
+
+def sdxl_controlnet() -> ControlledFamily:
+    """Returns the family of Stable Diffusion XL with a ControlNet."""
+    return ControlledFamily(SDXLFamily(), "StableDiffusionXLControlNetPipeline")

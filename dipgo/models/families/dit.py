@@ -7,20 +7,54 @@ from typing import Any
 
 import torch
 
-from dipgo.models.family import Geometry
+from dipgo.models.family import Family, Geometry
+from dipgo.models.presets import Preset
+
+DIT_XL = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 28,
+    "patch_size": 2,
+    "num_embeds_ada_norm": 1000,
+    "attention_bias": True,
+    "activation_fn": "gelu-approximate",
+    "norm_type": "ada_norm_zero",
+    "norm_elementwise_affine": False,
+}
+"""DiT-XL/2 (Peebles and Xie 2023, table 1)."""
+
+PRESETS = {
+    # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
+    "dit-xl-2-256": Preset(
+        "DiTTransformer2DModel",
+        {**DIT_XL, "sample_size": 32},
+        "DDIMScheduler",
+        {"beta_schedule": "linear", "clip_sample": False},
+    ),
+    # facebook/DiT-XL-2-512: the same files
+    "dit-xl-2-512": Preset(
+        "DiTTransformer2DModel",
+        {**DIT_XL, "sample_size": 64},
+        "DDIMScheduler",
+        {"beta_schedule": "linear", "clip_sample": False},
+    ),
+}
 
 
-class DiTFamily:
+class DiTFamily(Family):
     """State f32[B, C, H, W]; conditioning `class_labels` i64[rows]."""
 
     denoisers = "DiTTransformer2DModel"
     default_blocks = ("transformer_blocks.*",)
+    presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
         """By its class."""
         return type(denoiser).__name__ == self.denoisers
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """The model's `sample_size`: its position embedding is made for that size."""
         size = denoiser.config.sample_size
         return (geometry.batch, denoiser.config.in_channels, size, size)

@@ -11,9 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dipgo.common.errors import DipgoError
-from dipgo.models.family import Geometry
-from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, find_encoders
+from dipgo.models.families.patches import check_patches
+from dipgo.models.family import Family, Geometry
+from dipgo.models.presets import Preset
+from dipgo.models.text_encoding import (
+    HIDDEN_STATES,
+    TextEncoding,
+    Tokens,
+    encodes_texts,
+    find_encoders,
+)
 
 PATCH = 2
 """Latent pixels a side of what one row of the packed latents holds."""
@@ -28,9 +35,63 @@ SHIFT = {
 
 TRAIN_TIMESTEPS = 1000
 
+FLUX = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+}
+"""What the transformers of FLUX.1 share."""
+
+PRESETS = {
+    # black-forest-labs/FLUX.1-dev: transformer/config.json, scheduler/scheduler_config.json
+    "flux-dev": Preset(
+        "FluxTransformer2DModel",
+        {**FLUX, "guidance_embeds": True},
+        "FlowMatchEulerDiscreteScheduler",
+        {
+            "num_train_timesteps": 1000,
+            "shift": 3.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+        },
+        tokens=512,
+    ),
+    # black-forest-labs/FLUX.1-schnell: the same files; tokens as its model card has them
+    "flux-schnell": Preset(
+        "FluxTransformer2DModel",
+        {**FLUX, "guidance_embeds": False},
+        "FlowMatchEulerDiscreteScheduler",
+        {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False},
+        tokens=256,
+    ),
+}
+
+
+class FluxEncoders(nn.Module):
+    """Ids for CLIP and T5 to T5's hidden states f32[rows, tokens, width] and CLIP's pooled."""
+
+    wrapped = "encoders"
+
+    def __init__(self, encoders: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+
+    def forward(self, input_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, ...]:
+        """As `FluxPipeline.encode_prompt` has them."""
+        clip, t5 = self.encoders.values()
+        return t5(t5_ids)[0], clip(input_ids).pooler_output
+
 
 @dataclass(frozen=True)
-class FluxFamily:
+class FluxFamily(Family):
     """State f32[B, L, C]: packed latents, a row for 2 x 2 latent pixels; conditioning:
 
     `encoder_hidden_states` f32[rows, tokens, joint width] of T5, `pooled_projections`
@@ -45,22 +106,21 @@ class FluxFamily:
     denoisers = "FluxTransformer2DModel"
     default_blocks = ("transformer_blocks.*", "single_transformer_blocks.*")
     guided = False
+    pipelines = ("FluxPipeline",)
+    presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
         """By its class."""
         return type(denoiser).__name__ == self.denoisers
 
-    def at_size(self, denoiser: Any, geometry: Geometry, scale: int) -> FluxFamily:
+    def at_size(self, denoiser: Any, geometry: Geometry) -> FluxFamily:
         """For the pixels that are asked for. Raises DipgoError."""
-        asked = {"height": geometry.height, "width": geometry.width}
-        for name, pixels in asked.items():
-            _check_size(name, pixels, scale * PATCH)
-        height, width = asked.values()
-        return replace(self, size=(height // scale or self.size[0], width // scale or self.size[1]))
+        check_patches(geometry, PATCH, f"{PATCH} latents")
+        return replace(self, size=geometry.in_latents(self.size))
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """Raises DipgoError for pixels that are no whole number of rows of the packed latents."""
-        rows, columns = self.at_size(denoiser, geometry, scale)._grid
+        rows, columns = self.at_size(denoiser, geometry)._grid
         return (geometry.batch, rows * columns, denoiser.config.in_channels)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
@@ -72,7 +132,7 @@ class FluxFamily:
         return {"encoder_hidden_states": hidden, "pooled_projections": pooled, **scale}
 
     def timestep_options(
-        self, denoiser: Any, scheduler: Any, geometry: Geometry, scale: int, steps: int
+        self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
         """The pipeline's sigmas, and their shift `mu`, which grows with the picture.
 
@@ -80,7 +140,7 @@ class FluxFamily:
         """
         if "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
             return {}
-        rows, columns = self.at_size(denoiser, geometry, scale)._grid
+        rows, columns = self.at_size(denoiser, geometry)._grid
         shift = {name: scheduler.config.get(name, value) for name, value in SHIFT.items()}
         first, last = shift["base_image_seq_len"], shift["max_image_seq_len"]
         slope = (shift["max_shift"] - shift["base_shift"]) / (last - first)
@@ -108,6 +168,19 @@ class FluxFamily:
         )[0]
         return prediction
 
+    def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
+        """Returns T5's hidden states and CLIP's pooled text."""
+        if not encodes_texts(pipeline):
+            return None
+        return TextEncoding(
+            FluxEncoders(find_encoders(pipeline, ["", "_2"])),
+            (
+                Tokens(pipeline.tokenizer, "input_ids", int(pipeline.tokenizer_max_length)),
+                Tokens(pipeline.tokenizer_2, "input_ids_2", tokens),
+            ),
+            (HIDDEN_STATES, "pooled_projections"),
+        )
+
     @property
     def _grid(self) -> tuple[int, int]:
         return self.size[0] // PATCH, self.size[1] // PATCH
@@ -117,40 +190,3 @@ class FluxFamily:
         rows, columns = (torch.arange(count) for count in self._grid)
         grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), rows, columns)
         return grid.float()
-
-
-def _check_size(name: str, pixels: int, patch: int) -> None:
-    """`patch` is the pixels of one row of the packed latents."""
-    if pixels % patch:
-        raise DipgoError(
-            f"--{name}",
-            found=str(pixels),
-            expected=f"a multiple of {patch}, the pixels of 2 latents",
-            remedy=f"use {max(1, round(pixels / patch)) * patch}",
-        )
-
-
-class FluxEncoders(nn.Module):
-    """Ids for CLIP and T5 to T5's hidden states f32[rows, tokens, width] and CLIP's pooled."""
-
-    wrapped = "encoders"
-
-    def __init__(self, encoders: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
-
-    def forward(self, input_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, ...]:
-        """As `FluxPipeline.encode_prompt` has them."""
-        clip, t5 = self.encoders.values()
-        return t5(t5_ids)[0], clip(input_ids).pooler_output
-
-
-def flux_encoding(pipeline: Any, tokens: int) -> TextEncoding:
-    return TextEncoding(
-        FluxEncoders(find_encoders(pipeline, ["", "_2"])),
-        (
-            Tokens(pipeline.tokenizer, "input_ids", int(pipeline.tokenizer_max_length)),
-            Tokens(pipeline.tokenizer_2, "input_ids_2", tokens),
-        ),
-        (HIDDEN_STATES, "pooled_projections"),
-    )

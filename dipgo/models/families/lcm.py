@@ -12,12 +12,40 @@ from typing import Any, ClassVar
 
 import torch
 
-from dipgo.models.families.sdxl import SDXLFamily
-from dipgo.models.families.stable_diffusion import CLASS, UNetFamily, more_inputs
+from dipgo.models.families.sdxl import SDXL, SDXLFamily
+from dipgo.models.families.stable_diffusion import (
+    CLASS,
+    SD15,
+    STABLE_DIFFUSION_SCHEDULE,
+    UNetFamily,
+    more_inputs,
+)
 from dipgo.models.family import Geometry
+from dipgo.models.presets import Preset
 
 OPTION, INPUT = "time_cond_proj_dim", "timestep_cond"
 """The option that makes a U-Net take it, which is its width; and the U-Net's own name of it."""
+
+
+PRESETS = {
+    # SimianLuo/LCM_Dreamshaper_v7: unet/config.json, scheduler/scheduler_config.json
+    "lcm-sd15": Preset(
+        "UNet2DConditionModel",
+        {**SD15, "time_cond_proj_dim": 256},
+        "LCMScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "set_alpha_to_one": True, "steps_offset": 0},
+    ),
+}
+
+XL_PRESETS = {
+    # latent-consistency/lcm-sdxl: config.json; the scheduler is made of that of the base model
+    "sdxl-lcm": Preset(
+        "UNet2DConditionModel",
+        {**SDXL, "time_cond_proj_dim": 256},
+        "LCMScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "leading"},
+    ),
+}
 
 
 class LCMFamily(UNetFamily):
@@ -29,6 +57,8 @@ class LCMFamily(UNetFamily):
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2 distilled with its guidance ({OPTION})"
     guided = False
+    pipelines: tuple[str, ...] = (*UNetFamily.pipelines, "LatentConsistencyModelPipeline")
+    presets = PRESETS
     beside: ClassVar[dict[str, Any]] = {}
     """What the U-Net takes besides, as `more_inputs` has it."""
 
@@ -61,4 +91,6 @@ class SDXLLCMFamily(LCMFamily, SDXLFamily):
     """The same of Stable Diffusion XL, with its `text_embeds` and `time_ids` too."""
 
     denoisers = f"{CLASS} of Stable Diffusion XL distilled with its guidance ({OPTION})"
+    pipelines = SDXLFamily.pipelines
+    presets = XL_PRESETS
     beside: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}

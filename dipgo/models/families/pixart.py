@@ -8,15 +8,75 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dipgo.common.errors import DipgoError
-from dipgo.models.family import Geometry
-from dipgo.models.text_encoding import ATTENTION_MASK, HIDDEN_STATES, TextEncoding, Tokens
+from dipgo.models.families.patches import check_patches
+from dipgo.models.family import Family, Geometry
+from dipgo.models.presets import Preset
+from dipgo.models.text_encoding import (
+    ATTENTION_MASK,
+    HIDDEN_STATES,
+    TextEncoding,
+    Tokens,
+    encodes_texts,
+)
 
 SIZES = ("resolution", "aspect_ratio")
 """What PixArt-alpha takes as `added_cond_kwargs` (Chen et al. 2023, section 2.5)."""
 
+PIXART = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 28,
+    "cross_attention_dim": 1152,
+    "attention_bias": True,
+    "sample_size": 128,
+    "patch_size": 2,
+    "activation_fn": "gelu-approximate",
+    "num_embeds_ada_norm": 1000,
+    "norm_type": "ada_norm_single",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "caption_channels": 4096,
+}
+"""What the transformers of PixArt-alpha and -Sigma at 1024 pixels share."""
 
-class PixArtFamily:
+PRESETS = {
+    # PixArt-alpha/PixArt-XL-2-1024-MS: transformer/config.json, scheduler/scheduler_config.json;
+    # 120 tokens of T5
+    "pixart-alpha-1024": Preset(
+        "PixArtTransformer2DModel",
+        PIXART,
+        "DPMSolverMultistepScheduler",
+        {"beta_schedule": "linear"},
+        tokens=120,
+    ),
+    # PixArt-alpha/PixArt-Sigma-XL-2-1024-MS: the same files; 300 tokens of T5
+    "pixart-sigma-1024": Preset(
+        "PixArtTransformer2DModel",
+        {**PIXART, "interpolation_scale": 2, "use_additional_conditions": False},
+        "DPMSolverMultistepScheduler",
+        {"beta_schedule": "linear"},
+        tokens=300,
+    ),
+}
+
+
+class PixArtEncoder(nn.Module):
+    """Ids and mask i64[rows, tokens] to T5's last hidden state f32[rows, tokens, width]."""
+
+    wrapped = "encoder"
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The mask is a conditioning of the denoiser too, which the tokenizer gives."""
+        return (self.encoder(input_ids, attention_mask=mask)[0],)
+
+
+class PixArtFamily(Family):
     """State f32[B, C, H, W]; conditioning as `PixArtAlphaPipeline` gives it.
 
     `encoder_hidden_states` f32[rows, tokens, caption width] of T5, `encoder_attention_mask`
@@ -26,19 +86,19 @@ class PixArtFamily:
 
     denoisers = "PixArtTransformer2DModel"
     default_blocks = ("transformer_blocks.*",)
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
         """By its class."""
         return type(denoiser).__name__ == self.denoisers
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """The model's `sample_size` unless pixels are asked for. Raises DipgoError."""
         config = denoiser.config
-        asked = {"height": geometry.height, "width": geometry.width}
-        for name, pixels in asked.items():
-            _check_size(name, pixels, scale * config.patch_size)
-        height, width = (pixels // scale or config.sample_size for pixels in asked.values())
-        return (geometry.batch, config.in_channels, height, width)
+        check_patches(geometry, config.patch_size, "one patch")
+        own = (config.sample_size, config.sample_size)
+        return (geometry.batch, config.in_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Hidden states, their mask, and the sizes where the model takes them."""
@@ -70,36 +130,12 @@ class PixArtFamily:
         )[0]
         return prediction[:, : denoiser.config.in_channels]
 
-
-def _check_size(name: str, pixels: int, patch: int) -> None:
-    """`patch` is the pixels of one patch."""
-    if pixels % patch:
-        raise DipgoError(
-            f"--{name}",
-            found=str(pixels),
-            expected=f"a multiple of {patch}, the pixels of one patch",
-            remedy=f"use {max(1, round(pixels / patch)) * patch}",
+    def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
+        """Returns T5's; texts are lower-cased, as where diffusers cannot clean them further."""
+        if not encodes_texts(pipeline):
+            return None
+        return TextEncoding(
+            PixArtEncoder(pipeline.text_encoder),
+            (Tokens(pipeline.tokenizer, "input_ids", tokens, mask=ATTENTION_MASK, lower=True),),
+            (HIDDEN_STATES,),
         )
-
-
-class PixArtEncoder(nn.Module):
-    """Ids and mask i64[rows, tokens] to T5's last hidden state f32[rows, tokens, width]."""
-
-    wrapped = "encoder"
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """The mask is a conditioning of the denoiser too, which the tokenizer gives."""
-        return (self.encoder(input_ids, attention_mask=mask)[0],)
-
-
-def pixart_encoding(pipeline: Any, tokens: int) -> TextEncoding:
-    """Texts are lower-cased, as where diffusers lacks the packages to clean them further."""
-    return TextEncoding(
-        PixArtEncoder(pipeline.text_encoder),
-        (Tokens(pipeline.tokenizer, "input_ids", tokens, mask=ATTENTION_MASK, lower=True),),
-        (HIDDEN_STATES,),
-    )

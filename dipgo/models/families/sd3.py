@@ -8,69 +8,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dipgo.common.errors import DipgoError
-from dipgo.models.family import Geometry
-from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, find_encoders
+from dipgo.models.families.patches import check_patches
+from dipgo.models.family import Family, Geometry
+from dipgo.models.presets import Preset
+from dipgo.models.text_encoding import (
+    HIDDEN_STATES,
+    TextEncoding,
+    Tokens,
+    clip_tokens,
+    count_tokens,
+    encodes_texts,
+    find_encoders,
+)
 
+SD3 = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+}
+"""What the medium transformers of Stable Diffusion 3 and 3.5 share."""
 
-class SD3Family:
-    """State f32[B, C, H, W]; conditioning as the pipeline gives it.
-
-    `encoder_hidden_states` f32[rows, tokens, joint width]: CLIP's tokens, then T5's;
-    `pooled_projections` f32[rows, pooled width] of the two CLIPs (Esser et al. 2024, section 4).
-    """
-
-    denoisers = "SD3Transformer2DModel"
-    default_blocks = ("transformer_blocks.*",)
-
-    def fits(self, denoiser: Any) -> bool:
-        """By its class."""
-        return type(denoiser).__name__ == self.denoisers
-
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
-        """The model's `sample_size` unless pixels are asked for. Raises DipgoError."""
-        config = denoiser.config
-        asked = {"height": geometry.height, "width": geometry.width}
-        for name, pixels in asked.items():
-            _check_size(name, pixels, scale * config.patch_size, config.pos_embed_max_size)
-        height, width = (pixels // scale or config.sample_size for pixels in asked.values())
-        return (geometry.batch, config.in_channels, height, width)
-
-    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Hidden states and the pooled text."""
-        rows, config = geometry.rows, denoiser.config
-        hidden = torch.zeros(rows, geometry.tokens, config.joint_attention_dim)
-        return {
-            "encoder_hidden_states": hidden,
-            "pooled_projections": torch.zeros(rows, config.pooled_projection_dim),
-        }
-
-    def predict(
-        self,
-        denoiser: Any,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        conditioning: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
-        """The predicted velocity f32[rows, C, H, W]."""
-        prediction: torch.Tensor = denoiser(
-            hidden_states=latents,
-            timestep=timestep.expand(latents.shape[0]),
-            **conditioning,
-            return_dict=False,
-        )[0]
-        return prediction
-
-
-def _check_size(name: str, pixels: int, patch: int, most: int) -> None:
-    """`patch` is the pixels of one patch, `most` the patches that positions are known of."""
-    if pixels % patch or pixels > patch * most:
-        raise DipgoError(
-            f"--{name}",
-            found=str(pixels),
-            expected=f"a multiple of {patch}, the pixels of one patch, and at most {patch * most}",
-            remedy=f"use {min(max(1, round(pixels / patch)), most) * patch}",
-        )
+PRESETS = {
+    # stabilityai/stable-diffusion-3-medium-diffusers: transformer/config.json,
+    # scheduler/scheduler_config.json; 77 tokens of CLIP and 256 of T5
+    "sd3-medium": Preset(
+        "SD3Transformer2DModel",
+        {**SD3, "pos_embed_max_size": 192},
+        "FlowMatchEulerDiscreteScheduler",
+        {"num_train_timesteps": 1000, "shift": 3.0},
+        tokens=77 + 256,
+    ),
+    # stabilityai/stable-diffusion-3.5-medium: the same files
+    "sd35-medium": Preset(
+        "SD3Transformer2DModel",
+        {
+            **SD3,
+            "pos_embed_max_size": 384,
+            "dual_attention_layers": tuple(range(13)),
+            "qk_norm": "rms_norm",
+        },
+        "FlowMatchEulerDiscreteScheduler",
+        {"num_train_timesteps": 1000, "shift": 3.0},
+        tokens=77 + 256,
+    ),
+}
 
 
 class SD3Encoders(nn.Module):
@@ -103,19 +91,74 @@ class SD3Encoders(nn.Module):
         return torch.cat([hidden, rest], dim=-2), torch.cat([one[0] for one in clips], dim=-1)
 
 
-def sd3_encoding(pipeline: Any, tokens: int) -> TextEncoding:
-    present = ["", "_2", *(["_3"] if pipeline.text_encoder_3 is not None else [])]
-    clip = int(pipeline.tokenizer_max_length)
-    lengths = (clip, clip, tokens - clip)
-    return TextEncoding(
-        SD3Encoders(
-            find_encoders(pipeline, present),
-            tokens - clip,
-            int(pipeline.transformer.config.joint_attention_dim),
-        ),
-        tuple(
-            Tokens(getattr(pipeline, f"tokenizer{suffix}"), f"input_ids{suffix}", length)
-            for suffix, length in zip(present, lengths, strict=False)
-        ),
-        (HIDDEN_STATES, "pooled_projections"),
-    )
+class SD3Family(Family):
+    """State f32[B, C, H, W]; conditioning as the pipeline gives it.
+
+    `encoder_hidden_states` f32[rows, tokens, joint width]: CLIP's tokens, then T5's;
+    `pooled_projections` f32[rows, pooled width] of the two CLIPs (Esser et al. 2024, section 4).
+    """
+
+    denoisers = "SD3Transformer2DModel"
+    default_blocks = ("transformer_blocks.*",)
+    pipelines = ("StableDiffusion3Pipeline",)
+    presets = PRESETS
+
+    def fits(self, denoiser: Any) -> bool:
+        """By its class."""
+        return type(denoiser).__name__ == self.denoisers
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
+        """The model's `sample_size` unless pixels are asked for. Raises DipgoError."""
+        config = denoiser.config
+        check_patches(geometry, config.patch_size, "one patch", config.pos_embed_max_size)
+        own = (config.sample_size, config.sample_size)
+        return (geometry.batch, config.in_channels, *geometry.in_latents(own))
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """Hidden states and the pooled text."""
+        rows, config = geometry.rows, denoiser.config
+        hidden = torch.zeros(rows, geometry.tokens, config.joint_attention_dim)
+        return {
+            "encoder_hidden_states": hidden,
+            "pooled_projections": torch.zeros(rows, config.pooled_projection_dim),
+        }
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """The predicted velocity f32[rows, C, H, W]."""
+        prediction: torch.Tensor = denoiser(
+            hidden_states=latents,
+            timestep=timestep.expand(latents.shape[0]),
+            **conditioning,
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def tokens(self, pipeline: Any) -> int:
+        """Returns CLIP's and T5's, or as many zeros."""
+        return clip_tokens(pipeline) + count_tokens(pipeline)
+
+    def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
+        """Returns the hidden states of the two CLIPs, then those of T5."""
+        if not encodes_texts(pipeline):
+            return None
+        present = ["", "_2", *(["_3"] if pipeline.text_encoder_3 is not None else [])]
+        clip = int(pipeline.tokenizer_max_length)
+        lengths = (clip, clip, tokens - clip)
+        return TextEncoding(
+            SD3Encoders(
+                find_encoders(pipeline, present),
+                tokens - clip,
+                int(pipeline.transformer.config.joint_attention_dim),
+            ),
+            tuple(
+                Tokens(getattr(pipeline, f"tokenizer{suffix}"), f"input_ids{suffix}", length)
+                for suffix, length in zip(present, lengths, strict=False)
+            ),
+            (HIDDEN_STATES, "pooled_projections"),
+        )

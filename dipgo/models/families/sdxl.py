@@ -7,9 +7,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dipgo.models.families.stable_diffusion import CLASS, UNetFamily
+from dipgo.models.families.stable_diffusion import (
+    CLASS,
+    STABLE_DIFFUSION_SCHEDULE,
+    UNetFamily,
+)
 from dipgo.models.family import Geometry
-from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, find_encoders
+from dipgo.models.presets import Preset
+from dipgo.models.text_encoding import (
+    HIDDEN_STATES,
+    TextEncoding,
+    Tokens,
+    encodes_texts,
+    find_encoders,
+)
 
 TIME_IDS = 6
 """Original height and width, top and left of the crop, target height and width, in pixels
@@ -17,33 +28,42 @@ TIME_IDS = 6
 
 TIME_IDS_NAME = "time_ids"
 
+SDXL = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""The U-Net of Stable Diffusion XL."""
+
+PRESETS = {
+    # stabilityai/stable-diffusion-xl-base-1.0: unet/config.json, scheduler/scheduler_config.json
+    "sdxl": Preset(
+        "UNet2DConditionModel",
+        SDXL,
+        "EulerDiscreteScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "leading"},
+    ),
+    # stabilityai/sdxl-turbo: the same files; its pipeline is called without guidance
+    "sdxl-turbo": Preset(
+        "UNet2DConditionModel",
+        {**SDXL, "sample_size": 64},
+        "EulerAncestralDiscreteScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "timestep_spacing": "trailing"},
+    ),
+}
+
 
 def time_ids(height: int, width: int) -> list[float]:
     """A row for pictures that are neither scaled nor cropped, as the pipeline's defaults are."""
     return [float(number) for number in (height, width, 0, 0, height, width)]
-
-
-class SDXLFamily(UNetFamily):
-    """State f32[B, C, H, W]; conditioning as `StableDiffusionXLPipeline` gives it.
-
-    `encoder_hidden_states` f32[rows, tokens, width], `text_embeds` f32[rows, pooled width],
-    `time_ids` f32[rows, 6].
-    """
-
-    denoisers = f"{CLASS} of Stable Diffusion XL (addition_embed_type text_time)"
-    takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
-    """Its time embedding is added to by a pooled text and by sizes."""
-
-    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Hidden states, the pooled text, and the sizes."""
-        config = denoiser.config
-        ids_width = TIME_IDS * config.addition_time_embed_dim
-        pooled_width = config.projection_class_embeddings_input_dim - ids_width
-        return {
-            **super().conditioning(denoiser, geometry),
-            "text_embeds": torch.zeros(geometry.rows, pooled_width),
-            "time_ids": torch.zeros(geometry.rows, TIME_IDS),
-        }
 
 
 class SDXLEncoders(nn.Module):
@@ -65,15 +85,48 @@ class SDXLEncoders(nn.Module):
         return torch.cat([one.hidden_states[-2] for one in found], dim=-1), pooled
 
 
-def sdxl_encoding(pipeline: Any, tokens: int) -> TextEncoding:
-    """A refiner has the second encoder alone."""
-    present = [suffix for suffix in ("", "_2") if getattr(pipeline, f"text_encoder{suffix}")]
-    return TextEncoding(
-        SDXLEncoders(find_encoders(pipeline, present)),
-        tuple(
-            Tokens(getattr(pipeline, f"tokenizer{suffix}"), f"input_ids{suffix}", tokens)
-            for suffix in present
-        ),
-        (HIDDEN_STATES, "text_embeds"),
-        zeros_without_negative=bool(pipeline.config.force_zeros_for_empty_prompt),
-    )
+class SDXLFamily(UNetFamily):
+    """State f32[B, C, H, W]; conditioning as `StableDiffusionXLPipeline` gives it.
+
+    `encoder_hidden_states` f32[rows, tokens, width], `text_embeds` f32[rows, pooled width],
+    `time_ids` f32[rows, 6].
+    """
+
+    denoisers = f"{CLASS} of Stable Diffusion XL (addition_embed_type text_time)"
+    pipelines = ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline")
+    presets = PRESETS
+    takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
+    """Its time embedding is added to by a pooled text and by sizes."""
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """Hidden states, the pooled text, and the sizes."""
+        config = denoiser.config
+        ids_width = TIME_IDS * config.addition_time_embed_dim
+        pooled_width = config.projection_class_embeddings_input_dim - ids_width
+        return {
+            **super().conditioning(denoiser, geometry),
+            "text_embeds": torch.zeros(geometry.rows, pooled_width),
+            TIME_IDS_NAME: torch.zeros(geometry.rows, TIME_IDS),
+        }
+
+    def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
+        """Returns the sizes of pictures that are neither scaled nor cropped."""
+        *_, high, wide = self.latent_shape(denoiser, geometry)
+        height = geometry.height or high * geometry.pixels_per_latent
+        width = geometry.width or wide * geometry.pixels_per_latent
+        return {TIME_IDS_NAME: time_ids(height, width)}
+
+    def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
+        """Returns the hidden states of both CLIPs; a refiner has the second encoder alone."""
+        if not encodes_texts(pipeline):
+            return None
+        present = [suffix for suffix in ("", "_2") if getattr(pipeline, f"text_encoder{suffix}")]
+        return TextEncoding(
+            SDXLEncoders(find_encoders(pipeline, present)),
+            tuple(
+                Tokens(getattr(pipeline, f"tokenizer{suffix}"), f"input_ids{suffix}", tokens)
+                for suffix in present
+            ),
+            (HIDDEN_STATES, "text_embeds"),
+            zeros_without_negative=bool(pipeline.config.force_zeros_for_empty_prompt),
+        )

@@ -16,8 +16,9 @@ from dipgo.models.families.unet_inputs import (
     unet_arguments,
     with_mask,
 )
-from dipgo.models.family import Geometry
-from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens
+from dipgo.models.family import Family, Geometry
+from dipgo.models.presets import Preset
+from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, encodes_texts
 
 
 class ClipEncoder(nn.Module):
@@ -34,15 +35,44 @@ class ClipEncoder(nn.Module):
         return (self.encoder(input_ids)[0],)
 
 
-def stable_diffusion_encoding(pipeline: Any, tokens: int) -> TextEncoding:
-    return TextEncoding(
-        ClipEncoder(pipeline.text_encoder),
-        (Tokens(pipeline.tokenizer, "input_ids", tokens),),
-        (HIDDEN_STATES,),
-    )
-
-
 CLASS = "UNet2DConditionModel"
+
+STABLE_DIFFUSION_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+"""What the schedulers of Stable Diffusion 1, 2 and XL share, whichever of it a class reads."""
+
+SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+"""The U-Net of Stable Diffusion 1."""
+
+PRESETS = {
+    # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
+    "sd15": Preset(
+        "UNet2DConditionModel",
+        SD15,
+        "PNDMScheduler",
+        STABLE_DIFFUSION_SCHEDULE,
+    ),
+    # stabilityai/stable-diffusion-2-1: unet/config.json, scheduler/scheduler_config.json
+    "sd21": Preset(
+        "UNet2DConditionModel",
+        {
+            "sample_size": 96,
+            "attention_head_dim": (5, 10, 20, 20),
+            "cross_attention_dim": 1024,
+            "use_linear_projection": True,
+            "upcast_attention": True,
+        },
+        "DDIMScheduler",
+        {**STABLE_DIFFUSION_SCHEDULE, "prediction_type": "v_prediction"},
+    ),
+}
 
 MORE_INPUTS = (
     "addition_embed_type",
@@ -77,7 +107,7 @@ def family_inputs(denoiser: Any) -> dict[str, Any]:
     return found
 
 
-class UNetFamily:
+class UNetFamily(Family):
     """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width].
 
     Beside it what `dipgo.models.families.unet_inputs` finds: a mask, a picture as prompt.
@@ -85,6 +115,8 @@ class UNetFamily:
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
     default_blocks: tuple[str, ...] = ("down_blocks.*", "mid_block", "up_blocks.*")
+    pipelines: tuple[str, ...] = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
+    presets = PRESETS
     takes: ClassVar[dict[str, Any]] = {}
     """The `family_inputs` that it is for."""
 
@@ -92,19 +124,21 @@ class UNetFamily:
         """By its class and what it takes."""
         return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == self.takes
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def unserved_options(self, denoiser: Any) -> dict[str, Any]:
+        """Returns what the U-Net takes besides a text."""
+        return more_inputs(denoiser) if type(denoiser).__name__ == CLASS else {}
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """The model's `sample_size` unless pixels are asked for."""
         size = denoiser.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        height = geometry.height // scale or height
-        width = geometry.width // scale or width
-        return (geometry.batch, denoiser.config.out_channels, height, width)
+        own = (size, size) if isinstance(size, int) else size
+        return (geometry.batch, denoiser.config.out_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """The text encoder's hidden states, and what else the U-Net takes."""
         width = denoiser.config.cross_attention_dim
         width = width if isinstance(width, int) else width[0]
-        *_, high, wide = self.latent_shape(denoiser, geometry, geometry.pixels_per_latent)
+        *_, high, wide = self.latent_shape(denoiser, geometry)
         return {
             "encoder_hidden_states": torch.zeros(geometry.rows, geometry.tokens, width),
             **extra_inputs(denoiser, geometry.rows, (high, wide)),
@@ -119,6 +153,16 @@ class UNetFamily:
     ) -> torch.Tensor:
         """The U-Net's sample f32[rows, C, H, W]."""
         return call_unet(denoiser, latents, timestep, conditioning)
+
+    def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
+        """Returns CLIP's last hidden state."""
+        if not encodes_texts(pipeline):
+            return None
+        return TextEncoding(
+            ClipEncoder(pipeline.text_encoder),
+            (Tokens(pipeline.tokenizer, "input_ids", tokens),),
+            (HIDDEN_STATES,),
+        )
 
 
 def call_unet(

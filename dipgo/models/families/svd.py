@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dipgo.models.family import Geometry
+from dipgo.models.families.stable_diffusion import STABLE_DIFFUSION_SCHEDULE
+from dipgo.models.family import Family, Geometry, PipelinePart
+from dipgo.models.presets import Preset
+from dipgo.models.vae import example_picture
 
 CLIP_SIDE = 224
 """Pixels of a side of what CLIP sees, whatever its configuration says.
@@ -93,8 +96,37 @@ IMAGE_LATENTS = "image_latents"
 MIN_SCALE = "min_guidance_scale"
 
 
+PRESETS = {
+    # stabilityai/stable-video-diffusion-img2vid: unet/config.json, scheduler/scheduler_config.json
+    "svd": Preset(
+        "UNetSpatioTemporalConditionModel",
+        {
+            "sample_size": 96,
+            "in_channels": 8,
+            "out_channels": 4,
+            "num_frames": 14,
+            "block_out_channels": (320, 640, 1280, 1280),
+            "num_attention_heads": (5, 10, 20, 20),
+            "cross_attention_dim": 1024,
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 768,
+        },
+        "EulerDiscreteScheduler",
+        {
+            **STABLE_DIFFUSION_SCHEDULE,
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "leading",
+            "timestep_type": "continuous",
+            "use_karras_sigmas": True,
+            "sigma_min": 0.002,
+            "sigma_max": 700.0,
+        },
+    ),
+}
+
+
 @dataclass(frozen=True)
-class SVDFamily:
+class SVDFamily(Family):
     """State f32[B, F, C, h, w], F frames; conditioning as the pipeline gives it.
 
     `encoder_hidden_states` f32[rows, 1, width] of the picture, `added_time_ids` f32[rows, 3], and
@@ -108,21 +140,19 @@ class SVDFamily:
 
     denoisers = "UNetSpatioTemporalConditionModel"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+    presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
         """By its class."""
         return type(denoiser).__name__ == self.denoisers
 
-    def at_size(self, denoiser: Any, geometry: Geometry, scale: int) -> SVDFamily:
+    def at_size(self, denoiser: Any, geometry: Geometry) -> SVDFamily:
         """For the pixels that are asked for."""
-        height, width = self._size(denoiser)
-        return replace(
-            self, size=(geometry.height // scale or height, geometry.width // scale or width)
-        )
+        return replace(self, size=geometry.in_latents(self._size(denoiser)))
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """The model's `sample_size`, which is not the pipeline's, unless pixels are asked for."""
-        return (geometry.batch, *self.at_size(denoiser, geometry, scale)._frames(denoiser))
+        return (geometry.batch, *self.at_size(denoiser, geometry)._frames(denoiser))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """The picture's embedding and latents, the time ids, and with guidance the least scale."""
@@ -160,6 +190,18 @@ class SVDFamily:
         least = conditioning[MIN_SCALE]
         shares = torch.linspace(0.0, 1.0, denoiser.config.num_frames, device=scale.device)
         return (least + shares * (scale - least)).reshape(-1, 1, 1, 1)
+
+    def parts(
+        self, pipeline: Any, latents: torch.Tensor, geometry: Geometry
+    ) -> Iterator[PipelinePart]:
+        """Yields the encoders of the picture that the video begins with, where there is a CLIP."""
+        if getattr(pipeline, "vae", None) is None or not takes_frames(pipeline):
+            return
+        picture = example_picture(pipeline.vae, latents)
+        clip = FrameEncoder(pipeline.image_encoder, pipeline.feature_extractor, *picture.shape[-2:])
+        yield PipelinePart("image_encoder", clip, {"image": picture}, ("frame_embedding",))
+        encoder = FrameVaeEncoder(pipeline.vae)
+        yield PipelinePart("vae_encoder", encoder, {"image": picture}, ("mode",))
 
     def _size(self, denoiser: Any) -> tuple[int, int]:
         size = self.size or denoiser.config.sample_size

@@ -7,9 +7,67 @@ from typing import Any
 
 import torch
 
-from dipgo.models.family import Geometry
+from dipgo.models.family import Family, Geometry
+from dipgo.models.presets import Preset
 
 CLASS = "UNet2DModel"
+
+DDPM = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 2,
+    "attention_head_dim": None,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+}
+"""What the U-Nets of `google/ddpm-*` share (Ho et al. 2020, appendix B)."""
+
+DDPM_SCHEDULE = {"beta_schedule": "linear", "clip_sample": False, "variance_type": "fixed_large"}
+"""As published but for `clip_sample`, which is not linear."""
+
+PRESETS = {
+    # google/ddpm-cifar10-32: config.json, scheduler_config.json
+    "ddpm-cifar10": Preset(
+        "UNet2DModel",
+        {
+            **DDPM,
+            "sample_size": 32,
+            "block_out_channels": (128, 256, 256, 256),
+            "down_block_types": (
+                "DownBlock2D",
+                "AttnDownBlock2D",
+                "DownBlock2D",
+                "DownBlock2D",
+            ),
+            "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        },
+        "DDPMScheduler",
+        DDPM_SCHEDULE,
+        tokens=0,
+        pixels_per_latent=1,
+    ),
+    # google/ddpm-celebahq-256: config.json, scheduler_config.json
+    "ddpm-celebahq-256": Preset(
+        "UNet2DModel",
+        {
+            **DDPM,
+            "sample_size": 256,
+            "block_out_channels": (128, 128, 256, 256, 512, 512),
+            "down_block_types": (
+                *("DownBlock2D",) * 4,
+                "AttnDownBlock2D",
+                "DownBlock2D",
+            ),
+            "up_block_types": ("UpBlock2D", "AttnUpBlock2D", *("UpBlock2D",) * 4),
+        },
+        "DDPMScheduler",
+        DDPM_SCHEDULE,
+        tokens=0,
+        pixels_per_latent=1,
+    ),
+}
 
 CLASS_INPUTS = ("class_embed_type", "num_class_embeds")
 """Options that make it take class labels."""
@@ -21,24 +79,27 @@ def class_inputs(denoiser: Any) -> dict[str, Any]:
     return {option: value for option, value in found.items() if value is not None}
 
 
-class UnconditionalFamily:
+class UnconditionalFamily(Family):
     """State f32[B, C, H, W], often the picture itself; no conditioning, and so no guidance."""
 
     denoisers = f"{CLASS} without classes"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
     guided = False
+    presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
         """By its class, where it takes no class labels."""
         return type(denoiser).__name__ == CLASS and not class_inputs(denoiser)
 
-    def latent_shape(self, denoiser: Any, geometry: Geometry, scale: int) -> tuple[int, ...]:
+    def unserved_options(self, denoiser: Any) -> dict[str, Any]:
+        """Returns the options that make it take class labels."""
+        return class_inputs(denoiser) if type(denoiser).__name__ == CLASS else {}
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """The model's `sample_size` unless pixels are asked for."""
         size = denoiser.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        height = geometry.height // scale or height
-        width = geometry.width // scale or width
-        return (geometry.batch, denoiser.config.in_channels, height, width)
+        own = (size, size) if isinstance(size, int) else size
+        return (geometry.batch, denoiser.config.in_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """None."""

@@ -56,9 +56,7 @@ class Case:
     def inputs(self) -> dict[str, np.ndarray]:
         """Of a run: random numbers, and for labels none beside the first class."""
         source, geometry = self.source, Geometry(guidance=True, tokens=self.source.tokens)
-        example, _ = example_inputs(
-            source.family, source.denoiser, geometry, source.pixels_per_latent
-        )
+        example, _ = example_inputs(source.family, source.denoiser, geometry)
         generator = torch.Generator().manual_seed(SEED)
         found = {name: _random(one, generator, source) for name, one in example.items()}
         sigma = init_noise_sigma(self.scheduler, self.subnet.num_inference_steps)

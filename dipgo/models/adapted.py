@@ -1,0 +1,94 @@
+"""Completes adapters that are no `Family`: plain classes, and those written for dipgo 0.1."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from dipgo.models.family import Family, Geometry
+
+REQUIRED = ("denoisers", "default_blocks", "fits", "latent_shape", "conditioning", "predict")
+OPTIONAL = (
+    *("denoisers", "default_blocks"),
+    *(name for name in vars(Family) if not name.startswith("_") and name not in REQUIRED),
+)
+
+ARGUMENTS = {"latent_shape": 2, "at_size": 2, "timestep_options": 4}
+"""Methods that took `scale`, pixels a latent, after the geometry in 0.1: arguments without it."""
+
+
+def completed(adapter: Any) -> Family:
+    """Returns the adapter itself if it is a whole `Family`, else what makes it one."""
+    takes_scale = any(_takes_scale(adapter, name) for name in ARGUMENTS)
+    return adapter if isinstance(adapter, Family) and not takes_scale else Adapted(adapter)
+
+
+class Adapted(Family):
+    """An adapter's own members, and the defaults for what it lacks."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.adapter = adapter
+        for name in OPTIONAL:
+            if hasattr(adapter, name):
+                setattr(self, name, _in_form(adapter, name))
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether both complete the same adapter."""
+        return isinstance(other, Adapted) and bool(self.adapter == other.adapter)
+
+    def fits(self, denoiser: Any) -> bool:
+        """Returns what the adapter says."""
+        return bool(self.adapter.fits(denoiser))
+
+    def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
+        """Returns what the adapter says."""
+        return tuple(_in_form(self.adapter, "latent_shape")(denoiser, geometry))
+
+    def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """Returns what the adapter says."""
+        return dict(self.adapter.conditioning(denoiser, geometry))
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """Returns what the adapter says."""
+        prediction: torch.Tensor = self.adapter.predict(denoiser, latents, timestep, conditioning)
+        return prediction
+
+
+def _in_form(adapter: Any, name: str) -> Any:
+    """A member of the adapter, as `Family` has it."""
+    member = getattr(adapter, name)
+    if _takes_scale(adapter, name):
+        member = _with_scale(member)
+    if name != "at_size":
+        return member
+    return lambda *arguments: completed(member(*arguments))
+
+
+def _takes_scale(adapter: Any, name: str) -> bool:
+    if name not in ARGUMENTS or not hasattr(adapter, name):
+        return False
+    parameters = inspect.signature(getattr(adapter, name)).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(one.kind in positional for one in parameters) > ARGUMENTS[name]
+
+
+def _with_scale(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of 0.1, called without the scale."""
+
+    def call(*arguments: Any) -> Any:
+        after = 1 + next(
+            index for index, value in enumerate(arguments) if isinstance(value, Geometry)
+        )
+        scale = arguments[after - 1].pixels_per_latent
+        return method(*arguments[:after], scale, *arguments[after:])
+
+    return call

@@ -1,0 +1,31 @@
+"""Sizes in pixels that are whole patches, for denoisers that cut latents into such."""
+
+from __future__ import annotations
+
+from dipgo.common.errors import DipgoError
+from dipgo.models.family import Geometry
+
+
+def check_patches(geometry: Geometry, latents: int, words: str, most: int | None = None) -> None:
+    """Checks that height and width are whole patches, at most `most` of them.
+
+    Args:
+        geometry: Its height and width are in pixels; 0, the model's own, is well.
+        latents: Latents of a side of a patch.
+        words: How the error calls what is that large.
+        most: Patches of a side that the model has positions for, None if any number.
+
+    Raises:
+        DipgoError: A size is no multiple, or too large.
+    """
+    patch = geometry.pixels_per_latent * latents
+    limit = "" if most is None else f", and at most {patch * most}"
+    for name, pixels in (("height", geometry.height), ("width", geometry.width)):
+        if pixels % patch or (most is not None and pixels > patch * most):
+            nearest = max(1, round(pixels / patch))
+            raise DipgoError(
+                f"--{name}",
+                found=str(pixels),
+                expected=f"a multiple of {patch}, the pixels of {words}{limit}",
+                remedy=f"use {(nearest if most is None else min(nearest, most)) * patch}",
+            )
