@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.diffusers_private import compatible_classes, missing_packages
 
 # Short name: diffusers class, and what it needs beyond the pipeline's config.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -79,8 +80,8 @@ def _fits(base: Any, kind: Any) -> bool:
     if isinstance(base, kind) or kind in base.compatibles:
         return True
     if kind.__name__ in DISTILLED:
-        return "DDIMScheduler" in type(base)._compatibles
-    return type(base).__name__ in kind._compatibles
+        return "DDIMScheduler" in compatible_classes(type(base))
+    return type(base).__name__ in compatible_classes(kind)
 
 
 def _find_class(class_name: str, name: str) -> Any:
@@ -94,10 +95,11 @@ def _find_class(class_name: str, name: str) -> Any:
             expected=f"one of {', '.join(SCHEDULERS)}, or the name of a diffusers class",
             remedy="correct the name",
         )
-    if hasattr(kind, "_backends"):  # diffusers' stand-in for a class it cannot import
+    missing = missing_packages(kind)
+    if missing:
         raise DipgoError(
             f"scheduler {name}",
-            found=f"{class_name}, which needs {' and '.join(kind._backends)}",
+            found=f"{class_name}, which needs {' and '.join(missing)}",
             expected="an environment with these packages",
             remedy="pip install what is missing, or choose another scheduler",
         )
