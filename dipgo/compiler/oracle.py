@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_map
 
+from dipgo.compiler.trace.torch_private import tree_map
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.graph import Dependence
 from dipgo.ir.plan.nodes import Call, Combine, Leaf, Operand, Stack, Table, TableRow, reads

@@ -20,6 +20,7 @@ from torch import nn
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import sha256_of
 from dipgo.ir.manifest.records import LoraRecord
+from dipgo.models.diffusers_private import lora_modules
 
 ADAPTER = "dipgo"
 """What a LoRA is called while it is being fused."""
@@ -80,7 +81,7 @@ def _with_own_parts(pipeline: Any) -> Any:
 
 def _parts(pipeline: Any) -> dict[str, nn.Module]:
     """The parts that LoRAs may change, by their names in the pipeline and in keys."""
-    found = {name: getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules}
+    found = {name: getattr(pipeline, name, None) for name in lora_modules(pipeline)}
     return {name: module for name, module in found.items() if module is not None}
 
 

@@ -28,6 +28,20 @@ def fewer_steps(dense: SubNet, steps: int, timesteps: Sequence[float]) -> SubNet
     )
 
 
+def fewer_steps_with(
+    dense: SubNet, steps: int, timesteps_at: Callable[[int], Sequence[float]]
+) -> SubNet:
+    """The same, with the sampler's timesteps at any number of steps."""
+    return fewer_steps(dense, steps, timesteps_at(steps))
+
+
+def affordable_steps(dense: SubNet, share: float) -> tuple[int]:
+    """The most steps that `count_steps` finds for the sampler of `dense`. Raises DipgoError."""
+    steps = dense.num_inference_steps
+    extra = len(dense.timesteps) - steps  # PNDM evaluates its second step twice
+    return (count_steps(share, steps, lambda count: count + extra),)
+
+
 def count_steps(
     share: float, steps: int, evaluations: Callable[[int], int] = lambda steps: steps
 ) -> int:

@@ -16,6 +16,7 @@ from dipgo.common.progress import live_progress, mute_unless, stage
 from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.options import add_lora_argument
+from dipgo.schedules import RULES
 from dipgo.search.options import add_search_arguments, search_settings
 
 if TYPE_CHECKING:
@@ -24,22 +25,7 @@ if TYPE_CHECKING:
 
 
 DIPGO = "dipgo"
-
-METHODS = (
-    DIPGO,
-    "fewer-steps",
-    "steps-of",
-    "random",
-    "deepcache",
-    "deepcache-nonuniform",
-    "faster-diffusion",
-    "fora",
-    "smooth-cache",
-    "block-caching",
-    "greedy",
-    "knapsack",
-    "l2c",
-)
+"""The method that is the search itself; all others are RULES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +170,12 @@ def _timed(path: Path) -> tuple[Any, dict[str, float]]:
     return runner.export.plan, timing.segments
 
 
+def _for(option: str, text: str) -> str:
+    """Returns the help text of what only the rules that need `option` read."""
+    names = (rule.name for rule in RULES.values() if option in rule.options)
+    return f"{', '.join(names)}: {text}"
+
+
 def _parser() -> Parser:
     parser = Parser("dipgo.search", description="Finds a SubNet.")
     add = parser.add_argument
@@ -192,7 +184,12 @@ def _parser() -> Parser:
     add("--ratio", required=True, type=float, metavar="R", help="share of the cost to take out")
     add("--out", required=True, type=Path, metavar="FILE", help="SubNet file to write")
     add("--prompts", type=Path, metavar="FILE", help="prompts to search with, one a line")
-    add("--method", choices=METHODS, default=DIPGO, help="DiP-GO's search, or a rival (dipgo)")
+    add(
+        "--method",
+        choices=(DIPGO, *RULES),
+        default=DIPGO,
+        help="DiP-GO's search, or a rival (dipgo)",
+    )
     add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, … (the pipeline's)")
     add("--eta", type=float, default=0.0, metavar="E", help="of ddim: noise drawn, 0 to 1 (0)")
     add("--blocks", nargs="+", default=[], metavar="PATTERN", help="what is gated (the family's)")
@@ -206,9 +203,15 @@ def _parser() -> Parser:
     add("--log", type=Path, metavar="FILE", help="CSV file, a line an iteration")
     add("--no-checkpointing", action="store_true", help="keep activations: faster, more memory")
     add("--mixed-precision", choices=("no", "fp16", "bf16"), help="of the gradient search")
-    add("--calibration", type=whole_number(1), default=1, metavar="N", help="rivals: batches (1)")
-    add("--of", type=Path, metavar="FILE", help="steps-of: the SubNet whose timesteps to take")
-    add("--router", type=Path, metavar="FILE", help="l2c: a Learning-to-Cache router")
+    add(
+        "--calibration",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help=_for("--prompts", "batches (1)"),
+    )
+    add("--of", type=Path, metavar="FILE", help=_for("--of", "the SubNet to take"))
+    add("--router", type=Path, metavar="FILE", help=_for("--router", "the router to take"))
     add_lora_argument(parser)
     add_search_arguments(parser)
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.sampler.probe import probe
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules import RULES
 from dipgo.schedules.activation_changes import Changes
-from dipgo.schedules.base import at_kept, at_kept_by_bisection
-from dipgo.schedules.block_caching import block_caching
-from dipgo.schedules.deepcache import deepcache, deepcache_nonuniform
-from dipgo.schedules.faster_diffusion import faster_diffusion_with
-from dipgo.schedules.fewer_steps import count_steps, fewer_steps, steps_of
-from dipgo.schedules.fora import fora
-from dipgo.schedules.greedy import greedy_at_kept
-from dipgo.schedules.knapsack import knapsack
-from dipgo.schedules.learning_to_cache import learning_to_cache
-from dipgo.schedules.random_gates import random_gates
-from dipgo.schedules.smooth_cache import smooth_cache
 from dipgo.search.calibrate import OnGate, activation_changes, removal_losses
 from dipgo.search.examples import Examples
 from dipgo.search.losses import DISTANCES
@@ -35,7 +25,7 @@ LONGEST_LAG = 10
 
 
 class Rivals:
-    """Makes rivals' SubNets. What they must know of the model is measured once, when needed.
+    """Makes rivals' SubNets, and has the `Inputs` of their rules: measured once, when needed.
 
     `count` batches of prompts are measured. `of` is the SubNet whose timesteps `steps-of` takes,
     `router` the file of `l2c`.
@@ -59,19 +49,41 @@ class Rivals:
         self.dense = problem.subnet(np.ones(problem.cost.shape, np.bool_), {"method": "dense"})
 
     def make(self, method: str, kept: float) -> SubNet:
-        """The SubNet of one of METHODS that costs nearest to `kept`, at most 0.0125 above it.
+        """The SubNet of one of RULES that costs nearest to `kept`, at most 0.0125 above it.
 
         Raises DipgoError for a method that cannot, or lacks what it needs.
         """
-        return METHODS[method](self, kept)
+        return RULES[method].meet(self, self.kept, kept)
 
     def kept(self, subnet: SubNet) -> float:
-        """The share of the dense cost that a SubNet of the same steps keeps."""
-        return self.problem.cost.kept(subnet.gates)
+        """The share of the dense cost that a SubNet keeps; all gates of a shorter one are on."""
+        steps, dense_steps = len(subnet.timesteps), len(self.dense.timesteps)
+        return steps / dense_steps if steps < dense_steps else self.problem.cost.kept(subnet.gates)
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """MACs of one call of each block."""
+        return {node.name: node.macs for node in self.problem.traced.graph.blocks}
 
     @property
-    def _macs(self) -> dict[str, int]:
-        return {node.name: node.macs for node in self.problem.traced.graph.blocks}
+    def subnet(self) -> SubNet:
+        """`of`. Raises DipgoError where there is none."""
+        if self.of is None:
+            raise _not_given("--of", "a SubNet whose busiest timesteps are to be taken")
+        return self.of
+
+    @property
+    def path(self) -> Path:
+        """`router`. Raises DipgoError where there is none."""
+        if self.router is None:
+            raise _not_given("--router", "the file of a Learning-to-Cache router")
+        return self.router
+
+    def timesteps_at(self, steps: int) -> tuple[float, ...]:
+        """The scheduler's timesteps at another number of steps. Raises DipgoError."""
+        source, scheduler = self.problem.source, self.problem.scheduler
+        options = source.timestep_options(scheduler, self.problem.geometry, steps)
+        return probe(scheduler, steps, **options).timesteps
 
     @cached_property
     def _net(self) -> SuperNet:
@@ -123,91 +135,6 @@ class Rivals:
             )
         return np.asarray(np.mean(tables, axis=0), np.float64)
 
-    def _fewer_steps(self, kept: float) -> SubNet:
-        steps = self.problem.sampler.num_inference_steps
-        extra = len(self.problem.sampler.rows) - steps  # PNDM evaluates its second step twice
-        count = count_steps(kept, steps, lambda count: count + extra)
-        source, scheduler = self.problem.source, self.problem.scheduler
-        options = source.timestep_options(scheduler, self.problem.geometry, count)
-        shorter = probe(scheduler, count, **options)
-        return fewer_steps(self.dense, count, shorter.timesteps)
-
-    def _steps_of(self, kept: float) -> SubNet:
-        if self.of is None:
-            raise _not_given("--of", "a SubNet whose busiest timesteps are to be taken")
-        subnet = self.of
-        counts = range(1, len(subnet.timesteps) + 1)
-        return at_kept(lambda count: steps_of(subnet, self._macs, count), counts, self.kept, kept)
-
-    def _random(self, kept: float) -> SubNet:
-        shares = np.linspace(1.0, 0.0, 1001).tolist()
-        return at_kept_by_bisection(
-            lambda share: random_gates(self.dense, share, seed=self.seed), shares, self.kept, kept
-        )
-
-    def _intervals(self, make: Callable[[SubNet, int], SubNet], kept: float) -> SubNet:
-        counts = range(1, len(self.dense.timesteps) + 1)
-        return at_kept(lambda interval: make(self.dense, interval), counts, self.kept, kept)
-
-    def _faster_diffusion(self, kept: float) -> SubNet:
-        counts = range(1, len(self.dense.timesteps) + 1)
-        return at_kept(
-            lambda count: faster_diffusion_with(self.dense, count), counts, self.kept, kept
-        )
-
-    def _smooth_cache(self, kept: float) -> SubNet:
-        thresholds = np.geomspace(1e-3, 3.0, 200).tolist()
-        return at_kept(
-            lambda one: smooth_cache(self.dense, self.changes, one), thresholds, self.kept, kept
-        )
-
-    def _block_caching(self, kept: float) -> SubNet:
-        thresholds = np.geomspace(1e-3, 30.0, 300).tolist()
-        return at_kept(
-            lambda one: block_caching(self.dense, self.changes, one), thresholds, self.kept, kept
-        )
-
-    def _greedy(self, kept: float) -> SubNet:
-        return greedy_at_kept(self.dense, self.losses, self.kept, kept)
-
-    def _knapsack(self, kept: float) -> SubNet:
-        """A knapsack does not see what dies with a block: it is given more until that is used."""
-        shares = np.linspace(kept, min(1.0, kept + 0.4), 41).tolist()
-        return at_kept(
-            lambda share: knapsack(self.dense, self.losses, self._macs, share),
-            shares,
-            self.kept,
-            kept,
-        )
-
-    def _router(self, kept: float) -> SubNet:
-        if self.router is None:
-            raise _not_given("--router", "the file of a Learning-to-Cache router")
-        path = self.router
-        thresholds = np.linspace(0.0, 1.0, 101)[1:-1].tolist()  # their logits are finite
-        return at_kept(
-            lambda one: learning_to_cache(path, self.dense, threshold=one),
-            thresholds,
-            self.kept,
-            kept,
-        )
-
 
 def _not_given(option: str, expected: str) -> DipgoError:
     return DipgoError(option, found="nothing", expected=expected, remedy=f"give {option} FILE")
-
-
-METHODS: dict[str, Callable[[Rivals, float], SubNet]] = {
-    "fewer-steps": Rivals._fewer_steps,
-    "steps-of": Rivals._steps_of,
-    "random": Rivals._random,
-    "deepcache": lambda rivals, kept: rivals._intervals(deepcache, kept),
-    "deepcache-nonuniform": lambda rivals, kept: rivals._intervals(deepcache_nonuniform, kept),
-    "faster-diffusion": Rivals._faster_diffusion,
-    "fora": lambda rivals, kept: rivals._intervals(fora, kept),
-    "smooth-cache": Rivals._smooth_cache,
-    "block-caching": Rivals._block_caching,
-    "greedy": Rivals._greedy,
-    "knapsack": Rivals._knapsack,
-    "l2c": Rivals._router,
-}

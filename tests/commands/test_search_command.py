@@ -21,11 +21,11 @@ from dipgo.compiler.unroll import unroll
 from dipgo.export import export
 from dipgo.ir.plan.cost import plan_cost
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.search.__main__ import METHODS as NAMES
+from dipgo.schedules import RULES
 from dipgo.search.__main__ import main
 from dipgo.search.cost.budget import TOLERANCE
 from dipgo.search.problem import Problem
-from dipgo.search.rivals import METHODS, Rivals
+from dipgo.search.rivals import Rivals
 from dipgo.search.settings import SearchSettings
 from tests.support.tiny_search import PROMPTS, STEPS, rows_on
 from tests.support.zoo import ZOO
@@ -119,7 +119,7 @@ def test_filters_count_in_the_nearest_ratio(run: Run, problem: Problem) -> None:
     assert run(ratio=nearest, reuse_filter=3)[0] == 0
 
 
-CALIBRATED = ("smooth-cache", "block-caching", "greedy", "knapsack")
+CALIBRATED = [rule.name for rule in RULES.values() if "--prompts" in rule.options]
 
 
 def test_calibrated_methods_need_prompts(run: Run) -> None:
@@ -240,11 +240,17 @@ def rivals(problem: Problem) -> Rivals:
     return Rivals(problem, PROMPTS, of=of)
 
 
-def test_the_command_knows_every_rival() -> None:
-    assert set(NAMES) == {"dipgo", *METHODS}
+def test_the_command_knows_every_rival(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"--method {{dipgo,{','.join(RULES)}}}" in printed
+    for option in {option for rule in RULES.values() for option in rule.options} - {"--prompts"}:
+        names = ", ".join(rule.name for rule in RULES.values() if option in rule.options)
+        assert f"{option} FILE {names}: " in printed
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"l2c"}))
+@pytest.mark.parametrize("method", sorted(set(RULES) - {"l2c"}))
 def test_every_rival_compiles_at_its_share(method: str, problem: Problem, rivals: Rivals) -> None:
     target = 0.9 if method == "faster-diffusion" else 0.75  # its decoder runs at every step
     made = rivals.make(method, target)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.diffusers_private import compatible_classes, missing_packages
 
 # By short name: the diffusers class, and the options it needs beyond the pipeline's config.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,8 +89,8 @@ def _fits(base: Any, cls: Any) -> bool:
     if isinstance(base, cls) or cls in base.compatibles:
         return True
     if cls.__name__ in DISTILLED:
-        return "DDIMScheduler" in type(base)._compatibles
-    return type(base).__name__ in cls._compatibles
+        return "DDIMScheduler" in compatible_classes(type(base))
+    return type(base).__name__ in compatible_classes(cls)
 
 
 def _find_class(class_name: str, name: str) -> Any:
@@ -103,10 +104,11 @@ def _find_class(class_name: str, name: str) -> Any:
             expected=f"one of {', '.join(SCHEDULERS)}, or the name of a diffusers class",
             remedy="correct the name",
         )
-    if hasattr(cls, "_backends"):  # diffusers' stand-in for a class it cannot import
+    missing = missing_packages(cls)
+    if missing:
         raise DipgoError(
             f"scheduler {name}",
-            found=f"{class_name}, which needs {' and '.join(cls._backends)}",
+            found=f"{class_name}, which needs {' and '.join(missing)}",
             expected="an environment with these packages",
             remedy="pip install what is missing, or choose another scheduler",
         )

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.sampler.image_to_image import begin_at, remaining_timesteps
+from dipgo.compiler.trace.torch_private import TorchDispatchMode, conversion
 from dipgo.ir.sampler import PriorNoise
 
 Draw = Callable[[int], torch.Tensor]
@@ -101,7 +101,7 @@ class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        cast = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.float32
+        cast = func is conversion() and kwargs.get("dtype") == torch.float32
         if cast and args[0].dtype == torch.float64 and args[0].ndim >= 4:
             kwargs["dtype"] = torch.float64
         return func(*args, **kwargs)

@@ -13,6 +13,8 @@ import torch
 from torch import fx
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
+from dipgo.compiler.trace.torch_private import is_mutating, storage_id
+
 
 def fold_wide_constants(program: torch.export.ExportedProgram) -> None:
     """Replaces float64 constants in place by tensors of the program, `folded.0` and so on."""
@@ -24,7 +26,7 @@ def fold_wide_constants(program: torch.export.ExportedProgram) -> None:
     for index, node in enumerate(dict.fromkeys(_viewed(node, values) for node in read)):
         _replace(program, node, values[node], index)
     for node in reversed(list(wide)):
-        if not node.users and not _is_mutating(node):
+        if not node.users and not is_mutating(node.target):
             program.graph.erase_node(node)
 
 
@@ -58,15 +60,9 @@ def _viewed(node: fx.Node, values: dict[fx.Node, Any]) -> fx.Node:
     """
     for source in node.all_input_nodes:
         whole = values[source].numel() == values[node].numel()
-        if whole and _storage(values[source]) == _storage(values[node]):
+        if whole and storage_id(values[source]) == storage_id(values[node]):
             return _viewed(source, values)
     return node
-
-
-def _storage(value: torch.Tensor) -> int:
-    """Returns a key that distinguishes storages alive at the same time, also of the meta device."""
-    pointer: int = value.untyped_storage()._cdata
-    return pointer
 
 
 def _replace(
@@ -81,7 +77,3 @@ def _replace(
     program.graph_signature.input_specs.insert(0, spec)
     program.constants[name] = value.contiguous()
     node.replace_all_uses_with(placeholder)
-
-
-def _is_mutating(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

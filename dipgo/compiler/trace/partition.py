@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.torch_private import module_stack
 from dipgo.ir.graph import PART, Dependence
 
 Home: TypeAlias = str | tuple[int, Dependence]
@@ -149,8 +150,8 @@ def _block_of(
     Raises:
         DipgoError: The module runs a second time.
     """
-    for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
-        block = str(path).split("@")[0].removeprefix(prefix)
+    for key, path in module_stack(node):
+        block = path.split("@")[0].removeprefix(prefix)
         if block in blocks:
             if calls.setdefault(block, key) != key:
                 raise DipgoError(
@@ -201,8 +202,8 @@ def _shared_module(nodes: Sequence[fx.Node], prefix: str) -> str:
 
 
 def _innermost(node: fx.Node) -> str:
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]).split("@")[0] if stack else ""
+    stack = module_stack(node)
+    return stack[-1][1].split("@")[0] if stack else ""
 
 
 def _collect(

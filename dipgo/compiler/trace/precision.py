@@ -16,6 +16,13 @@ import torch
 from torch import fx
 
 from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.torch_private import (
+    conversion,
+    fake_mode,
+    keep_module_stack_alone,
+    module_stack,
+    operator_name,
+)
 from dipgo.ir.block_patterns import is_within
 from dipgo.ir.graph import Dependence
 from dipgo.ir.types import PRECISIONS, PrecisionName
@@ -26,7 +33,7 @@ GUIDANCE, TIMESTEP_TABLES, ANGLES = "guidance", "timestep tables", "angles"
 
 ALWAYS_KEPT = ("sampler", GUIDANCE, TIMESTEP_TABLES, ANGLES)
 
-_CASTS = {aten.to.dtype, aten.to.dtype_layout, aten._to_copy.default}
+_CASTS = {aten.to.dtype, aten.to.dtype_layout, conversion()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +161,10 @@ class _Rewrite:
             return torch.float32 if TIMESTEP_TABLES in self.precision.keep_always else self.dtype
         if node in self.angles:
             return torch.float32
-        stack = node.meta.get("nn_module_stack", {}).values()
-        paths = [f"{path}.".split("@")[0] for path, _ in stack]
+        stack = module_stack(node)
+        paths = [f"{path}.".split("@")[0] for _, path in stack]
         inside = [path.removeprefix(self.prefix) for path in paths if path.startswith(self.prefix)]
-        kept = _operator(node) in self.precision.keep_operators or any(
+        kept = operator_name(node.target) in self.precision.keep_operators or any(
             is_within(path, pattern) for pattern in self.precision.keep_fp32 for path in inside
         )
         outside = not inside and GUIDANCE in self.precision.keep_always
@@ -173,7 +180,7 @@ class _Rewrite:
         for node in reversed(self.graph.nodes):
             if node.op != "call_function" or Dependence.STATE in self.dependence[node]:
                 continue
-            if _operator(node) in ("sin", "cos") or found.intersection(node.users):
+            if operator_name(node.target) in ("sin", "cos") or found.intersection(node.users):
                 found.add(node)
         return frozenset(found)
 
@@ -197,7 +204,7 @@ class _Rewrite:
 
     def _insert_cast(self, source: fx.Node, wanted: torch.dtype, home: fx.Node) -> fx.Node:
         cast: fx.Node = self.graph.call_function(aten.to.dtype, (source, wanted))
-        cast.meta = {key: home.meta[key] for key in ("nn_module_stack",) if key in home.meta}
+        keep_module_stack_alone(cast, home)
         _infer(cast)
         self.dependence[cast] = self.dependence[source]
         return cast
@@ -214,17 +221,12 @@ def _infer(node: fx.Node) -> None:
     """Works the node's metadata out of its operands'; nothing is computed."""
     assert callable(node.target)
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
-    sources = [source.meta["val"] for source in node.all_input_nodes]
-    modes = [one.fake_mode for one in sources if isinstance(one, torch._subclasses.FakeTensor)]
-    if not modes:  # made of nothing: its type is in its own arguments
+    modes = (fake_mode(source.meta["val"]) for source in node.all_input_nodes)
+    mode = next((mode for mode in modes if mode is not None), None)
+    if mode is None:  # made of nothing: its type is in its own arguments
         return
-    with modes[0], torch.no_grad():
+    with mode, torch.no_grad():
         node.meta["val"] = node.target(*args, **kwargs)
-
-
-def _operator(node: fx.Node) -> str:
-    """`group_norm` of `aten.group_norm.default`; "" for what is no operator of aten."""
-    return str(getattr(node.target, "_opname", ""))
 
 
 def _dtype(node: fx.Node) -> torch.dtype | None:

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.torch_private import tree_flatten, tree_unflatten
 
 Sizes: TypeAlias = tuple[int, ...]
 """The value of an axis, or of a number, in each of the traces."""

@@ -18,6 +18,7 @@ from dipgo.compiler.trace.fold_constants import fold_wide_constants
 from dipgo.compiler.trace.macs import node_macs
 from dipgo.compiler.trace.partition import Partition, partition
 from dipgo.compiler.trace.precision import FP32, Precision, apply_precision
+from dipgo.compiler.trace.torch_private import assertion
 from dipgo.ir.graph import PART, REUSE_FILTER, BlockGraph, Dependence, GraphInput, Node, ReuseFilter
 from dipgo.ir.types import Value
 
@@ -194,7 +195,7 @@ def _reuse_filter(parts: Partition, inputs: Sequence[Value]) -> ReuseFilter | No
 
 def _drop_assertions(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+        if node.target is assertion():
             graph.erase_node(node)
 
 

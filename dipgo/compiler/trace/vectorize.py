@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves, tree_map
 
 from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.torch_private import argument_defaults, conversion, tree_leaves, tree_map
 
 aten = torch.ops.aten
 
@@ -264,9 +264,8 @@ def _implied(terms: str) -> str:
 def _by_name(target: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Returns all arguments by their names in the operator's schema, defaults included."""
     arguments = {}
-    for index, spec in enumerate(target._schema.arguments):
-        value = args[index] if index < len(args) else kwargs.get(spec.name, spec.default_value)
-        arguments[spec.name] = value
+    for index, (name, default) in enumerate(argument_defaults(target)):
+        arguments[name] = args[index] if index < len(args) else kwargs.get(name, default)
     return arguments
 
 
@@ -284,12 +283,13 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         _overloads(
             "linear layer_norm rms_norm embedding dropout clone contiguous to.dtype "
-            "to.dtype_layout _to_copy silu gelu relu sigmoid tanh exp sin cos sqrt rsqrt neg abs "
+            "to.dtype_layout silu gelu relu sigmoid tanh exp sin cos sqrt rsqrt neg abs "
             "softplus reciprocal pow.Tensor_Scalar log hardswish leaky_relu elu detach alias "
             "lift_fresh_copy clamp pad"
         ),
         _leading,
     ),
+    conversion(): _leading,
     **dict.fromkeys(
         _overloads(
             "add.Tensor sub.Tensor mul.Tensor div.Tensor add.Scalar mul.Scalar maximum minimum "

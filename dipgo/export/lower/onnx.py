@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from dipgo.compiler.trace.torch_private import registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
 from dipgo.export.lower.hide_weights import hidden_weights, store_transposed
 
@@ -73,7 +74,7 @@ def _export(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's remarks on packages that are not needed, and numpy's on infinity."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger = registration_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.utils._sympy.value_ranges import ValueRanges
 
 from dipgo.common.files import sha256_of
 from dipgo.common.version import __version__
+from dipgo.compiler.trace.torch_private import admit_size_one, forget_example_inputs
 from dipgo.export.lower.callee import Lowering
 from dipgo.export.lower.weights import WeightStore
 from dipgo.ir.manifest.engines import (
@@ -74,20 +74,14 @@ def capture_program(lowering: Lowering, prefix: str, store: WeightStore) -> Prog
         dynamic_shapes=dynamic,
         strict=False,
     )
-    _admit_one(program)
+    admit_size_one(program)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has this machine's paths
-    program._example_inputs = None  # they hold the weights, which the file must not
+    forget_example_inputs(program)  # they hold the weights, which the file must not
     stored = [
         store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()
     ]
     return program, stored
-
-
-def _admit_one(program: torch.export.ExportedProgram) -> None:
-    """A size that is symbolic is taken to be two at least; that of one picture is one."""
-    for symbol, found in program.range_constraints.items():
-        program.range_constraints[symbol] = ValueRanges(min(1, found.lower), found.upper)
 
 
 def write_programs(programs: Mapping[str, Program], directory: Path) -> None:

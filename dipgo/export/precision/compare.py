@@ -12,6 +12,7 @@ from torch import fx
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.oracle import Exact, Rounded, callee_functions, interpret
 from dipgo.compiler.trace.dtypes import TORCH_DTYPES
+from dipgo.compiler.trace.torch_private import module_stack
 from dipgo.compiler.trace.trace import Traced
 from dipgo.export.parts import Part
 from dipgo.ir.plan.nodes import Call, Callee
@@ -139,6 +140,6 @@ class _OverflowFinder(Rounded):
         result = super().run_node(node)
         computed = node.op == "call_function" and isinstance(result, torch.Tensor)
         if computed and self.path is None and not result.isfinite().all():
-            stack = list(node.meta.get("nn_module_stack", {}).values())
-            self.path = str(stack[-1][0]).split("@")[0] if stack else ""
+            stack = module_stack(node)
+            self.path = stack[-1][1].split("@")[0] if stack else ""
         return result

@@ -7,7 +7,6 @@ alone leaves the loop.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.diffusers_private import with_own_children
 from dipgo.models.families.sdxl import SDXLFamily
 from dipgo.models.families.stable_diffusion import (
     CLASS,
@@ -53,8 +53,7 @@ def attach_controlnet(unet: Any, controlnet: Any) -> nn.Module:
             remedy="use a pipeline of Stable Diffusion 1, 2 or XL with a single ControlNet",
         )
     _check_fit(unet, controlnet)
-    controlled: nn.Module = copy.copy(unet)
-    controlled._modules = dict(unet._modules)
+    controlled = with_own_children(unet)
     controlled.add_module(CONTROLNET, controlnet.eval().requires_grad_(False))
     return controlled
 

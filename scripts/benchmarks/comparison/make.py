@@ -17,14 +17,15 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import staged_file
 from dipgo.common.progress import live_progress, stage
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules import RULES
 from dipgo.search.api import SearchRequest, pose, search
-from dipgo.search.rivals import METHODS, Rivals
+from dipgo.search.rivals import Rivals
 from dipgo.search.settings import SearchSettings
 
 SEARCHED, STEPS_OF = "dipgo", "steps-of"
 BATCH = 4
 """Prompts a batch of searches and calibrations."""
-RIVALS = tuple(method for method in METHODS if method != "l2c")
+RIVALS = tuple(method for method in RULES if method != "l2c")
 FLOOR = re.compile(r"(\d\.\d+) with the cheapest|share from (\d\.\d+), the least")
 ROUNDING = 0.001
 """N of T whole rows cost a little more than N/T, since what runs once a prompt is kept as a whole:

@@ -1,0 +1,48 @@
+"""The private names of diffusers, and of a module below it, that the package uses.
+
+Each says what it relies on. tests/models/test_diffusers_private.py fails with the name that a new
+version of diffusers has dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+
+def lora_modules(pipeline: Any) -> list[str]:
+    """Returns the names of the parts that LoRAs may change.
+
+    Relies on `_lora_loadable_modules` of the pipelines that load LoRAs, since diffusers 0.30.
+    """
+    return list(pipeline._lora_loadable_modules)
+
+
+def compatible_classes(scheduler_class: Any) -> list[str]:
+    """Returns the names of the schedulers that can take the place of this class.
+
+    Relies on `SchedulerMixin._compatibles`. The public `compatibles` belongs to an object, and
+    leaves out the names that diffusers itself does not define.
+    """
+    return list(scheduler_class._compatibles)
+
+
+def missing_packages(cls: Any) -> list[str]:
+    """Returns what a stand-in's class needs to be imported, nothing for a class that is real.
+
+    Relies on `_backends` of the classes of `diffusers.utils.dummy_*`.
+    """
+    return list(getattr(cls, "_backends", ()))
+
+
+def with_own_children(module: nn.Module) -> nn.Module:
+    """Returns a copy that shares all modules and weights, and to which modules can be added.
+
+    Relies on `torch.nn.Module._modules`, since torch 0.1: diffusers' models cannot be made anew
+    around modules that exist.
+    """
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied

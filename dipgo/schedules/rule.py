@@ -1,0 +1,132 @@
+"""The record of a schedule: its function, what that needs, and the number that sets its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.schedules.activation_changes import Changes
+from dipgo.schedules.base import at_kept, at_kept_by_bisection
+from dipgo.schedules.fewer_steps import affordable_steps
+
+
+class Inputs(Protocol):
+    """Everything that a rule's function may ask for, by the names of its arguments."""
+
+    @property
+    def dense(self) -> SubNet:
+        """The SubNet whose gates are all on."""
+
+    @property
+    def macs(self) -> Mapping[str, int]:
+        """MACs of one call of each block."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+    @property
+    def changes(self) -> Changes:
+        """How much blocks change from step to step; measured."""
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The loss of removing each gate alone, f64[steps, blocks]; measured."""
+
+    @property
+    def subnet(self) -> SubNet:
+        """Another SubNet of the same model."""
+
+    @property
+    def path(self) -> Path:
+        """A file that the method's authors published."""
+
+    def timesteps_at(self, steps: int) -> Sequence[float]:
+        """The sampler's timesteps at another number of steps."""
+
+
+OPTIONS: Mapping[str, str] = {
+    "changes": "--prompts",
+    "losses": "--prompts",
+    "subnet": "--of",
+    "path": "--router",
+}
+"""The option of `python -m dipgo.search` that an input comes from; others are always there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """The argument of a rule's function that sets the cost, and the values to choose among."""
+
+    name: str
+    values: Callable[[SubNet, float], Sequence[float]]
+    """Of the dense SubNet and the share to keep."""
+    falling: bool = False
+    """Whether the kept share never rises along the values: few of them are tried then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row of RULES. `function` is called with `needs` and `takes` as keywords."""
+
+    name: str
+    """As in `--method`."""
+    function: Callable[..., SubNet]
+    takes: Parameter
+    needs: tuple[str, ...]
+    """Arguments of the function, each a member of `Inputs`."""
+    title: str
+    gates: str
+    """Which gates are on, for docs/schedules.md."""
+    source: str = ""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that must be given."""
+        return tuple(OPTIONS[name] for name in self.needs if name in OPTIONS)
+
+    def make(self, inputs: Inputs, value: float) -> SubNet:
+        """Returns the SubNet at one value of the parameter. Raises DipgoError."""
+        needed = {name: getattr(inputs, name) for name in self.needs}
+        return self.function(**needed, **{self.takes.name: value})
+
+    def meet(self, inputs: Inputs, kept: Callable[[SubNet], float], target: float) -> SubNet:
+        """Returns the SubNet whose kept share is nearest to `target`, see `at_kept`.
+
+        Raises:
+            DipgoError: Where no value meets the share, or an input is missing.
+        """
+        choose: Callable[..., SubNet] = at_kept_by_bisection if self.takes.falling else at_kept
+        values = self.takes.values(inputs.dense, target)
+        return choose(lambda value: self.make(inputs, value), values, kept, target)
+
+
+def counts(name: str) -> Parameter:
+    """Returns a parameter that is a number of steps: 1 to all of them."""
+    return Parameter(name, lambda dense, kept: range(1, len(dense.timesteps) + 1))
+
+
+def thresholds(values: NDArray[np.float64]) -> Parameter:
+    """Returns a parameter with the same values for every model."""
+    listed: list[float] = values.tolist()
+    return Parameter("threshold", lambda dense, kept: listed)
+
+
+INTERVAL, COUNT = counts("interval"), counts("count")
+
+STEPS = Parameter("steps", affordable_steps)
+
+REMOVED = Parameter("removed", lambda dense, kept: range(dense.gates[1:].size + 1), falling=True)
+
+SHARE = Parameter("share", lambda dense, kept: np.linspace(1.0, 0.0, 1001).tolist(), falling=True)
+
+BUDGET = Parameter(
+    "share", lambda dense, kept: np.linspace(kept, min(1.0, kept + 0.4), 41).tolist()
+)
+"""Shares from the one to keep upwards: a knapsack does not see what dies with a block."""

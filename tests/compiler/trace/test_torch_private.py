@@ -1,0 +1,122 @@
+"""What `torch_private` relies on is in the torch that is installed; each name is a test."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import pkgutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from dipgo.compiler.trace import torch_private
+from tests.support.private_names import private_names, read
+
+aten = torch.ops.aten
+FILE = Path(inspect.getfile(torch_private))
+
+NAMES = (
+    "torch._ops.OpOverload",
+    "torch._subclasses.FakeTensor",
+    "torch.onnx._internal.exporter._registration",
+    "torch.ops.aten._assert_tensor_metadata.default",
+    "torch.ops.aten._to_copy.default",
+    "torch.utils._python_dispatch.TorchDispatchMode",
+    "torch.utils._pytree.tree_flatten",
+    "torch.utils._pytree.tree_leaves",
+    "torch.utils._pytree.tree_map",
+    "torch.utils._pytree.tree_unflatten",
+    "torch.utils._sympy.value_ranges.ValueRanges",
+)
+MEMBERS = {
+    "OpOverload._opname": lambda: aten.add.Tensor._opname,
+    "OpOverload._schema.arguments": lambda: aten.add.Tensor._schema.arguments[0].default_value,
+    "OpOverload._schema.is_mutable": lambda: aten.add.Tensor._schema.is_mutable,
+    "UntypedStorage._cdata": lambda: torch.zeros(1).untyped_storage()._cdata,
+    "ExportedProgram._example_inputs": lambda: _program()._example_inputs,
+    "FakeTensor.fake_mode": lambda: _program().graph.output_node().args[0][0].meta["val"].fake_mode,
+    "Node.meta[nn_module_stack]": lambda: _linear().meta["nn_module_stack"],
+}
+
+
+@cache
+def _program() -> torch.export.ExportedProgram:
+    """A linear layer inside a module, over a symbolic number of rows."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3))
+    shapes = ({0: torch.export.Dim("rows", min=2, max=9)},)
+    return torch.export.export(module, (torch.zeros(4, 2),), dynamic_shapes=shapes)
+
+
+def _linear() -> torch.fx.Node:
+    (node,) = _program().graph.find_nodes(op="call_function", target=aten.linear.default)
+    return node
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_has(name: str) -> None:
+    if name.endswith("_registration"):
+        importlib.import_module(name)
+    else:
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_torch_objects_have(name: str) -> None:
+    MEMBERS[name]()
+
+
+def test_every_private_name_has_its_test() -> None:
+    tested = {part for name in (*NAMES, *MEMBERS) for part in name.split(".")}
+    used = {name for _, name in private_names(read(FILE), set())}
+    assert used <= tested
+    assert used == {part for part in tested if part.startswith("_")}
+
+
+def test_every_function_says_what_it_relies_on() -> None:
+    for name, function in inspect.getmembers(torch_private, inspect.isfunction):
+        assert "Relies on" in (inspect.getdoc(function) or ""), name
+
+
+def test_operators() -> None:
+    assert torch_private.operator_name(aten.group_norm.default) == "group_norm"
+    assert torch_private.operator_name("input") == ""
+    assert torch_private.is_mutating(aten.add_.Tensor)
+    assert not torch_private.is_mutating(aten.add.Tensor)
+    defaults = torch_private.argument_defaults(aten.add.Tensor)
+    assert defaults == [("self", None), ("other", None), ("alpha", 1)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_storages_are_told_apart(device: str) -> None:
+    one, other = (torch.zeros(4, device=device) for _ in range(2))
+    assert torch_private.storage_id(one) == torch_private.storage_id(one[1:])
+    assert torch_private.storage_id(one) != torch_private.storage_id(other)
+
+
+def test_nodes_name_the_modules_that_they_ran_in() -> None:
+    assert [path for _, path in torch_private.module_stack(_linear())] == ["", "0"]
+    copied = torch.fx.Graph().placeholder("x")
+    torch_private.keep_module_stack_alone(copied, _linear())
+    assert copied.meta == {"nn_module_stack": _linear().meta["nn_module_stack"]}
+
+
+def test_programs_admit_one_and_forget_their_inputs() -> None:
+    program = torch.export.export(
+        torch.nn.ReLU(),
+        (torch.zeros(4),),
+        dynamic_shapes=({0: torch.export.Dim("n", min=2, max=9)},),
+    )
+    torch_private.admit_size_one(program)
+    ((lower, upper),) = [(one.lower, one.upper) for one in program.range_constraints.values()]
+    assert (lower, upper) == (1, 9)
+    torch_private.forget_example_inputs(program)
+    assert program.example_inputs is None
+
+
+def test_the_exporter_s_remarks_come_from_the_logger() -> None:
+    module = importlib.import_module(torch_private.REGISTRATION)
+    assert module.logger is torch_private.registration_logger()
+    assert isinstance(module.logger, logging.Logger)
