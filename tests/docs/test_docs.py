@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted(set(re.findall(r"python -m (dipgo\.[a-z]+)", README)))
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
