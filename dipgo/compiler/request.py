@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.subnet.truncate import cut_to
 from dipgo.models.family import Geometry
 from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
@@ -32,6 +33,12 @@ class Schedule:
     blocks: tuple[str, ...]
     eta: float = 0.0
     strength: float | None = None
+
+    def remaining(self, timesteps: Sequence[float]) -> SubNet | None:
+        """Returns the SubNet, cut to the `timesteps` that are run; None for dense."""
+        if self.subnet is None or self.strength is None:
+            return self.subnet
+        return cut_to(self.subnet, timesteps)
 
 
 def read_schedule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.compile import fit_schedule
+from dipgo.compiler.front import fit_schedule
 from dipgo.compiler.request import read_schedule
 from dipgo.evaluate.variants import DENSE, Variant
 from dipgo.ir.subnet.subnet import SubNet

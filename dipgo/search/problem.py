@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.fit import carrier
-from dipgo.compiler.sampler.probe import make_scheduler, probe
-from dipgo.compiler.sampler.schedulers import beyond_class
-from dipgo.compiler.trace.source import trace_source
+from dipgo.compiler.front import read_model
+from dipgo.compiler.request import Schedule
+from dipgo.compiler.sampler.schedulers import beyond_class, make_scheduler
 from dipgo.compiler.trace.trace import Traced
-from dipgo.ir.block_patterns import match_blocks
 from dipgo.ir.graph import BlockGraph, Dependence
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
@@ -39,7 +38,7 @@ class Problem:
 
     source: Source
     geometry: Geometry
-    scheduler: Any
+    schedule: Schedule
     traced: Traced
     sampler: Sampler
     cost: CostModel
@@ -64,6 +63,11 @@ class Problem:
         each = (1 + halves) * batch * channels**2 * size**2 * height * width
         filters = FilterCost(terms, float(each) if self.weigh is macs_weights else 0.0)
         return replace(self, cost=replace(self.cost, filters=filters))
+
+    @property
+    def scheduler(self) -> Any:
+        """Diffusers' scheduler that the sampler was read off, not started."""
+        return make_scheduler(self.source.scheduler, self.schedule.scheduler)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -105,7 +109,7 @@ class Problem:
             backup=self.backup,
             model=ModelRef(self.source.model_class, self.source.config_sha256),
             scheduler=SchedulerRef(
-                type(self.scheduler).__name__, beyond_class(self.source.scheduler, self.scheduler)
+                self.sampler.scheduler_class, beyond_class(self.source.scheduler, self.scheduler)
             ),
             scores=scores,
             provenance=provenance | self._loras(),
@@ -130,20 +134,18 @@ def make_problem(
 
     A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
     """
-    chosen = make_scheduler(source.scheduler, scheduler)
-    options = source.timestep_options(chosen, geometry, steps)
-    sampler = probe(chosen, steps, eta=eta, **options)
-    if len(sampler.timesteps) < 2:
+    if steps < 2:
         raise DipgoError(
             "--steps", found=str(steps), expected="at least 2", remedy="the first computes all"
         )
-    blocks = match_blocks(source.denoiser, tuple(patterns) or default_patterns(source))
-    traced = trace_source(source, geometry, blocks)
+    blocks = tuple(patterns) or default_patterns(source)
+    schedule = Schedule(None, steps, scheduler, blocks, eta)
+    traced, sampler = read_model(source, schedule, geometry)
     graph = traced.graph
     words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
     names = tuple(node.name for node in graph.blocks)
     cost = CostModel(graph, sampler, names, tuple(words), dict(weigh(graph)))
-    return Problem(source, geometry, chosen, traced, sampler, cost, weigh)
+    return Problem(source, geometry, schedule, traced, sampler, cost, weigh)
 
 
 def default_patterns(source: Source) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class Search:
         self.identity = {
             "model": problem.source.config_sha256,
             "weights": problem.weights_sha256,
-            "scheduler": type(problem.scheduler).__name__,
+            "scheduler": problem.sampler.scheduler_class,
             "steps": problem.sampler.num_inference_steps,
             "eta": problem.sampler.eta,
             "blocks": list(problem.blocks),

@@ -6,27 +6,15 @@ As the `get_timesteps` and `prepare_latents` of diffusers' image-to-image pipeli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dipgo.common.errors import DipgoError
+from dipgo.ir.sampler import Start
 
 TOLERANCE = 1e-6
 """Of the largest number: what mixing may miss of being linear."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What goes in first: `image_scale` · the picture's latents + `noise_scale` · noise.
-
-    Without a `strength` there is no picture, and its scale is 0.
-    """
-
-    image_scale: float
-    noise_scale: float
-    strength: float | None = None
 
 
 def begin_at(started: Any, steps: int, strength: float) -> None:

@@ -74,6 +74,12 @@ def beyond_class(base: Any, scheduler: Any) -> dict[str, Any] | None:
     return more or None
 
 
+def public_config(scheduler: Any) -> dict[str, Any]:
+    """Returns a scheduler's configuration without diffusers' private entries, sorted."""
+    config = scheduler.config
+    return {key: config[key] for key in sorted(config) if not key.startswith("_")}
+
+
 def _fits(base: Any, kind: Any) -> bool:
     """Whether one of both says that it can take the other's place, or a distilled model's can."""
     if isinstance(base, kind) or kind in base.compatibles:
