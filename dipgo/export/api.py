@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import compile_plan
-from dipgo.compiler.passes import OPTIMISE, Pass, find_passes
-from dipgo.compiler.request import DENSE, Progress, Request, prepare, silent
+from dipgo.compiler.passes import Pass, find_passes
+from dipgo.compiler.request import Progress, prepare, silent
+from dipgo.compiler.settings import DENSE
 from dipgo.compiler.trace.precision import Precision
-from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions, build_engines, check_can_build
+from dipgo.engines.tensorrt.build import BuildOptions, build_engines, check_can_build
 from dipgo.engines.tensorrt.library import LIBRARIES
 from dipgo.export.destination import may_replace
 from dipgo.export.precision.trial import choose_parts
-from dipgo.export.sizes import Size, Variant, make_variants
+from dipgo.export.settings import ExportSettings, Size
+from dipgo.export.sizes import Variant, make_variants
 from dipgo.export.writer import Writer
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.lora import Lora
 from dipgo.run.triton.write import write_model_repository
-
-PASS_NAMES = tuple(one.name for one in OPTIMISE)
 
 TARGETS = ("onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "triton")
 
@@ -32,77 +31,46 @@ def export(
     subnet: SubNet | str | Path = DENSE,
     out: str | Path = "out",
     *,
-    steps: int | None = None,
-    scheduler: str | None = None,
-    eta: float = 0.0,
-    blocks: tuple[str, ...] = (),
-    batch: int = 1,
-    height: int = 0,
-    width: int = 0,
-    guidance: bool | None = None,
-    loras: Sequence[Lora] = (),
-    strength: float | None = None,
-    also_sizes: Sequence[Size] = (),
-    target: str = "onnxruntime",
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
-    keep_fp32: Sequence[str] = (),
-    check_numerics: bool = True,
-    passes: Sequence[str] = PASS_NAMES,
-    build: BuildOptions = DEFAULT_BUILD,
-    force: bool = False,
     progress: Progress = silent,
+    **settings: Any,
 ) -> Path:
     """Writes an export directory and returns its path; on any error nothing is written.
 
-    `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline; `subnet` a
-    SubNet, its path or "dense". `height` and `width` are in pixels, 0 for the model's own.
-    `eta`, 0 to 1, is how much noise a scheduler draws that takes one, such as DDIM.
-    `guidance` is classifier-free guidance, by two predictions: None where the pipeline has it.
-    With a `strength`, 0 to 1, the last share of the steps is run, from a picture.
-    `loras` are .safetensors files, or pairs of one and a scale, that are fused into the weights.
-    The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
-    width); calls are not batched then.
-    `passes` are names, to run in this order. Modules that `keep_fp32` matches stay in fp32
-    whatever the precision; `check_numerics` compares every segment with fp32 on a trajectory.
-    The targets `tensorrt` and `tensorrt-rtx` add engines, built as `build` says, the target
-    `torch` adds programs of PyTorch's. The graphs of the target `openvino` have older operators
-    for those that ONNX Runtime's OpenVINO provider lacks. The target `triton` is a Triton model
-    repository around an export directory.
-    Raises DipgoError.
+    Args:
+        model: a path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
+        subnet: a SubNet, its path or "dense".
+        out: the directory to write.
+        progress: called with what is about to happen.
+        **settings: fields of `ExportSettings`, such as `steps`, `batch` or `target`.
+
+    Raises:
+        DipgoError: what was asked for cannot be had.
     """
-    out = Path(out)
-    _check_target(target, build)
-    typed = Precision(precision, tuple(keep_fp32))
-    chosen = _passes_for(passes, also_sizes)
+    return write_export(model, ExportSettings(subnet, **settings), Path(out), progress)
+
+
+def write_export(model: Any, settings: ExportSettings, out: Path, progress: Progress) -> Path:
+    """Does what `export` does, with its settings in one object. Raises DipgoError."""
+    target, also_sizes = settings.target, settings.also_sizes
+    _check_target(target, settings.build)
+    typed = Precision(settings.precision, settings.keep_fp32)
+    chosen = _passes_for(settings.passes, also_sizes)
     _check_slots_are_allocated(chosen)
-    check_destination(out, force, may_replace)
-    request = Request(
-        subnet,
-        steps,
-        scheduler,
-        blocks,
-        batch=batch,
-        height=height,
-        width=width,
-        guidance=guidance,
-        eta=eta,
-        loras=tuple(loras),
-        strength=strength,
-    )
-    prepared = prepare(model, request, progress)
+    check_destination(out, settings.force, may_replace)
+    prepared = prepare(model, settings, progress)
     with progress("trace, unroll, optimise the plan"):
         compiled = compile_plan(
             prepared.source, prepared.schedule, prepared.geometry, chosen, precision=typed
         )
-    parts, numerics = choose_parts(prepared, compiled, check_numerics, progress)
+    parts, numerics = choose_parts(prepared, compiled, settings.check_numerics, progress)
     first = Variant("", prepared.geometry, compiled, parts)
     variants = make_variants(prepared, first, also_sizes, chosen, progress)
-    with staged_directory(out, force, may_replace) as staging:
+    with staged_directory(out, settings.force, may_replace) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
         writer.write(with_programs=target == "torch", decomposed=target == "openvino")
         if target in LIBRARIES:
             with progress(f"build the engines for {target}"):
-                build_engines(staging, target, build)
+                build_engines(staging, target, settings.build)
         if target == "triton":
             write_model_repository(staging)
     return out
@@ -128,7 +96,7 @@ def _check_slots_are_allocated(passes: Sequence[Pass]) -> None:
     """Engines write to slots, and no other pass may come after these are allocated."""
     if not passes or passes[-1].name != "allocate_slots":
         raise DipgoError(
-            "--passes",
+            setting("passes"),
             found=f"{passes[-1].name if passes else 'no pass'} as the last",
             expected="allocate_slots as the last: engines write to slots",
             remedy="add allocate_slots to the end",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import not_writable
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.vae import VaeDecoder
@@ -217,10 +217,10 @@ class Search:
         vae = getattr(self.problem.source.pipeline, "vae", None)
         if vae is None:
             raise DipgoError(
-                "--compare images",
+                f"{setting('compare')} images",
                 found=f"no VAE in {self.problem.source.name}",
                 expected="a pipeline that makes pictures of latents",
-                remedy="use --compare latents",
+                remedy=f"use {setting('compare')} latents",
             )
         return VaeDecoder(vae)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.sampler import Start
 
 TOLERANCE = 1e-6
@@ -39,7 +39,7 @@ def _first_step(steps: int, strength: float, flow: bool) -> int:
     """`flow`: the pipelines of flow-matching models round the steps left up, not down."""
     if not 0 < strength <= 1:
         raise DipgoError(
-            "--strength",
+            setting("strength"),
             found=f"{strength:g}",
             expected="a share of the steps above 0, at most 1",
             remedy="0.6 for example runs the last 60 of 100 steps",
@@ -47,7 +47,7 @@ def _first_step(steps: int, strength: float, flow: bool) -> int:
     first = int(max(steps - steps * strength, 0)) if flow else steps - int(steps * strength)
     if first >= steps:
         raise DipgoError(
-            "--strength",
+            setting("strength"),
             found=f"{strength:g} of {steps} steps, which is none",
             expected="at least one step",
             remedy="choose a larger strength, or more steps",
@@ -73,7 +73,7 @@ def find_start(started: Any, strength: float | None) -> Start:
             f"scheduler {type(started).__name__}",
             found="noise that is not added linearly to a picture",
             expected="a sum of the two",
-            remedy="choose another scheduler, or leave --strength out",
+            remedy=f"choose another scheduler, or leave {setting('strength')} out",
         )
     return Start(image_scale, noise_scale, strength)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.request import Schedule
 from dipgo.compiler.sampler.probe import probe
 from dipgo.compiler.sampler.schedulers import make_scheduler
@@ -40,10 +40,10 @@ def _scheduler(subnet: SubNet | None, schedule: Schedule, source: Source) -> Any
         scheduler = make_scheduler(source.scheduler, schedule.scheduler)
     if wanted and type(scheduler).__name__ != wanted:
         raise DipgoError(
-            "--scheduler",
+            setting("scheduler"),
             found=type(scheduler).__name__,
             expected=f"{wanted}, as the SubNet has",
-            remedy="leave --scheduler out, or use a SubNet for that scheduler",
+            remedy=f"leave {setting('scheduler')} out, or use a SubNet for that scheduler",
         )
     if subnet and subnet.scheduler and subnet.scheduler.config:
         _check_scheduler_config(subnet.scheduler.config, scheduler)
@@ -54,7 +54,7 @@ def _check_steps(steps: int, scheduler: Any) -> None:
     most = scheduler.config.get("num_train_timesteps", steps)
     if steps > most:
         raise DipgoError(
-            "--steps",
+            setting("steps"),
             found=str(steps),
             expected=f"at most {most}, the timesteps that {type(scheduler).__name__} has",
             remedy="take fewer steps",

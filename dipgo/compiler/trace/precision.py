@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import fx
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.block_patterns import is_within
 from dipgo.ir.graph import Dependence
 
@@ -54,17 +54,17 @@ class Precision:
     def __post_init__(self) -> None:
         if self.name not in DTYPES:
             raise DipgoError(
-                "--precision",
+                setting("precision"),
                 found=self.name,
                 expected=f"one of {', '.join(DTYPES)}",
                 remedy="correct it",
             )
         if self.keep_fp32 and self.name == "fp32":
             raise DipgoError(
-                "--keep-fp32",
+                setting("keep_fp32"),
                 found="modules to keep in fp32, in an export that is fp32 throughout",
-                expected="a --precision of fp16 or bf16 beside it",
-                remedy="leave --keep-fp32 out, or choose a precision",
+                expected=f"a {setting('precision')} of fp16 or bf16 beside it",
+                remedy=f"leave {setting('keep_fp32')} out, or choose a precision",
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dipgo.common.errors import setting
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.trace import Traced, trace
 from dipgo.ir.block_patterns import check_patterns
@@ -25,7 +26,7 @@ def trace_source(
 
     Raises DipgoError for a block that cannot be gated, and a pattern of `precision` without match.
     """
-    check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
+    check_patterns(source.denoiser, precision.keep_fp32, setting("keep_fp32"))
     example, roles = example_inputs(
         source.family, source.denoiser, geometry, source.pixels_per_latent
     )

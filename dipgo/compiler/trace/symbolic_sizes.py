@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 Sizes: TypeAlias = tuple[int, ...]
 """What an axis, or a number, is in each of the traces."""
@@ -110,7 +110,7 @@ class _Interpreter(fx.Interpreter):
 
 def _unlike(found: str) -> DipgoError:
     return DipgoError(
-        "--also-size",
+        setting("also_sizes"),
         found=found,
         expected="a model that computes the same for every size, but for the sizes",
         remedy="export each size by itself",

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 aten = torch.ops.aten
 
@@ -82,7 +82,7 @@ def _without_rule(operation: str) -> DipgoError:
         "pass batch_calls",
         found=f"the operator {operation}, which has no rule for lanes",
         expected="operators with a rule in dipgo/lanes.py",
-        remedy="leave batch_calls out of --passes",
+        remedy=f"leave batch_calls out of {setting('passes')}",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.engines.tensorrt.cuda import Driver
 
 RTX = "tensorrt-rtx"
@@ -25,7 +25,7 @@ def gpu_to_build_for(target: str, compute_capabilities: tuple[str, ...]) -> Gpu:
         return gpu_at_hand(f"target {target}", target)
     if target != RTX:
         raise DipgoError(
-            "--compute-capability",
+            setting("compute_capabilities"),
             found=f"{' '.join(compute_capabilities)} for the target {target}",
             expected="none: TensorRT builds for the GPU at hand",
             remedy=f"build on such a GPU, or build for {RTX}",
@@ -34,7 +34,7 @@ def gpu_to_build_for(target: str, compute_capabilities: tuple[str, ...]) -> Gpu:
     for one in compute_capabilities:
         if one not in known:
             raise DipgoError(
-                f"--compute-capability {one}",
+                f"{setting('compute_capabilities')} {one}",
                 found="one that TensorRT for RTX does not build for",
                 expected=", ".join(known),
                 remedy="name one of these, or use the target tensorrt on that GPU",
@@ -46,7 +46,7 @@ def gpu_at_hand(where: str, target: str) -> Gpu:
     """The first GPU. Raises DipgoError where there is none."""
     remedy = "use a machine with an NVIDIA GPU"
     if target == RTX:
-        remedy += ", or say for which to build: --compute-capability 8.9"
+        remedy += f", or say for which to build: {setting('compute_capabilities')} 8.9"
     device = Driver.open(where, remedy).device()
     return Gpu(device.name, (device.compute_capability,))
 

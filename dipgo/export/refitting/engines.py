@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from dipgo.common.errors import setting
 from dipgo.common.files import sha256_of
 from dipgo.compiler.request import Progress
 from dipgo.engines.engine_directory import EngineDirectory
@@ -44,7 +45,7 @@ def _targets(old: ExportDirectory) -> list[str]:
 
 def _open_programs(old: ExportDirectory, target: str) -> EngineDirectory:
     names = [*(one.name for one in old.manifest.segments), *old.manifest.parts]
-    remedy = "export anew, or leave the engines out: --without-engines"
+    remedy = f"export anew, or leave the engines out: {setting('without_engines')}"
     return EngineDirectory.open(old, target, names, remedy)
 
 

@@ -48,7 +48,7 @@ from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
 from dipgo.models.gap_filter import FILTERS, FilterShape
-from dipgo.models.lora import Lora
+from dipgo.models.options import Lora
 from dipgo.models.source import Source, load_source
 
 DENOISER = "denoiser"

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from dipgo.compiler.compile import Compiled, compile_plan
-from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.request import prepare
 from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import Precision
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.family import Geometry
