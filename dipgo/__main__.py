@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from dipgo.common.cli import USER_ERROR, run_command
+from dipgo.common.version import __version__
 
 COMMANDS = {
     "search": ("dipgo.search.__main__", "find a SubNet by gradient, or make that of a rival"),
@@ -19,8 +20,14 @@ COMMANDS = {
 }
 
 
+USAGE = "usage: dipgo COMMAND …; dipgo COMMAND --help says more; dipgo --version"
+
+
 def main() -> int:
     """Hands the remaining arguments to the command."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"dipgo {__version__}")
+        return 0
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         asked_for_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
         print(_usage(), file=sys.stdout if asked_for_help else sys.stderr)
@@ -31,7 +38,7 @@ def main() -> int:
 
 def _usage() -> str:
     lines = [f"  {name:8} {about}" for name, (_, about) in COMMANDS.items()]
-    return "\n".join(["usage: dipgo COMMAND …; dipgo COMMAND --help says more", *lines])
+    return "\n".join([USAGE, *lines])
 
 
 if __name__ == "__main__":

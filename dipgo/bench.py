@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,10 @@ from dipgo.ir.plan.plan import evaluations
 
 def main(arguments: list[str]) -> None:
     """Times one export, or two by turns, and prints a table."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_bench, arguments)
+
+
+def _bench(options: Namespace) -> None:
     if options.json:
         check_file_destination(options.json)
     with _other(options) as other:
@@ -134,11 +138,20 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.bench", description="Times an export, alone or against another.")
+    parser = Parser(
+        "dipgo.bench",
+        description="Times an export, alone or against another.",
+        examples=(
+            "python -m dipgo.bench OUT",
+            "python -m dipgo.bench OUT --against dense --model M --json times.json",
+        ),
+    )
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, help="export directory")
+    add = parser.group("comparison").add_argument
     add("--against", metavar="dense|OTHER", help="another export, or the dense twin")
     add("--model", metavar="M", help="what the dense twin is exported from (arch: is known)")
+    add = parser.group("measurement").add_argument
     add("--repeats", type=whole_number(1), default=5, help="measured runs of each (5)")
     add("--warmup", type=whole_number(0), default=1, help="runs before them (1)")
     add("--json", type=Path, metavar="FILE", help="where to write all figures")

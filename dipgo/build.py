@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from dipgo.common.cli import Parser, run_command
@@ -15,7 +16,10 @@ from dipgo.engines.targets import any_of, build_targets, find_builder
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments, builds, and tells where the engines are."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_build, arguments)
+
+
+def _build(options: Namespace) -> None:
     builder = find_builder(options.target)
     export = ExportDirectory.open(options.out, check_hashes=False)
     total = len(export.engine_files) + len(export.manifest.parts)

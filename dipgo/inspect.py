@@ -13,19 +13,28 @@ from rich.table import Table
 from rich.text import Text
 
 from dipgo.common.cli import Parser, run_command
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
+from dipgo.common.options import add_options, read_settings
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import stage
 from dipgo.compiler.passes import PlanSize, find_passes, plan_size, run_passes
 from dipgo.compiler.passes.live_ranges import lower_bound_nbytes, naive_nbytes
+from dipgo.compiler.settings import Request
 from dipgo.engines.describe import export_facts
 from dipgo.engines.export_directory import ExportDirectory
-from dipgo.export.options import add_request_arguments, pass_names, request_options
+from dipgo.export.settings import PASS_NAMES, ExportSettings
 from dipgo.ir.plan.parse import is_plan_file, read_plan
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.options import add_model
 
 MIB = 1 << 20
+
+EXAMPLES = (
+    "python -m dipgo.inspect subnet.json",
+    "python -m dipgo.inspect OUT",
+    "python -m dipgo.inspect dense --model arch:sd15 --steps 20 --no-plan",
+)
 
 TABLE_WIDTH = 110
 """Columns that the savings of the passes need, also where the output is no terminal."""
@@ -33,7 +42,10 @@ TABLE_WIDTH = 110
 
 def main(arguments: list[str]) -> None:
     """Shows a SubNet file, an export directory, or a plan and what the passes make of it."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_inspect, arguments)
+
+
+def _inspect(options: Namespace) -> None:
     console = Console(soft_wrap=True, highlight=False, width=max(TABLE_WIDTH, Console().width))
     path = Path(options.path)
     if path.is_dir():
@@ -48,14 +60,18 @@ def main(arguments: list[str]) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.inspect", description="Shows a SubNet, an export, or a plan's text.")
-    parser.add_argument("path", metavar="SUBNET|OUT|PLAN", help="with --model also the word dense")
-    parser.add_argument("--no-plan", action="store_true", help="leave out the plan's text")
-    parser.add_argument("--model", metavar="M", help="compile the SubNet for this model")
-    add_request_arguments(parser)
-    parser.add_argument(
-        "--print-between-passes", action="store_true", help="show the plan after each pass"
+    parser = Parser(
+        "dipgo.inspect",
+        description="Shows a SubNet, an export, or a plan's text.",
+        examples=EXAMPLES,
     )
+    parser.add_argument("path", metavar="SUBNET|OUT|PLAN", help="with --model also the word dense")
+    add_model(parser, required=False, help="compile the SubNet for this model")
+    add_options(parser, Request)
+    add_options(parser, ExportSettings, only=("passes",))
+    add = parser.group("output").add_argument
+    add("--no-plan", action="store_true", help="leave out the plan's text")
+    add("--print-between-passes", action="store_true", help="show the plan after each pass")
     return parser
 
 
@@ -64,10 +80,10 @@ def _refuse_passes(options: Namespace, found: str) -> None:
     for name in ("passes", "print_between_passes"):
         if getattr(options, name):
             raise DipgoError(
-                f"--{name.replace('_', '-')}",
+                setting(name),
                 found=found,
-                expected="a plan's text, or a SubNet with --model",
-                remedy="add --model M, or leave the option out",
+                expected=f"a plan's text, or a SubNet with {setting('model')}",
+                remedy=f"add {setting('model')} M, or leave the option out",
             )
 
 
@@ -86,7 +102,7 @@ def _passes_on_file(path: Path, options: Namespace) -> _History:
     history = _History()
     plan = read_plan(path)
     history.add("file", plan)
-    chosen = find_passes(pass_names(options)) if options.passes else ()
+    chosen = find_passes(options.passes or ())
     run_passes(plan, chosen, history.add)
     return history
 
@@ -94,10 +110,10 @@ def _passes_on_file(path: Path, options: Namespace) -> _History:
 def _passes_on_model(options: Namespace) -> _History:
     with command_packages("dipgo.inspect", "compiling", "export"):
         from dipgo.compiler.compile import compile_plan
-        from dipgo.compiler.request import Request, prepare
+        from dipgo.compiler.request import prepare
     history = _History()
-    chosen = find_passes(pass_names(options))
-    request = Request(options.path, **request_options(options))
+    chosen = find_passes(options.passes or PASS_NAMES)
+    request = read_settings(options, Request, subnet=options.path)
     prepared = prepare(options.model, request, stage)
     with stage("trace, unroll, run the passes"):
         compile_plan(prepared.source, prepared.schedule, prepared.geometry, chosen, history.add)

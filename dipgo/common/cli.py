@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dipgo.common.errors import DipgoError
@@ -15,9 +16,46 @@ USER_ERROR = 2
 
 INTERRUPTED = 130
 
+HELP_WIDTH = 78
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong argument takes one line too."""
+    """argparse, but a wrong argument takes one line, and options stand in groups."""
+
+    def __init__(self, prog: str, *, description: str, examples: Sequence[str] = ()) -> None:
+        """`examples` are whole command lines, shown at the end of the help."""
+        super().__init__(
+            prog=prog,
+            description=textwrap.fill(description, HELP_WIDTH),
+            epilog="\n  ".join(["examples:", *examples]) if examples else "",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self._by_title: dict[str, argparse._ArgumentGroup] = {}
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """Returns the group of options under a heading of the help, made when first asked for."""
+        if title not in self._by_title:
+            self._by_title[title] = self.add_argument_group(title)
+        return self._by_title[title]
+
+    def run(self, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> None:
+        """Parses `arguments` and calls `body`; an error of either names flags, not fields."""
+        try:
+            body(self.parse_args(arguments))
+        except DipgoError as error:
+            error.reword(self.flag_of)
+            raise
+
+    def flag_of(self, name: str) -> str:
+        """Returns what the command line calls the setting `name`; another command's is guessed.
+
+        `checkpointing=False` is `--no-checkpointing`, where that is the option.
+        """
+        name = name.partition("=")[0]
+        for action in self._actions:
+            if action.dest == name:
+                return (action.option_strings or [str(action.metavar or name)])[-1]
+        return f"--{name.replace('_', '-')}"
 
     def error(self, message: str) -> NoReturn:
         """Tells argparse's problem as every other. Raises DipgoError."""
@@ -35,6 +73,8 @@ _PROBLEMS = (
     (r"argument (.+?): invalid int value: (.+)", (r"\1", r"\2", "a whole number")),
     (r"argument (.+?): invalid float value: (.+)", (r"\1", r"\2", "a number")),
     (r"argument (.+?): invalid (.+) value: (.+)", (r"\1", r"\3", r"\2")),
+    (r"argument (.+?): invalid choice: (.+) \(choose from (.+)\)", (r"\1", r"\2", r"one of \3")),
+    (r"argument (.+?): ignored explicit argument (.+)", (r"\1", r"\2", "no value")),
     (r"argument (.+?): expected (.+)", (r"\1", "another number of values", r"\2")),
     (r"the following arguments are required: (.+)", ("", r"no \1", "every required argument")),
     (r"unrecognized arguments: (.+)", ("", r"\1", "the arguments that the help lists")),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.typed_json import read_file
 
 
@@ -66,7 +66,7 @@ def check_destination(out: Path, force: bool, may_replace: Callable[[Path], bool
             str(out),
             found="something of that name",
             expected="a directory that does not exist",
-            remedy="choose another name, or --force to replace an export",
+            remedy=f"choose another name, or give {setting('force')} to replace an export",
         )
     if os.path.lexists(out) and not may_replace(out):
         raise DipgoError(

@@ -15,7 +15,7 @@ from typing import Any
 _LINES = """
 arithmetic compiler.oracle
 build_arguments engines.options
-cli common.cli common.progress export.options models.options
+cli common.cli common.progress export.settings models.options
 conditioning run.prompts
 constants compiler.trace.fold_constants
 costs compiler.trace.macs
@@ -133,7 +133,7 @@ plan_text ir.plan.plan
 precision compiler.trace.precision
 prompt_file common.files
 recurrence compiler.sampler.recurrence
-request_arguments export.options models.options
+request_arguments export.settings models.options
 safe_pickle common.safe_pickle
 sampler ir.sampler
 sampler_check compiler.sampler.linearity

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import sha256_of
 from dipgo.engines.launches import combine_engine
 from dipgo.ir.manifest.convert import plan_of
@@ -87,7 +87,7 @@ def _check_size(manifest: Manifest, path: Path, size: str) -> None:
             f"{path}, size {size}",
             found=f"an export for {' '.join(manifest.sizes) or 'one size only'}",
             expected="one of the further sizes that it was made for",
-            remedy=f"leave the size out, or export again with --also-size {size}",
+            remedy=f"leave the size out, or export again with {setting('also_sizes')} {size}",
         )
 
 

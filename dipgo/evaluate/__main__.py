@@ -13,11 +13,13 @@ from rich.console import Console
 from dipgo.common.cli import Parser, run_command, whole_number
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_folder_destination
+from dipgo.common.options import add_options
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import progress_bar, stage
 from dipgo.common.typed_json import write_text
+from dipgo.compiler.settings import Request, ScheduleSettings
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.options import add_lora_argument
+from dipgo.models.options import add_model
 
 if TYPE_CHECKING:
     from dipgo.evaluate.report import Report
@@ -25,13 +27,19 @@ if TYPE_CHECKING:
 
 REPORT_FILE, PLOT_FILE, CACHE_FOLDER = "report.json", "plot.png", "cache"
 
+BATCH = 8
+"""Pictures a run, unless said."""
+
 TABLE_WIDTH = 170
 """Columns that the table needs, also where the output is no terminal."""
 
 
 def main(arguments: list[str]) -> None:
     """Evaluates, prints a table, and writes the report and the plot."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_run, arguments)
+
+
+def _run(options: Namespace) -> None:
     check_folder_destination(options.out)
     subnets = _read_subnets(options.subnets)
     report = _evaluate(options, subnets)
@@ -54,12 +62,12 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
         pairs=options.pairs,
         seed=options.seed,
         guidance=options.guidance,
-        batch=options.batch,
+        batch=BATCH if options.batch is None else options.batch,
         classifier=options.classifier,
         reference=options.reference,
         clip_model=options.clip_model,
         fid=options.fid,
-        loras=tuple(options.lora),
+        loras=tuple(options.loras or ()),
         time_repeats=0 if options.no_time else options.time_repeats,
         time_batch=options.time_batch,
         threads=options.threads,
@@ -70,7 +78,8 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
 def _dense(options: Namespace, first: SubNet) -> tuple[int, str | None]:
     """What dense is: as the options say, else as the first SubNet has it."""
     own = first.scheduler.class_name if first.scheduler else None
-    return options.steps or first.num_inference_steps, options.scheduler or own
+    steps = first.num_inference_steps if options.steps is None else options.steps
+    return steps, options.scheduler or own
 
 
 def _read_subnets(paths: Sequence[Path]) -> dict[str, SubNet]:
@@ -108,27 +117,35 @@ def _print(report: Report) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.evaluate", description="Quality of SubNets against dense.")
-    add = parser.add_argument
-    add("--model", required=True, metavar="M", help="pipeline directory or Hub id")
+    parser = Parser(
+        "dipgo.evaluate",
+        description="Quality of SubNets against dense.",
+        examples=(
+            "python -m dipgo.evaluate --model M --subnets A.json B.json --prompts FILE --out DIR",
+        ),
+    )
+    add_model(parser, help="pipeline directory or Hub id")
+    add_options(parser, Request, only=("loras",))
+    add = parser.group("comparison").add_argument
     add("--subnets", required=True, nargs="+", type=Path, metavar="FILE", help="SubNet files")
     add("--prompts", required=True, type=Path, metavar="FILE", help="held-out prompts, one a line")
-    add("--out", required=True, type=Path, metavar="DIR", help="folder of report, plot and cache")
     add("--pairs", type=int, default=64, metavar="N", help="pictures drawn with each (64)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the first pair (0)")
     add("--guidance", type=float, default=7.5, metavar="SCALE", help="guidance scale (7.5)")
-    add("--batch", type=whole_number(1), default=8, metavar="N", help="pictures a run (8)")
-    add("--steps", type=whole_number(1), metavar="N", help="dense's steps (the first SubNet's)")
-    add("--scheduler", metavar="NAME", help="dense's scheduler (the first SubNet's)")
-    add_lora_argument(parser)
+    add_options(parser, Request, only=("batch",), defaults={"batch": BATCH})
+    add_options(parser, ScheduleSettings, only=("steps", "scheduler"))
+    add = parser.group("judges").add_argument
     add("--classifier", type=Path, metavar="DIR", help="a classifier that reads captions")
     add("--reference", type=Path, metavar="DIR", help="PNG files for Fréchet distances")
     add("--clip-model", metavar="M", help="folder or Hub id of a CLIP model, for CLIP scores")
     add("--fid", action="store_true", help="FID to the reference, by the Inception network")
+    add = parser.group("times").add_argument
     add("--time-repeats", type=whole_number(1), default=5, metavar="N", help="measured runs (5)")
     add("--time-batch", type=whole_number(1), metavar="N", help="pictures a timed run (--batch)")
     add("--no-time", action="store_true", help="do not time; plot against MACs")
     add("--threads", type=whole_number(0), default=0, metavar="N", help="threads; 0: all cores")
+    add = parser.group("output").add_argument
+    add("--out", required=True, type=Path, metavar="DIR", help="folder of report, plot and cache")
     return parser
 
 

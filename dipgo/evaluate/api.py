@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from dipgo.common.machine import describe_machine
+from dipgo.compiler.settings import DENSE
 from dipgo.evaluate.checks import check_draws_pictures, check_options, check_variant
 from dipgo.evaluate.draw import Progress, Studio
 from dipgo.evaluate.judges.load import Judges, make_judges
 from dipgo.evaluate.measure import SSIM, dense_time, measure, timed
 from dipgo.evaluate.pairs import make_pairs
 from dipgo.evaluate.report import Report, Result, Timed
-from dipgo.evaluate.variants import DENSE, Settings, Variant, model_fingerprint
+from dipgo.evaluate.variants import Settings, Variant, model_fingerprint
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.lora import Lora
+from dipgo.models.options import Lora
 from dipgo.models.source import Source, load_source
 
 PAIRS, BATCH, TIME_REPEATS = 64, 8, 5

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dipgo.common.errors import DipgoError
-from dipgo.compiler.compile import fit_schedule
+from dipgo.common.errors import DipgoError, setting
+from dipgo.compiler.front import fit_schedule
 from dipgo.compiler.request import read_schedule
-from dipgo.evaluate.variants import DENSE, Variant
+from dipgo.compiler.settings import DENSE
+from dipgo.evaluate.variants import Variant
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source
 from dipgo.models.text_encoding import HIDDEN_STATES
@@ -19,22 +20,25 @@ def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]
     """
     if not subnets:
         raise DipgoError(
-            "--subnets", found="none", expected="at least one SubNet", remedy="name a SubNet file"
+            setting("subnets"),
+            found="none",
+            expected="at least one SubNet",
+            remedy="name a SubNet file",
         )
     classifier, reference, fid = (judged_by[name] for name in ("classifier", "reference", "fid"))
     if fid and not reference:
         raise DipgoError(
-            "--fid",
+            setting("fid"),
             found="no reference pictures",
-            expected="--reference DIR",
-            remedy="say which pictures to compare with, or leave --fid out",
+            expected=f"{setting('reference')} DIR",
+            remedy=f"say which pictures to compare with, or leave {setting('fid')} out",
         )
     if reference and not (classifier or fid):
         raise DipgoError(
-            "--reference",
+            setting("reference"),
             found="nothing that compares with it",
-            expected="--classifier DIR or --fid",
-            remedy="add one of these, or leave --reference out",
+            expected=f"{setting('classifier')} DIR or {setting('fid')}",
+            remedy=f"add one of these, or leave {setting('reference')} out",
         )
 
 
@@ -59,12 +63,8 @@ def check_draws_pictures(source: Source) -> tuple[int, int]:
 def check_variant(variant: Variant, source: Source) -> None:
     """Raises DipgoError, naming the SubNet, where it does not fit the model."""
     try:
-        schedule = read_schedule(variant.subnet or DENSE, variant.steps, variant.scheduler, ())
+        schedule = read_schedule(variant.subnet or DENSE, variant.schedule)
         fit_schedule(source, schedule, source.geometry())
     except DipgoError as error:
-        raise DipgoError(
-            f"{variant.name}: {error.where}",
-            found=error.found,
-            expected=error.expected,
-            remedy=error.remedy,
-        ) from None
+        error.reword(str, before=f"{variant.name}: ")
+        raise

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.machine import describe_machine
 from dipgo.compiler.request import silent
+from dipgo.compiler.settings import DENSE
 from dipgo.engines.timing import time_runners
 from dipgo.evaluate.cache import (
     Drawn,
@@ -25,7 +26,7 @@ from dipgo.evaluate.cache import (
     write_times,
 )
 from dipgo.evaluate.pairs import Pair
-from dipgo.evaluate.variants import DENSE, Settings, Variant, digest, variant_key
+from dipgo.evaluate.variants import Settings, Variant, digest, variant_key
 from dipgo.export import export
 from dipgo.ir.plan.cost import plan_cost
 from dipgo.ir.plan.plan import evaluations

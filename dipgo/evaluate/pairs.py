@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.torch_noise import MAX_SEED, initial_noise
 
 FEWEST_PAIRS = 2
@@ -31,14 +31,14 @@ def make_pairs(prompts: Sequence[str], count: int, seed: int) -> tuple[Pair, ...
         )
     if count < FEWEST_PAIRS:
         raise DipgoError(
-            "--pairs",
+            setting("pairs"),
             found=str(count),
             expected=f"at least {FEWEST_PAIRS}: one value has no confidence interval",
             remedy="take more pairs, 64 for example",
         )
     if not 0 <= seed <= MAX_SEED - count:
         raise DipgoError(
-            "--seed",
+            setting("seed"),
             found=str(seed),
             expected=f"a whole number from 0 to {MAX_SEED - count}",
             remedy="choose a seed in that range",

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from dipgo.common.options import wrong
 from dipgo.common.version import __version__
+from dipgo.compiler.settings import ScheduleSettings
 from dipgo.evaluate.pairs import Pair
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.source import Source, add_weights
-
-DENSE = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Variant:
         return cls(
             name, subnet, subnet.num_inference_steps, None if subnet.scheduler else scheduler
         )
+
+    @property
+    def schedule(self) -> ScheduleSettings:
+        """What a compiler is told of it besides the SubNet."""
+        return ScheduleSettings(steps=self.steps, scheduler=self.scheduler)
 
     def describe(self) -> dict[str, Any]:
         """All that its pictures depend on; not the name, nor what a SubNet says of its making."""
@@ -63,6 +68,10 @@ class Settings:
     batch: int
     time_batch: int
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise wrong("batch", self.batch, "a number of at least 1")
 
 
 def _weights(subnet: SubNet) -> object:

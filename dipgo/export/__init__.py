@@ -10,13 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dipgo.engines.tensorrt.build import BuildOptions
     from dipgo.export.api import export
     from dipgo.export.refitting.refit import refit
+    from dipgo.export.settings import ExportSettings
 
 
-__all__ = ["export", "refit"]
+__all__ = ["BuildOptions", "ExportSettings", "export", "refit"]
 
-_HOMES = {"export": "dipgo.export.api", "refit": "dipgo.export.refitting.refit"}
+_HOMES = {
+    "BuildOptions": "dipgo.engines.tensorrt.build",
+    "ExportSettings": "dipgo.export.settings",
+    "export": "dipgo.export.api",
+    "refit": "dipgo.export.refitting.refit",
+}
 
 
 def __getattr__(name: str) -> Any:

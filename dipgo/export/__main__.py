@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
+from pathlib import Path
 
 from dipgo.common.cli import Parser, run_command
+from dipgo.common.options import add_options, read_settings
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import stage
 from dipgo.engines.options import add_build_arguments, build_options
-from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, any_of
-from dipgo.export.options import add_request_arguments, pass_names, request_options, size
+from dipgo.export.settings import OUTPUT, ExportSettings
+from dipgo.models.options import add_model
+
+EXAMPLES = (
+    "python -m dipgo.export --model M --subnet subnet.json --out OUT",
+    "python -m dipgo.export --model arch:sd15 --subnet dense --steps 50 --out OUT",
+    "python -m dipgo.export --model M --subnet subnet.json --out OUT --target tensorrt",
+)
 
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments and exports."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_export, arguments)
+
+
+def _export(options: Namespace) -> None:
+    settings = read_settings(options, ExportSettings, build=build_options(options))
     with command_packages("dipgo.export", "exporting", "export"):
-        from dipgo.export.api import export
-    out = export(
-        options.model,
-        options.subnet,
-        options.out,
-        **request_options(options),
-        also_sizes=options.also_size,
-        passes=pass_names(options),
-        target=options.target,
-        build=build_options(options),
-        precision=options.precision,
-        keep_fp32=options.keep_fp32,
-        check_numerics=not options.no_numerics_check,
-        force=options.force,
-        progress=stage,
-    )
+        from dipgo.export.api import write_export
+    out = write_export(options.model, settings, options.out, stage)
     print(f"wrote {out}")
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.export", description="Writes an export directory.")
-    add = parser.add_argument
-    add("--model", required=True, metavar="M", help="pipeline directory, Hub id, or arch:NAME")
-    add("--subnet", required=True, metavar="FILE", help="a SubNet file, or the word dense")
-    add("--out", required=True, metavar="OUT", help="directory to write")
-    add_request_arguments(parser)
-    add("--also-size", nargs="+", default=[], type=size, metavar="[Nx]HxW", help="further sizes")
-    add("--target", default=DEFAULT_TARGET, help=f"{any_of(TARGETS)} ({DEFAULT_TARGET})")
-    add("--precision", default="fp32", help="fp32, fp16 or bf16 (fp32)")
-    add("--keep-fp32", nargs="+", default=[], metavar="PATTERN", help="modules that stay in fp32")
-    add("--no-numerics-check", action="store_true", help="do not run fp16 against fp32")
+    parser = Parser("dipgo.export", description="Writes an export directory.", examples=EXAMPLES)
+    add_model(parser)
+    parser.group("model").add_argument(
+        "--subnet", required=True, metavar="FILE", help="a SubNet file, or the word dense"
+    )
+    parser.group(OUTPUT).add_argument(
+        "--out", required=True, type=Path, metavar="OUT", help="directory to write"
+    )
+    add_options(parser, ExportSettings)
     add_build_arguments(parser)
-    add("--force", action="store_true", help="replace OUT if it is an export")
     return parser
 
 

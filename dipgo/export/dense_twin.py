@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.request import Progress
+from dipgo.compiler.settings import DENSE
 from dipgo.engines.targets import DEFAULT_TARGET
-from dipgo.export.api import export
+from dipgo.export.api import write_export
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
+from dipgo.export.settings import ExportSettings
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.manifest.records import Manifest
 from dipgo.models.source import Source, load_source
 
-WHERE = "--against dense"
+WHERE = f"{setting('against')} dense"
 
 
 def export_dense_twin(
@@ -39,10 +41,8 @@ def export_dense_twin(
     _check_same_loras(manifest, source)
     source = replace(source, scheduler=scheduler_of(manifest, source))
     geometry = geometry_of(manifest, source, WHERE)
-    return export(
-        source,
-        "dense",
-        out,
+    settings = ExportSettings(
+        DENSE,
         steps=manifest.program.num_inference_steps,
         eta=manifest.sampler.eta,
         batch=manifest.batch,
@@ -54,8 +54,8 @@ def export_dense_twin(
         precision=manifest.precision,
         keep_fp32=precision_of(manifest).keep_fp32,
         check_numerics=False,
-        progress=progress,
     )
+    return write_export(source, settings, out, progress)
 
 
 def _check_is_found(manifest: Manifest, model: str) -> None:
@@ -63,7 +63,7 @@ def _check_is_found(manifest: Manifest, model: str) -> None:
         raise DipgoError(
             WHERE,
             found=f"an export of the pipeline {model}, without its path",
-            expected="--model M",
+            expected=f"{setting('model')} M",
             remedy="say where the pipeline is",
         )
 
@@ -75,5 +75,5 @@ def _check_same_loras(manifest: Manifest, source: Source) -> None:
             WHERE,
             found=f"an export with LoRAs in its weights: {names}",
             expected="one without: their files are not in an export",
-            remedy="export the dense twin with the same --lora, and give its directory",
+            remedy=f"export the twin with the same {setting('loras')}, and give its directory",
         )

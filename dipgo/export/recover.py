@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.compiler.trace.precision import Precision, kept_modules
 from dipgo.ir.manifest.records import Manifest
@@ -68,5 +68,5 @@ def _size(manifest: Manifest, source: Source, where: str) -> tuple[int, int]:
         where,
         found=f"packed latents {latents.type}, which do not tell height and width",
         expected="those of the model's own size, or an export of a whole pipeline",
-        remedy="export with --subnet dense and the sizes, and name that export",
+        remedy=f"export with {setting('subnet')} dense and the sizes, and name that export",
     )

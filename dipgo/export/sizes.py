@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.compile import Compiled, compile_plan
 from dipgo.compiler.passes import Pass
 from dipgo.compiler.request import Prepared, Progress, check_pixels
 from dipgo.export.parts import Part
 from dipgo.export.precision.trial import make_parts
+from dipgo.export.settings import Size
 from dipgo.ir.plan.plan import Plan
 from dipgo.models.family import Geometry
-
-Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
-"""Height and width in pixels, perhaps with the pictures a run before them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def make_variants(
         pictures = batch[0] if batch else prepared.geometry.batch
         geometry = replace(prepared.geometry, batch=pictures, height=height, width=width)
         name = "x".join(map(str, size))
-        check_pixels(geometry, prepared.source, f"--also-size {name}, ")
+        check_pixels(geometry, prepared.source, f"{setting('also_sizes')} {name}")
         with progress(f"trace and unroll for {name}"):
             compiled = compile_plan(
                 prepared.source,
@@ -68,7 +65,7 @@ def _check_is_another(variants: Sequence[Variant], plan: Plan, name: str) -> Non
     for variant in variants:
         if variant.compiled.plan.inputs == plan.inputs:
             raise DipgoError(
-                f"--also-size {name}",
+                f"{setting('also_sizes')} {name}",
                 found=f"the size of {variant.name or 'the export itself'}, as this model has it",
                 expected="a further size",
                 remedy="leave it out",
@@ -80,7 +77,7 @@ def _check_alike(first: Plan, other: Plan, name: str) -> None:
     if _outline(first) == _outline(other):
         return
     raise DipgoError(
-        f"--also-size {name}",
+        f"{setting('also_sizes')} {name}",
         found="a plan with other segments than for the first size",
         expected="plans that differ in sizes only",
         remedy="export this size by itself",

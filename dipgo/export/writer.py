@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import onnx_ir as ir
 import torch
@@ -164,8 +164,7 @@ class Writer:
         tokenizers: list[records.TokenizerRecord],
         files: dict[str, records.FileRecord],
     ) -> records.Manifest:
-        plan, scheduler = variant.compiled.plan, self.compiled.scheduler
-        start = self.compiled.start
+        plan = variant.compiled.plan
         precision = self.compiled.traced.precision
         (result,) = (value for value in plan.inputs if value.name == "latents")
         return records.Manifest(
@@ -178,14 +177,7 @@ class Writer:
                 source=self.source.name,
                 loras=list(self.source.loras),
             ),
-            sampler=records.SamplerRecord(
-                scheduler_class=type(scheduler).__name__,
-                config=_public(scheduler.config),
-                init_noise_sigma=start.noise_scale,
-                eta=variant.compiled.eta,
-                image_scale=start.image_scale,
-                strength=start.strength,
-            ),
+            sampler=variant.compiled.sampler,
             precision=precision.name,
             kept_fp32=[*kept_in_fp32(precision), *self._parts_in_fp32(precision)],
             numerics={
@@ -228,11 +220,6 @@ def _disk_errors() -> Iterator[None]:
         if told is None:
             raise
         raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
-
-
-def _public(config: Any) -> dict[str, Any]:
-    """A scheduler's configuration without diffusers' private entries, sorted."""
-    return {key: config[key] for key in sorted(config) if not key.startswith("_")}
 
 
 def _file_record(path: Path) -> records.FileRecord:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,26 @@ class PriorNoise:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """The first state: `image_scale` · a picture's latents + `noise_scale` · noise.
+
+    Without a `strength` there is no picture, and its scale is 0.
+    """
+
+    image_scale: float = 0.0
+    noise_scale: float = 1.0
+    strength: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sampler:
     """A scheduler with its timesteps fixed. docs/internals/design.md, stage 4.
 
     `timesteps` are distinct, in the order of first evaluation; `rows[i]` is the index in
     `timesteps` of evaluation i (PNDM evaluates 51 times for 50 timesteps). `inputs[i]` are the
-    terms of the denoiser's input at evaluation i, `result` those of the final latents. `eta` is the
-    eta that the scheduler was run with, 0 for a scheduler without one.
+    terms of the denoiser's input at evaluation i, `result` those of the final latents. `eta` is
+    what a scheduler that takes one was run with, `start` what goes into evaluation 0, and `config`
+    the scheduler's public configuration.
     """
 
     scheduler_class: str
@@ -49,6 +63,8 @@ class Sampler:
     inputs: tuple[tuple[Term, ...], ...]
     result: tuple[Term, ...]
     eta: float = 0.0
+    start: Start = Start()
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def draws(self) -> tuple[int, ...]:

@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import sha256_of
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.diffusers_private import lora_modules
+from dipgo.models.options import Lora
 
 ADAPTER = "dipgo"
 """What a LoRA is called while it is being fused."""
@@ -30,9 +31,6 @@ NOT_LOADED = ("dora_scale",)
 
 FOREIGN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 """What loading raises for a file that is another model's; nothing of the environment."""
-
-Lora: TypeAlias = str | Path | tuple[str | Path, float]
-"""A .safetensors file, and what its weights are multiplied by: 1 unless said."""
 
 
 def fuse_loras(
@@ -58,17 +56,17 @@ def _path_and_scale(lora: Lora) -> tuple[Path, float]:
 def _check_possible(pipeline: Any) -> None:
     if find_spec("peft") is None:
         raise DipgoError(
-            "--lora",
+            setting("loras"),
             found="no package peft",
             expected="the package with which diffusers loads LoRAs",
             remedy="pip install dipgo[lora]",
         )
     if not hasattr(pipeline, "load_lora_weights"):
         raise DipgoError(
-            "--lora",
+            setting("loras"),
             found=f"{type(pipeline).__name__}, which takes no LoRA",
             expected="a pipeline of which diffusers can load LoRAs",
-            remedy="leave --lora out, or use another pipeline",
+            remedy=f"leave {setting('loras')} out, or use another pipeline",
         )
 
 
@@ -112,14 +110,14 @@ def _keys_of_file(path: Path) -> list[str]:
             keys = list(file.keys())
     except (OSError, SafetensorError) as error:
         raise DipgoError(
-            f"--lora {path}",
+            f"{setting('loras')} {path}",
             found=str(error).splitlines()[0],
             expected="a file in the safetensors format",
             remedy="check the path, or convert the file",
         ) from error
     if not keys:
         raise DipgoError(
-            f"--lora {path}",
+            f"{setting('loras')} {path}",
             found="a file without tensors",
             expected="the weights of a LoRA",
             remedy="check the file",
@@ -185,7 +183,7 @@ def _digest(tensor: torch.Tensor) -> tuple[tuple[int, ...], bytes]:
 
 def _foreign(path: Path, key: str, problem: str) -> DipgoError:
     return DipgoError(
-        f"--lora {path.name}, {key}",
+        f"{setting('loras')} {path.name}, {key}",
         found=(problem.splitlines() or ["nothing"])[0],
         expected="a LoRA for this model, every tensor of which fits one of its modules",
         remedy="use a LoRA that was made for this model",

@@ -1,10 +1,15 @@
-"""The option of every command that loads a model: `--lora`."""
+"""The options of every command that loads a model: which one, and LoRAs."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import TypeAlias
 
 from dipgo.common.cli import Parser
+
+Lora: TypeAlias = str | Path | tuple[str | Path, float]
+"""A .safetensors file, and what its weights are multiplied by: 1 unless said."""
 
 
 def lora(text: str) -> tuple[str, float]:
@@ -22,13 +27,11 @@ def lora(text: str) -> tuple[str, float]:
 lora.__name__ = "a file and a finite scale such as style.safetensors:0.8"
 
 
-def add_lora_argument(parser: Parser) -> None:
-    """What is fused into the weights; shared with `search`."""
-    parser.add_argument(
-        "--lora",
-        action="append",
-        default=[],
-        type=lora,
-        metavar="PATH[:SCALE]",
-        help="fuse a LoRA into the weights; may be given several times",
+def add_model(parser: Parser, *, required: bool = True, help: str = "") -> None:
+    """Adds `--model`."""
+    parser.group("model").add_argument(
+        "--model",
+        required=required,
+        metavar="M",
+        help=help or "pipeline directory, Hub id, or arch:NAME",
     )

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.families.stable_diffusion import CONTROLNET
 from dipgo.models.family import Family, Geometry
-from dipgo.models.lora import Lora, fuse_loras
+from dipgo.models.lora import fuse_loras
+from dipgo.models.options import Lora
 from dipgo.models.registry import find_family, find_presets, supported_denoisers
 from dipgo.models.sized_model import SizedModel
 
@@ -118,10 +119,10 @@ def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
 
 def _no_loras(name: str) -> DipgoError:
     return DipgoError(
-        "--lora",
+        setting("loras"),
         found=f"{name}, which is no pipeline",
         expected="a pipeline, into whose weights a LoRA can be fused",
-        remedy="leave --lora out, or give a pipeline's directory or Hub id",
+        remedy=f"leave {setting('loras')} out, or give a pipeline's directory or Hub id",
     )
 
 

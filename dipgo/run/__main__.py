@@ -25,7 +25,10 @@ FRAME_MS = 1000 // 7
 
 def main(arguments: list[str]) -> None:
     """Runs an export once and writes what was asked for."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_run, arguments)
+
+
+def _run(options: Namespace) -> None:
     if not options.image and not options.latents:
         raise DipgoError(
             "dipgo.run",
@@ -72,9 +75,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.run", description="Makes a picture with an export directory.")
+    parser = Parser(
+        "dipgo.run",
+        description="Makes a picture with an export directory.",
+        examples=(
+            'python -m dipgo.run OUT --prompt "a red circle" --seed 0 --image out.png',
+            "python -m dipgo.run OUT --inputs embeddings.npz --latents out.npy",
+        ),
+    )
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, help="export directory")
+    add = parser.group("picture").add_argument
     add("--prompt", help="what the picture shows; a class's number or name for a DiT")
     add("--negative-prompt", help="what it should not show")
     add(
@@ -92,6 +103,7 @@ def _parser() -> Parser:
     add("--inputs", type=Path, metavar="FILE", help="further inputs by name, .npz")
     add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")
     add("--mask", type=Path, metavar="FILE", help="where to paint in it (white), if exported so")
+    add = parser.group("output").add_argument
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add_target_arguments(parser)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.torch_noise import PictureNoise
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.runner import Part
@@ -67,7 +67,8 @@ def check_image(export: ExportDirectory, pictures: Pictures) -> None:
             "image",
             found="a picture",
             expected="none: the export starts from noise",
-            remedy="leave it out, or export with --strength; with a mask give mask_image= too",
+            remedy=f"leave it out, or export with {setting('strength')}; "
+            "with a mask give mask_image= too",
         )
     if wanted and ENCODER not in export.manifest.parts:
         raise DipgoError(

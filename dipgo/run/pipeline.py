@@ -249,7 +249,7 @@ class Pipeline:
                 str(self.runner.export.path),
                 found="a guidance scale or a negative prompt for an export without guidance",
                 expected="neither",
-                remedy="leave them out, or export without --no-guidance",
+                remedy="leave them out, or export with guidance",
             )
 
     def _batches(self, count: int) -> Iterator[slice]:

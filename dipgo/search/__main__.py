@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 from dipgo.common.cli import Parser, run_command, whole_number
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_file_destination, read_prompts
+from dipgo.common.options import add_options, read_settings
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import live_progress, mute_unless, stage
-from dipgo.ir.subnet.backups import BACKUPS
+from dipgo.compiler.settings import Request
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.options import add_lora_argument
+from dipgo.models.options import add_model
 from dipgo.schedules import RULES
 from dipgo.search.options import add_search_arguments, search_settings
+from dipgo.search.request import SEARCH, SearchRequest
 
 if TYPE_CHECKING:
-    from dipgo.search.api import SearchRequest
     from dipgo.search.settings import SearchSettings
 
+
+EXAMPLES = (
+    "python -m dipgo.search --model M --steps 50 --ratio 0.8 --prompts FILE --out subnet.json",
+    "python -m dipgo.search --model M --steps 50 --ratio 0.5 --method deepcache --out subnet.json",
+)
 
 DIPGO = "dipgo"
 """The method that is the search itself; all others are RULES."""
@@ -41,7 +47,10 @@ class _Asked:
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments, searches, writes the SubNet."""
-    options = _parser().parse_args(arguments)
+    _parser().run(_run, arguments)
+
+
+def _run(options: Namespace) -> None:
     settings = search_settings(options)
     check_file_destination(options.out)
     prompts = read_prompts(options.prompts) if options.prompts else ()
@@ -53,7 +62,7 @@ def main(arguments: list[str]) -> None:
     asked = _Asked(options, _request(options), prompts, settings, accelerator)
     with (
         mute_unless(accelerator.is_main_process),
-        memory_errors(checkpointing=not options.no_checkpointing),
+        memory_errors(checkpointing=options.checkpointing),
     ):
         subnet = _search(asked) if options.method == DIPGO else _rival(asked)
     if accelerator.is_main_process:
@@ -86,7 +95,7 @@ def _search(asked: _Asked) -> SubNet:
             asked.prompts,
             asked.settings,
             accelerator=asked.accelerator,
-            checkpointing=not options.no_checkpointing,
+            checkpointing=options.checkpointing,
             checkpoint=options.checkpoint,
             log=options.log,
             stage=stage,
@@ -122,22 +131,7 @@ def _rival(asked: _Asked) -> SubNet:
 
 
 def _request(options: Namespace) -> SearchRequest:
-    from dipgo.search.api import SearchRequest
-
-    return SearchRequest(
-        ratio=options.ratio,
-        steps=options.steps,
-        scheduler=options.scheduler,
-        eta=options.eta,
-        blocks=tuple(options.blocks),
-        backup=options.backup,
-        batch=options.batch,
-        height=options.height,
-        width=options.width,
-        guidance=False if options.no_guidance else None,
-        weigh=_weigh(options.cost),
-        loras=tuple(options.lora),
-    )
+    return read_settings(options, SearchRequest, weigh=_weigh(options.cost))
 
 
 def _weigh(cost: str) -> Any:
@@ -177,12 +171,10 @@ def _for(option: str, text: str) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.search", description="Finds a SubNet.")
-    add = parser.add_argument
-    add("--model", required=True, metavar="M", help="pipeline directory, Hub id, or arch:NAME")
-    add("--steps", required=True, type=whole_number(1), metavar="N", help="steps of the sampler")
-    add("--ratio", required=True, type=float, metavar="R", help="share of the cost to take out")
-    add("--out", required=True, type=Path, metavar="FILE", help="SubNet file to write")
+    parser = Parser("dipgo.search", description="Finds a SubNet.", examples=EXAMPLES)
+    add_model(parser)
+    add_options(parser, SearchRequest, described=Request)
+    add = parser.group(SEARCH).add_argument
     add("--prompts", type=Path, metavar="FILE", help="prompts to search with, one a line")
     add(
         "--method",
@@ -190,19 +182,17 @@ def _parser() -> Parser:
         default=DIPGO,
         help="DiP-GO's search, or a rival (dipgo)",
     )
-    add("--scheduler", metavar="NAME", help="ddim, pndm, dpm++, euler, … (the pipeline's)")
-    add("--eta", type=float, default=0.0, metavar="E", help="of ddim: noise drawn, 0 to 1 (0)")
-    add("--blocks", nargs="+", default=[], metavar="PATTERN", help="what is gated (the family's)")
-    add("--backup", choices=tuple(BACKUPS), default="output", help="(output)")
     add("--cost", default="macs", metavar="COST", help="macs, parameters or latency:OUT (macs)")
-    add("--batch", type=whole_number(1), default=4, metavar="N", help="prompts a batch (4)")
-    add("--height", type=whole_number(0), default=0, metavar="PX", help="pixels (the model's own)")
-    add("--width", type=whole_number(0), default=0, metavar="PX", help="pixels (the model's own)")
-    add("--no-guidance", action="store_true", help="without classifier-free guidance")
     add("--checkpoint", type=Path, metavar="DIR", help="folder to stop and go on in")
-    add("--log", type=Path, metavar="FILE", help="CSV file, a line an iteration")
-    add("--no-checkpointing", action="store_true", help="keep activations: faster, more memory")
+    add(
+        "--no-checkpointing",
+        dest="checkpointing",
+        action="store_false",
+        help="keep activations: faster, more memory",
+    )
     add("--mixed-precision", choices=("no", "fp16", "bf16"), help="of the gradient search")
+    add_search_arguments(parser)
+    add = parser.group("rivals").add_argument
     add(
         "--calibration",
         type=whole_number(1),
@@ -212,8 +202,9 @@ def _parser() -> Parser:
     )
     add("--of", type=Path, metavar="FILE", help=_for("--of", "the SubNet to take"))
     add("--router", type=Path, metavar="FILE", help=_for("--router", "the router to take"))
-    add_lora_argument(parser)
-    add_search_arguments(parser)
+    add = parser.group("output").add_argument
+    add("--out", required=True, type=Path, metavar="FILE", help="SubNet file to write")
+    add("--log", type=Path, metavar="FILE", help="CSV file, a line an iteration")
     return parser
 
 

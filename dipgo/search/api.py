@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +12,17 @@ from torch import nn
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.lora import Lora
 from dipgo.models.source import Source, load_source
 from dipgo.search.cost.budget import check_target
-from dipgo.search.cost.model import macs_weights
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import OnProgress, csv_log, ignore
-from dipgo.search.problem import Problem, Weigh, make_problem
+from dipgo.search.problem import Problem, make_problem
+from dipgo.search.request import SearchRequest
 from dipgo.search.settings import SearchSettings
 from dipgo.search.stages import Search
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Called with what is about to happen; the context lasts as long as that does."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """What to search. `ratio` is the share of the cost to take out; sizes in pixels, 0 for own.
-
-    `eta` is for schedulers that take one. `guidance` None stands for guidance where the model's
-    pipeline has it. `weigh` gives the cost of one call of each node: MACs unless said.
-    """
-
-    ratio: float
-    steps: int
-    scheduler: str | None = None
-    blocks: tuple[str, ...] = ()
-    backup: str = "output"
-    batch: int = 4
-    height: int = 0
-    width: int = 0
-    guidance: bool | None = None
-    weigh: Weigh = macs_weights
-    eta: float = 0.0
-    loras: tuple[Lora, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1:
-            raise DipgoError(
-                "--ratio",
-                found=f"{self.ratio:g}",
-                expected="a share above 0 and below 1: what to take out of the cost",
-                remedy="0.8 for example keeps a fifth",
-            )
-
-    @property
-    def kept(self) -> float:
-        """The share of the cost to keep."""
-        return 1.0 - self.ratio
 
 
 def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu") -> Problem:
@@ -70,10 +32,7 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
     problem = make_problem(
         source,
         source.geometry(request.batch, request.height, request.width, request.guidance),
-        steps=request.steps,
-        scheduler=request.scheduler,
-        eta=request.eta,
-        patterns=request.blocks,
+        schedule=request.schedule,
         backup=request.backup,
         weigh=request.weigh,
     )

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import not_writable, staged_file
 
 FORMAT = "dipgo.search-checkpoint"
@@ -106,7 +106,7 @@ def _not_one(path: Path, found: str) -> DipgoError:
         str(path),
         found=f"no checkpoint of a search ({found})",
         expected="a file that a search wrote",
-        remedy="remove it, or name another with --checkpoint",
+        remedy=f"remove it, or name another with {setting('checkpoint')}",
     )
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dipgo.common.torch_noise import draw_noise
-from dipgo.compiler.sampler.probe import init_noise_sigma
 from dipgo.ir.sampler import draw_name
 from dipgo.models.prompts import encode_prompts
 from dipgo.search.problem import Problem
@@ -89,8 +88,7 @@ class Examples:
         seeds = [first if self.same_noise else first + row for row in rows]
         sampler = self.net.sampler
         draws = draw_noise(seeds, shape, (0, *sampler.draws))
-        sigma = init_noise_sigma(self.problem.scheduler, sampler.num_inference_steps)
-        draws[0] *= np.float32(sigma)
+        draws[0] *= np.float32(self.problem.sampler.start.noise_scale)
         names = {0: self.net.state} | {index: draw_name(index) for index in sampler.draws}
         for index, noise in draws.items():
             inputs[names[index]] = torch.from_numpy(noise).to(self._device)

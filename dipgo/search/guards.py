@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 
 @contextmanager
@@ -26,7 +26,9 @@ def memory_errors(checkpointing: bool) -> Iterator[None]:
             "search",
             found=first,
             expected="memory for one batch over all steps",
-            remedy="lower --batch" if checkpointing else "leave --no-checkpointing out",
+            remedy=f"lower {setting('batch')}"
+            if checkpointing
+            else f"leave {setting('checkpointing=False')} out",
         ) from None
 
 
@@ -38,6 +40,6 @@ def check_finite(value: Tensor, iteration: int, what: str) -> None:
         f"search, iteration {iteration}",
         found=f"NaN or infinity in {what}",
         expected="finite numbers",
-        remedy="lower --learning-rate or leave mixed precision out, and run again: "
+        remedy=f"lower {setting('learning_rate')} or leave mixed precision out, and run again: "
         "the last checkpoint is from before this iteration",
     )

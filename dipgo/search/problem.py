@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +10,13 @@ import numpy as np
 from msgspec import to_builtins
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.fit import can_have
-from dipgo.compiler.sampler.probe import make_scheduler, probe
-from dipgo.compiler.sampler.schedulers import beyond_class
-from dipgo.compiler.trace.source import trace_source
+from dipgo.compiler.front import read_model
+from dipgo.compiler.request import Schedule, read_schedule
+from dipgo.compiler.sampler.schedulers import beyond_class, make_scheduler
+from dipgo.compiler.settings import DENSE, ScheduleSettings
 from dipgo.compiler.trace.trace import Traced
-from dipgo.ir.block_patterns import match_blocks
 from dipgo.ir.graph import BlockGraph, Dependence
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
@@ -25,12 +24,10 @@ from dipgo.ir.subnet.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
 from dipgo.models.source import Source, add_weights
 from dipgo.search.cost.model import CostModel, FilterCost, macs_weights
+from dipgo.search.request import Weigh
 
 OUTER_BLOCKS = ("conv_in",)
 """Modules that come before a family's own blocks; gated too where a denoiser has them."""
-
-Weigh = Callable[[BlockGraph], Mapping[str, float]]
-"""The cost of one call of each node."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Problem:
 
     source: Source
     geometry: Geometry
-    scheduler: Any
+    schedule: Schedule
     traced: Traced
     sampler: Sampler
     cost: CostModel
@@ -55,15 +52,20 @@ class Problem:
         state = self.traced.graph.input_of(Dependence.STATE)
         if len(state.type.shape) != 4:
             raise DipgoError(
-                "--reuse-filter",
+                setting("reuse_filter"),
                 found=f"{size} for latents {state.type}",
                 expected="latents [pictures, channels, height, width]",
-                remedy="use --reuse-filter 0",
+                remedy=f"use {setting('reuse_filter')} 0",
             )
         batch, channels, height, width = state.type.shape
         each = (1 + halves) * batch * channels**2 * size**2 * height * width
         filters = FilterCost(terms, float(each) if self.weigh is macs_weights else 0.0)
         return replace(self, cost=replace(self.cost, filters=filters))
+
+    @property
+    def scheduler(self) -> Any:
+        """Diffusers' scheduler that the sampler was read off, not started."""
+        return make_scheduler(self.source.scheduler, self.schedule.scheduler)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ class Problem:
             backup=self.backup,
             model=ModelRef(self.source.model_class, self.source.config_sha256),
             scheduler=SchedulerRef(
-                type(self.scheduler).__name__, beyond_class(self.source.scheduler, self.scheduler)
+                self.sampler.scheduler_class, beyond_class(self.source.scheduler, self.scheduler)
             ),
             scores=scores,
             provenance=provenance | self._loras(),
@@ -119,31 +121,29 @@ def make_problem(
     source: Source,
     geometry: Geometry,
     *,
-    steps: int,
-    scheduler: str | None = None,
-    eta: float = 0.0,
-    patterns: Sequence[str] = (),
+    schedule: ScheduleSettings,
     backup: str = "output",
     weigh: Weigh = macs_weights,
 ) -> Problem:
-    """Traces the model. No `patterns` stand for the family's blocks, and conv_in if there is one.
+    """Traces the model. No `blocks` stand for the family's, and conv_in if there is one.
 
     A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
     """
-    chosen = make_scheduler(source.scheduler, scheduler)
-    options = source.timestep_options(chosen, geometry, steps)
-    sampler = probe(chosen, steps, eta=eta, **options)
-    if len(sampler.timesteps) < 2:
+    blocks = schedule.blocks or default_patterns(source)
+    read = read_schedule(DENSE, replace(schedule, blocks=blocks))
+    if read.steps < 2:
         raise DipgoError(
-            "--steps", found=str(steps), expected="at least 2", remedy="the first computes all"
+            setting("steps"),
+            found=str(read.steps),
+            expected="at least 2",
+            remedy="the first computes all",
         )
-    blocks = match_blocks(source.denoiser, tuple(patterns) or default_patterns(source))
-    traced = trace_source(source, geometry, blocks)
+    traced, sampler = read_model(source, read, geometry)
     graph = traced.graph
     words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
     names = tuple(node.name for node in graph.blocks)
     cost = CostModel(graph, sampler, names, tuple(words), dict(weigh(graph)))
-    return Problem(source, geometry, chosen, traced, sampler, cost, weigh)
+    return Problem(source, geometry, read, traced, sampler, cost, weigh)
 
 
 def default_patterns(source: Source) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.options import check_settings, option, wrong
 
 Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
 
@@ -21,21 +21,8 @@ Optimizer = Literal["adam", "sgd"]
 
 Selection = Literal["fill", "bisection", "sweep"]
 
-LEAST = {
-    "iterations": 0,
-    "accumulate": 1,
-    "pool": 1,
-    "exchanges": 0,
-    "exchange_examples": 1,
-    "reuse_terms": 0,
-    "reuse_filter": 0,
-    "reuse_iterations": 0,
-    "warm_up": 0,
-    "clip": 0,
-    "seed": 0,
-}
-
-POSITIVE = ("learning_rate", "sharpness_start", "sharpness_end")
+GRADIENT, EXCHANGE, REUSE, EXAMPLES = "gradient search", "exchange", "reuse", "prompts and noise"
+"""Headings of the command's help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,63 +44,78 @@ class SearchSettings:
     `reuse_iterations`. Without `iterations` the exchange starts from regular rows.
     """
 
-    parameters: Parameters = "free"
-    estimator: Estimator = "relaxed"
-    loss: Loss = "log-l2"
-    compare: Compare = "latents"
-    budget: Budget = "annealed"
-    optimizer: Optimizer = "adam"
-    selection: Selection = "fill"
-    iterations: int = 0
-    accumulate: int = 1
-    learning_rate: float = 0.15
-    weight_decay: float = 0.0
-    cosine: bool = False
-    warm_up: int = 0
-    clip: float = 0.0
-    alpha: float = 1.0
-    gamma: bool = True
-    tau: float = 0.2
-    hinge: float = 50.0
-    anneal_share: float = 1.0
-    sharpness_start: float = 1.0
-    sharpness_end: float = 5.0
-    pool: int = 48
-    same_noise: bool = False
-    exchanges: int = 250
-    exchange_examples: int = 8
-    reuse_terms: int = 4
-    reuse_halves: bool = True
-    reuse_filter: int = 3
-    reuse_iterations: int = 120
-    guidance_scale: float = 7.5
-    seed: int = 0
+    parameters: Parameters = option(
+        "free", help="where the logits of the gates come from", group=GRADIENT
+    )
+    estimator: Estimator = option(
+        "relaxed", help="gates in between, sharpened, or straight-through", group=GRADIENT
+    )
+    loss: Loss = option(
+        "log-l2", help="how the pruned result is compared with the dense one", group=GRADIENT
+    )
+    compare: Compare = option("latents", help="what is compared", group=GRADIENT)
+    budget: Budget = option(
+        "annealed", help="a budget that falls over the run, or the paper's penalty", group=GRADIENT
+    )
+    optimizer: Optimizer = option("adam", help="of the gates", group=GRADIENT)
+    selection: Selection = option("fill", help="how scores become gates", group=GRADIENT)
+    iterations: int = option(
+        0, help="of the optimiser; 0 begins with regular rows", group=GRADIENT, least=0
+    )
+    accumulate: int = option(1, help="batches an iteration", group=GRADIENT, least=1)
+    learning_rate: float = option(0.15, help="of the optimiser", group=GRADIENT, above=0)
+    weight_decay: float = option(0.0, help="of the optimiser", group=GRADIENT)
+    cosine: bool = option(False, help="let the learning rate fall to 0 as a cosine", group=GRADIENT)
+    warm_up: int = option(
+        0, help="iterations over which the learning rate rises", group=GRADIENT, least=0
+    )
+    clip: float = option(
+        0.0, help="largest norm of the gradient; 0 for any", group=GRADIENT, least=0
+    )
+    alpha: float = option(1.0, help="weight of the penalty", group=GRADIENT)
+    gamma: bool = option(True, help="weigh the penalty by what dies with a block", group=GRADIENT)
+    tau: float = option(0.2, help="kept share below which there is no penalty", group=GRADIENT)
+    hinge: float = option(50.0, help="weight of what is kept above the budget", group=GRADIENT)
+    anneal_share: float = option(
+        1.0, help="share of the run over which the budget falls", group=GRADIENT, above=0
+    )
+    sharpness_start: float = option(1.0, help="of relaxed gates", group=GRADIENT, above=0)
+    sharpness_end: float = option(5.0, help="of relaxed gates", group=GRADIENT, above=0)
+    pool: int = option(48, help="batches of prompts that are used in turn", group=EXAMPLES, least=1)
+    same_noise: bool = option(
+        False, help="the same noise for all prompts, as published", group=EXAMPLES
+    )
+    exchanges: int = option(250, help="tries of gates that trade places", group=EXCHANGE, least=0)
+    exchange_examples: int = option(
+        8, help="batches that a try is judged on", group=EXCHANGE, least=1
+    )
+    reuse_terms: int = option(
+        4,
+        help="predictions that a row which is off is made of; 0 repeats the latest",
+        group=REUSE,
+        least=0,
+    )
+    reuse_halves: bool = option(
+        True, help="with weights of their own for unconditional halves", group=REUSE
+    )
+    reuse_filter: int = option(
+        3,
+        help="latent pixels of a filter's side for each of them; 0 for weights",
+        group=REUSE,
+        least=0,
+    )
+    reuse_iterations: int = option(
+        120, help="iterations over which their weights are trained", group=REUSE, least=0
+    )
+    guidance_scale: float = option(7.5, help="scale of the guidance", group=EXAMPLES)
+    seed: int = option(0, help="of everything random", group=EXAMPLES, least=0)
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            choices, value = get_args(hints[field.name]), getattr(self, field.name)
-            if choices and value not in choices:
-                raise _wrong(field.name, value, " ".join(choices))
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise _wrong(name, getattr(self, name), f"a number of at least {least}")
+        check_settings(self)
         if self.reuse_filter and not self.reuse_filter % 2:
-            raise _wrong("reuse_filter", self.reuse_filter, "0, or an odd number of latent pixels")
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise _wrong(name, getattr(self, name), "a number above 0")
-        if not 0 < self.anneal_share <= 1:
-            raise _wrong("anneal_share", self.anneal_share, "a share above 0, at most 1")
-
-
-def _wrong(name: str, found: object, expected: str) -> DipgoError:
-    return DipgoError(
-        f"--{name.replace('_', '-')}",
-        found=str(found),
-        expected=expected,
-        remedy="correct it",
-    )
+            raise wrong("reuse_filter", self.reuse_filter, "0, or an odd number of latent pixels")
+        if self.anneal_share > 1:
+            raise wrong("anneal_share", self.anneal_share, "a share above 0, at most 1")
 
 
 def published(settings: SearchSettings | None = None) -> SearchSettings:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import not_writable
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.vae import VaeDecoder
@@ -86,7 +86,7 @@ class Search:
         self.identity = {
             "model": problem.source.config_sha256,
             "weights": problem.weights_sha256,
-            "scheduler": type(problem.scheduler).__name__,
+            "scheduler": problem.sampler.scheduler_class,
             "steps": problem.sampler.num_inference_steps,
             "eta": problem.sampler.eta,
             "blocks": list(problem.blocks),
@@ -217,10 +217,10 @@ class Search:
         vae = getattr(self.problem.source.pipeline, "vae", None)
         if vae is None:
             raise DipgoError(
-                "--compare images",
+                f"{setting('compare')} images",
                 found=f"no VAE in {self.problem.source.name}",
                 expected="a pipeline that makes pictures of latents",
-                remedy="use --compare latents",
+                remedy=f"use {setting('compare')} latents",
             )
         return VaeDecoder(vae)
 

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from dipgo.common.files import read_prompts
-from dipgo.compiler.sampler.probe import init_noise_sigma
 from dipgo.evaluate.metrics import interval, psnr, ssim
 from dipgo.evaluate.pairs import Pair, make_pairs, noise_of
 from dipgo.ir.subnet.subnet import SubNet
@@ -157,9 +156,8 @@ class Bench:
     ) -> dict[str, torch.Tensor]:
         prompts = [pair.prompt for pair in batch]
         inputs = encode_prompts(problem.source, prompts, problem.geometry)
-        sigma = init_noise_sigma(problem.scheduler, problem.sampler.num_inference_steps)
         noise = noise_of(batch, problem.traced.graph.types[net.state].shape[1:])
-        inputs[net.state] = torch.from_numpy(noise * np.float32(sigma))
+        inputs[net.state] = torch.from_numpy(noise * np.float32(problem.sampler.start.noise_scale))
         inputs["guidance_scale"] = torch.tensor(self.guidance)
         return inputs
 

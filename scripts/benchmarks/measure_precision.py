@@ -23,7 +23,8 @@ from dipgo.common.machine import describe_machine
 from dipgo.common.packages import silence_libraries
 from dipgo.compiler.compile import compile_plan
 from dipgo.compiler.oracle import interpret
-from dipgo.compiler.request import Prepared, Request, prepare
+from dipgo.compiler.request import Prepared, prepare
+from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import FP32, GUIDANCE, TIMESTEP_TABLES, Precision
 from dipgo.export import export
 from dipgo.export.precision.compare import relative_error

@@ -12,8 +12,9 @@ import pytest
 
 from dipgo.compiler.compile import compile_plan
 from dipgo.compiler.passes import run_passes
-from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.request import prepare
 from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.settings import Request
 from dipgo.compiler.split_blocks import choose_split_blocks
 from dipgo.compiler.unroll import unroll
 from dipgo.ir.graph import BlockGraph

@@ -13,7 +13,8 @@ from diffusers import DDIMScheduler
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.compile import Compiled, compile_plan
 from dipgo.compiler.oracle import Exact, Rounded, interpret
-from dipgo.compiler.request import Prepared, Request, prepare
+from dipgo.compiler.request import Prepared, prepare
+from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import Precision
 from dipgo.engines import load
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
@@ -190,8 +191,8 @@ def test_operators_can_be_kept_in_fp32() -> None:
 @pytest.mark.parametrize(
     ("arguments", "where"),
     [
-        (("fp8",), "--precision"),
-        (("fp32", ("mid_block",)), "--keep-fp32"),
+        (("fp8",), "precision"),
+        (("fp32", ("mid_block",)), "keep_fp32"),
     ],
 )
 def test_wrong_precisions_are_refused(arguments: tuple[str, ...], where: str) -> None:
@@ -221,7 +222,7 @@ def test_overflow_names_segment_and_module_and_keeping_it_helps() -> None:
         check_segments(compiled.plan, compiled.traced, chosen.inputs)
     assert caught.value.where.startswith("segment seg")
     assert "mid_block.resnets.0" in caught.value.found
-    assert "--keep-fp32 mid_block.resnets.0" in caught.value.remedy
+    assert "keep_fp32 mid_block.resnets.0" in caught.value.remedy
     assert "\n" not in str(caught.value)
     kept = compiled_case(prepared, Precision("fp16", ("mid_block.resnets.0",)))
     figures, _ = check_segments(kept.plan, kept.traced, chosen.inputs)

@@ -14,7 +14,8 @@ from dipgo.common.cli import run_command
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.compile import Compiled, compile_plan
 from dipgo.compiler.passes import OPTIMISE
-from dipgo.compiler.request import Request, prepare
+from dipgo.compiler.request import prepare
+from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.dtypes import TORCH_DTYPES
 from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.engines import load
@@ -149,7 +150,7 @@ def test_pictures_of_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
 def test_a_size_that_is_not_there(exported: Path) -> None:
     with pytest.raises(DipgoError, match="3x64x") as caught:
         load(exported, size="512x512")
-    assert "--also-size 512x512" in caught.value.remedy
+    assert "also_sizes 512x512" in caught.value.remedy
 
 
 def test_inspect_tells_the_sizes(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

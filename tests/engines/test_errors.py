@@ -354,6 +354,6 @@ def test_no_polygraphy(
 def test_a_build_cache_that_cannot_be(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(DipgoError, match="--no-build-cache") as caught:
+    with pytest.raises(DipgoError, match="give another folder as cache") as caught:
         BuildCache(file / "cache")
     assert "\n" not in str(caught.value)

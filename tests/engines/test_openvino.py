@@ -110,7 +110,7 @@ def test_attention_is_refused(pairs: dict[str, Any]) -> None:
     native, _ = pairs["tiny dense"]
     with pytest.raises(DipgoError, match=r"does not take: .*Attention") as caught:
         load(native, provider="openvino")
-    assert "--target openvino" in str(caught.value)
+    assert "target openvino" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -111,7 +111,7 @@ def test_no_gpu(exported: Path) -> None:
 
 def test_no_programs(tiny_pipeline: Path, tmp_path: Path) -> None:
     out = export(tiny_pipeline, "dense", tmp_path / "out", steps=1)
-    with pytest.raises(DipgoError, match="export again with --target torch"):
+    with pytest.raises(DipgoError, match="export again with target torch"):
         load(out, target="torch", provider="cpu")
 
 

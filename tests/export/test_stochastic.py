@@ -164,7 +164,7 @@ def test_seeds_must_be_as_many_as_prompts(tiny_pipeline: Path, tmp_path: Path) -
 
 
 def test_an_eta_for_a_scheduler_without_is_refused(tiny_pipeline: Path, tmp_path: Path) -> None:
-    with pytest.raises(DipgoError, match=r"^--eta: found 0\.5 for PNDMScheduler, which has none"):
+    with pytest.raises(DipgoError, match=r"^eta: found 0\.5 for PNDMScheduler, which has none"):
         export(tiny_pipeline, "dense", tmp_path / "out", steps=3, eta=0.5)
     assert not (tmp_path / "out").exists()
 

@@ -78,7 +78,7 @@ def test_a_class_that_no_family_is_for_is_refused() -> None:
 @pytest.mark.parametrize(("height", "use"), [(72, 64), (1024, 128)])
 def test_sizes_that_sd3_has_no_positions_for(height: int, use: int) -> None:
     """Patches of 2 × 2 latent pixels, of 8 pixels each; positions for 8 patches a side."""
-    with pytest.raises(DipgoError, match=f"--height: found {height}; .* at most 128; use {use}"):
+    with pytest.raises(DipgoError, match=f"^height: found {height}; .* at most 128; use {use}"):
         SD3Family().latent_shape(ZOO["sd3"].build(), Geometry(height=height))
 
 

@@ -136,7 +136,7 @@ def test_a_lora_for_another_model_is_refused(
     with pytest.raises(DipgoError) as error:
         load_source(folder, [path])
     where, _ = str(error.value).split(": found ", 1)
-    key = where.removeprefix("--lora other.safetensors, ")
+    key = where.removeprefix("loras other.safetensors, ")
     assert key in FOREIGN[name]
     assert "\n" not in str(error.value)
     assert "use a LoRA that was made for this model" in str(error.value)
@@ -144,11 +144,11 @@ def test_a_lora_for_another_model_is_refused(
 
 def test_files_that_are_no_lora(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(DipgoError, match=r"--lora .*text.safetensors: found .*safetensors format"):
+    with pytest.raises(DipgoError, match=r"^loras .*text.safetensors: found .*safetensors format"):
         load_source(folder, [tmp_path / "text.safetensors"])
-    with pytest.raises(DipgoError, match=r"--lora .*missing: found .*check the path"):
+    with pytest.raises(DipgoError, match=r"^loras .*missing: found .*check the path"):
         load_source(folder, [tmp_path / "missing"])
-    with pytest.raises(DipgoError, match="--lora: found arch:sd15, which is no pipeline"):
+    with pytest.raises(DipgoError, match=r"^loras: found arch:sd15, which is no pipeline"):
         load_source("arch:sd15", [tmp_path / "missing"])
 
 
@@ -156,7 +156,7 @@ def test_without_peft(folder: Path, lora: Path, monkeypatch: pytest.MonkeyPatch)
     """As `find_spec` says that it is not there."""
     monkeypatch.setattr(lora_module, "find_spec", lambda name: None)
     with pytest.raises(
-        DipgoError, match=r"--lora: found no package peft; .* pip install dipgo\[lo"
+        DipgoError, match=r"^loras: found no package peft; .* pip install dipgo\[lo"
     ):
         load_source(folder, [lora])
 

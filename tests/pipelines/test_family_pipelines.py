@@ -234,7 +234,7 @@ def test_pixart(kind: type[Any], tmp_path: Path) -> None:
 
 def test_a_size_of_no_whole_patches() -> None:
     """Patches of 2 × 2 latent pixels, of 8 pixels each."""
-    with pytest.raises(DipgoError, match=r"--width: found 72; expected a multiple of 16.*; use 64"):
+    with pytest.raises(DipgoError, match=r"^width: found 72; expected a multiple of 16.*; use 64"):
         PixArtFamily().latent_shape(ZOO["pixart_sigma"].build(), Geometry(width=72))
 
 

@@ -66,7 +66,7 @@ def test_an_export_of_a_pipeline_gives_its_latents(dynamic: bool, tmp_path: Path
 
 @pytest.mark.parametrize(("height", "use"), [(72, 64), (4, 16)])
 def test_sizes_that_are_no_whole_patches(height: int, use: int) -> None:
-    with pytest.raises(DipgoError, match=f"--height: found {height}; .*16.*; use {use}"):
+    with pytest.raises(DipgoError, match=f"^height: found {height}; .*16.*; use {use}"):
         FluxFamily().latent_shape(ZOO["flux"].build(), Geometry(height=height))
 
 

@@ -241,7 +241,7 @@ def test_filters_of_more_predictions_than_are_left_are_refused() -> None:
     filters = (GapFilters((2,), np.ones((2, 4, 4, 3, 3))),)
     whole = SubNet(3, (3, 2, 1), ("a", "b"), gates, ("output",) * 2, reuse_filters=filters)
     with pytest.raises(
-        DipgoError, match=r"--strength, reuse_filters.* of the rows from 1 on: found filters of 2"
+        DipgoError, match=r"^strength, reuse_filters.* of the rows from 1 on: found filters of 2"
     ):
         cut_to(whole, (2, 1))
 
@@ -250,7 +250,7 @@ def test_filters_of_more_predictions_than_are_left_are_refused() -> None:
     ("strength", "found"), [(0.0, "found 0;"), (1.2, "found 1.2"), (0.1, "0.1 of 4 steps")]
 )
 def test_strengths_that_leave_no_step(strength: float, found: str) -> None:
-    with pytest.raises(DipgoError, match=f"--strength: .*{found}"):
+    with pytest.raises(DipgoError, match=f"^strength: .*{found}"):
         probe(named("ddim"), 4, strength=strength)
 
 

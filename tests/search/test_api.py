@@ -127,7 +127,7 @@ def test_settings_that_are_refused(option: str) -> None:
 
 @pytest.mark.parametrize("share", [1.01, float("nan")])
 def test_anneal_shares_that_are_refused(share: float) -> None:
-    with pytest.raises(DipgoError, match="--anneal-share"):
+    with pytest.raises(DipgoError, match=r"^anneal_share: "):
         SearchSettings(anneal_share=share)
 
 

@@ -287,7 +287,7 @@ def test_weights_beside_filters_are_refused_on_the_supernet_alone() -> None:
 
 @pytest.mark.parametrize("size", [-1, 2, 4])
 def test_filters_without_a_middle_are_refused(size: int) -> None:
-    with pytest.raises(DipgoError, match=r"^--reuse-filter: found -?\d; expected "):
+    with pytest.raises(DipgoError, match=r"^reuse_filter: found -?\d; expected "):
         SearchSettings(reuse_filter=size)
 
 

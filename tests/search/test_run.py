@@ -270,7 +270,7 @@ MEMORY: dict[str, BaseException] = {
 @pytest.mark.parametrize("found", MEMORY)
 @pytest.mark.parametrize(
     ("checkpointing", "remedy"),
-    [(True, "lower --batch"), (False, "leave --no-checkpointing out")],
+    [(True, "lower batch"), (False, "leave checkpointing=False out")],
 )
 def test_memory_that_does_not_suffice(found: str, checkpointing: bool, remedy: str) -> None:
     with pytest.raises(DipgoError) as caught, memory_errors(checkpointing):

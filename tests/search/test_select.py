@@ -153,7 +153,7 @@ def test_of_equal_scores_the_last_goes_first() -> None:
 def test_what_granularity_does_not_permit_is_told(select: Select) -> None:
     """Four steps of three blocks: 0.33 to 0.38 cannot be, and both ratios that are named can."""
     model, scores = handmade(4), np.ones((4, 3))
-    with pytest.raises(DipgoError, match=r"^--ratio: found 0\.70.*nearest found are") as caught:
+    with pytest.raises(DipgoError, match=r"^ratio: found 0\.70.*nearest found are") as caught:
         select(scores, model, 0.3)
     named = [float(number) for number in re.findall(r"0\.\d+", caught.value.remedy)]
     assert len(named) == 2
@@ -164,7 +164,7 @@ def test_what_granularity_does_not_permit_is_told(select: Select) -> None:
 @each_selection
 def test_less_than_the_first_step_cannot_be_kept(select: Select) -> None:
     model = handmade(4)
-    with pytest.raises(DipgoError, match=r"^--ratio.*0\.2500, the least that can be reached"):
+    with pytest.raises(DipgoError, match=r"^ratio.*0\.2500, the least that can be reached"):
         select(np.ones((4, 3)), model, 0.2)
     assert select(np.ones((4, 3)), model, 0.25).sum() == 3
     assert select(np.zeros((4, 3)), model, 1.0).all()

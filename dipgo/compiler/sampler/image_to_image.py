@@ -6,27 +6,15 @@ As the `get_timesteps` and `prepare_latents` of diffusers' image-to-image pipeli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
+from dipgo.ir.sampler import Start
 
 TOLERANCE = 1e-6
 """Of the largest number: what mixing may miss of being linear."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What goes in first: `image_scale` · the picture's latents + `noise_scale` · noise.
-
-    Without a `strength` there is no picture, and its scale is 0.
-    """
-
-    image_scale: float
-    noise_scale: float
-    strength: float | None = None
 
 
 def begin_at(started: Any, steps: int, strength: float) -> None:
@@ -51,7 +39,7 @@ def _first_step(steps: int, strength: float, flow: bool) -> int:
     """`flow`: the pipelines of flow-matching models round the steps left up, not down."""
     if not 0 < strength <= 1:
         raise DipgoError(
-            "--strength",
+            setting("strength"),
             found=f"{strength:g}",
             expected="a share of the steps above 0, at most 1",
             remedy="0.6 for example runs the last 60 of 100 steps",
@@ -59,7 +47,7 @@ def _first_step(steps: int, strength: float, flow: bool) -> int:
     first = int(max(steps - steps * strength, 0)) if flow else steps - int(steps * strength)
     if first >= steps:
         raise DipgoError(
-            "--strength",
+            setting("strength"),
             found=f"{strength:g} of {steps} steps, which is none",
             expected="at least one step",
             remedy="choose a larger strength, or more steps",
@@ -85,7 +73,7 @@ def find_start(started: Any, strength: float | None) -> Start:
             f"scheduler {type(started).__name__}",
             found="noise that is not added linearly to a picture",
             expected="a sum of the two",
-            remedy="choose another scheduler, or leave --strength out",
+            remedy=f"choose another scheduler, or leave {setting('strength')} out",
         )
     return Start(image_scale, noise_scale, strength)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.sampler.image_to_image import remaining_timesteps
 from dipgo.compiler.sampler.trajectory import run_scheduler, takes
 from dipgo.ir.sampler import PriorNoise
@@ -30,17 +30,17 @@ def check_eta(scheduler: Any, eta: float) -> None:
     """
     if not 0 <= eta <= 1:
         raise DipgoError(
-            "--eta",
+            setting("eta"),
             found=f"{eta:g}",
             expected="a number from 0 to 1",
             remedy="1 draws as much noise as DDPM does, 0 none",
         )
     if eta > 0 and not takes(scheduler, "eta"):
         raise DipgoError(
-            "--eta",
+            setting("eta"),
             found=f"{eta:g} for {type(scheduler).__name__}, which has none",
             expected="a scheduler whose steps take an eta, ddim for example",
-            remedy="leave --eta out, or choose ddim",
+            remedy=f"leave {setting('eta')} out, or choose ddim",
         )
 
 

@@ -1,18 +1,17 @@
 """Reads a diffusers scheduler's arithmetic off as a linear map, by running it on a basis."""
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
 
-from dipgo.compiler.sampler.image_to_image import remaining_timesteps
+from dipgo.compiler.sampler.image_to_image import find_start, remaining_timesteps
 from dipgo.compiler.sampler.linearity import check_eta, check_linear
 from dipgo.compiler.sampler.recurrence import find_recurrence
-from dipgo.compiler.sampler.schedulers import make_scheduler
+from dipgo.compiler.sampler.schedulers import make_scheduler, public_config
 from dipgo.compiler.sampler.trajectory import run_scheduler, start_scheduler
 from dipgo.ir.sampler import PriorNoise, Sampler
 
-__all__ = ["init_noise_sigma", "make_scheduler", "probe", "read_coefficients"]
+__all__ = ["make_scheduler", "probe", "read_coefficients"]
 
 
 def probe(
@@ -53,19 +52,9 @@ def probe(
         inputs=tuple(inputs),
         result=result,
         eta=eta,
+        start=find_start(started, strength),
+        config=public_config(scheduler),
     )
-
-
-def init_noise_sigma(scheduler: Any, num_inference_steps: int) -> float:
-    """What noise of unit variance is scaled by; 1 for flow matching, which has none.
-
-    Some schedulers know it only with their timesteps set.
-    """
-    if not hasattr(scheduler, "init_noise_sigma"):
-        return 1.0
-    started = copy.deepcopy(scheduler)
-    started.set_timesteps(num_inference_steps)
-    return float(started.init_noise_sigma)
 
 
 class Coefficients(NamedTuple):

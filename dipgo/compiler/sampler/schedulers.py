@@ -84,6 +84,12 @@ def beyond_class(base: Any, scheduler: Any) -> dict[str, Any] | None:
     return options or None
 
 
+def public_config(scheduler: Any) -> dict[str, Any]:
+    """Returns a scheduler's configuration without diffusers' private entries, sorted."""
+    config = scheduler.config
+    return {key: config[key] for key in sorted(config) if not key.startswith("_")}
+
+
 def _fits(base: Any, cls: Any) -> bool:
     """Returns whether either class lists the other as compatible, or a distilled model's fits."""
     if isinstance(base, cls) or cls in base.compatibles:

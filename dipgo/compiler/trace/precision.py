@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.trace.torch_private import (
     conversion,
     fake_mode,
@@ -53,17 +53,17 @@ class Precision:
     def __post_init__(self) -> None:
         if self.name not in PRECISIONS:
             raise DipgoError(
-                "--precision",
+                setting("precision"),
                 found=self.name,
                 expected=f"one of {', '.join(PRECISIONS)}",
                 remedy="correct it",
             )
         if self.keep_fp32 and self.name == "fp32":
             raise DipgoError(
-                "--keep-fp32",
+                setting("keep_fp32"),
                 found="modules to keep in fp32, in an export that is fp32 throughout",
-                expected="a --precision of fp16 or bf16 beside it",
-                remedy="leave --keep-fp32 out, or choose a precision",
+                expected=f"a {setting('precision')} of fp16 or bf16 beside it",
+                remedy=f"leave {setting('keep_fp32')} out, or choose a precision",
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dipgo.common.errors import setting
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.trace import Traced, trace
 from dipgo.ir.block_patterns import check_patterns
@@ -32,7 +33,7 @@ def trace_source(
     Raises:
         DipgoError: A block cannot be gated, or a pattern of `precision` matches no module.
     """
-    check_patterns(source.denoiser, precision.keep_fp32, "--keep-fp32")
+    check_patterns(source.denoiser, precision.keep_fp32, setting("keep_fp32"))
     geometry = source.at(geometry).geometry
     example, roles = example_inputs(source.family, source.denoiser, geometry)
     guided = guided_denoiser(source.family, source.denoiser, geometry, reuse)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.trace.torch_private import tree_flatten, tree_unflatten
 
 Sizes: TypeAlias = tuple[int, ...]
@@ -117,7 +117,7 @@ class _Interpreter(fx.Interpreter):
 
 def _unlike(problem: str) -> DipgoError:
     return DipgoError(
-        "--also-size",
+        setting("also_sizes"),
         found=problem,
         expected="a model that computes the same for every size, but for the sizes",
         remedy="export each size by itself",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.trace.torch_private import argument_defaults, conversion, tree_leaves, tree_map
 
 aten = torch.ops.aten
@@ -94,7 +94,7 @@ def _without_rule(operation: str) -> DipgoError:
         "pass batch_calls",
         found=f"the operator {operation}, which has no rule for lanes",
         expected="operators with a rule in dipgo/lanes.py",
-        remedy="leave batch_calls out of --passes",
+        remedy=f"leave batch_calls out of {setting('passes')}",
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -81,5 +81,5 @@ def _lacks_operators(path: Path, operators: Mapping[str, int]) -> DipgoError:
         str(path),
         found=f"operators that OpenVINO does not take: {names}",
         expected="a graph that it runs as a whole",
-        remedy="export with --target openvino, or use --provider cpu",
+        remedy=f"export with {setting('target')} openvino, or use {setting('provider')} cpu",
     )

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import check_destination, sha256_of, staged_directory
+from dipgo.common.options import check_settings, option
 from dipgo.common.version import __version__
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import Launch, launches_of_parts, list_launches
@@ -52,6 +53,10 @@ OnBuilt = Callable[[str], object]
 """A function called with the name of an engine that was built, or taken from the cache."""
 
 
+ENGINES = "engines"
+"""The heading of their options in a command's help."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
     """The options of a build.
@@ -61,10 +66,34 @@ class BuildOptions:
     engines can take other weights later.
     """
 
-    compute_capabilities: tuple[str, ...] = ()
-    jobs: int = 0
-    cache: Path | None = None
-    refittable: bool = False
+    compute_capabilities: tuple[str, ...] = option(
+        (),
+        help="GPUs to build for without one (tensorrt-rtx)",
+        group=ENGINES,
+        flag="--compute-capability",
+        nargs="+",
+        metavar="N.N",
+    )
+    jobs: int = option(
+        0, help="builds at a time, 0 as memory allows (0)", group=ENGINES, metavar="JOBS", least=0
+    )
+    cache: Path | None = option(
+        None,
+        help="where built engines are kept (the user's cache)",
+        group=ENGINES,
+        flag="--build-cache",
+        metavar="DIR",
+        type=Path,
+    )
+    refittable: bool = option(
+        False,
+        help="engines that `refit` can give other weights (off)",
+        group=ENGINES,
+        flag="--refittable",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 DEFAULT_BUILD = BuildOptions()
@@ -134,10 +163,11 @@ def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:
     gpu = gpu_to_build_for(target, options.compute_capabilities)
     if options.refittable and gpu.name is None:
         raise DipgoError(
-            "--refittable",
+            setting("refittable"),
             found=f"{find_library(target).title} without a GPU",
             expected="a GPU: without one it builds no engines that can be refitted",
-            remedy="build on such a GPU without --compute-capability, or leave --refittable out",
+            remedy=f"build on such a GPU without {setting('compute_capabilities')}, "
+            f"or leave {setting('refittable')} out",
         )
     return version, gpu
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 
 class BuildCache:
@@ -52,7 +52,7 @@ class BuildCache:
                 f"build cache {self.folder}",
                 found=f"a folder that cannot be used ({error.strerror})",
                 expected="one that can be written to, with room for the engines",
-                remedy="--build-cache DIR, or --no-build-cache",
+                remedy=f"give another folder as {setting('cache')}, or build without one",
             ) from None
 
     def _entry(self, key: str) -> Path:

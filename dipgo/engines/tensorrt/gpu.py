@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.engines.tensorrt.cuda import Driver
 
 RTX = "tensorrt-rtx"
@@ -30,7 +30,7 @@ def gpu_to_build_for(target: str, compute_capabilities: tuple[str, ...]) -> Gpu:
         return gpu_at_hand(f"target {target}", target)
     if target != RTX:
         raise DipgoError(
-            "--compute-capability",
+            setting("compute_capabilities"),
             found=f"{' '.join(compute_capabilities)} for the target {target}",
             expected="none: TensorRT builds for the GPU of this machine",
             remedy=f"build on such a GPU, or build for {RTX}",
@@ -39,7 +39,7 @@ def gpu_to_build_for(target: str, compute_capabilities: tuple[str, ...]) -> Gpu:
     for capability in compute_capabilities:
         if capability not in known:
             raise DipgoError(
-                f"--compute-capability {capability}",
+                f"{setting('compute_capabilities')} {capability}",
                 found="one that TensorRT for RTX does not build for",
                 expected=", ".join(known),
                 remedy="name one of these, or use the target tensorrt on that GPU",
@@ -55,7 +55,7 @@ def gpu_at_hand(where: str, target: str) -> Gpu:
     """
     remedy = "use a machine with an NVIDIA GPU"
     if target == RTX:
-        remedy += ", or say for which to build: --compute-capability 8.9"
+        remedy += f", or say for which to build: {setting('compute_capabilities')} 8.9"
     device = Driver.open(where, remedy).device()
     return Gpu(device.name, (device.compute_capability,))
 

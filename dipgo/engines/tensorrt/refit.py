@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import sha256_of
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
@@ -34,7 +34,7 @@ def open_refittable(export: ExportDirectory, target: str) -> EngineDirectory:
         target,
         [*export.engine_files, *export.manifest.parts],
         f"python -m dipgo.build {export.path} --target {target} --refittable, or leave the engines "
-        "out: --without-engines",
+        f"out: {setting('without_engines')}",
     )
     if not directory.manifest.refittable:
         raise DipgoError(
@@ -92,5 +92,6 @@ def _refit_in_a_process(name: str, request: RefitRequest) -> None:
         request,
         f"engine {name}",
         expected=f"an engine that {find_library(request.target).title} refits",
-        remedy="see what it says; or leave the engines out (--without-engines) and build them",
+        remedy="see what it says; or leave the engines out "
+        f"({setting('without_engines')}) and build them",
     )

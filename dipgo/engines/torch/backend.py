@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch.export.passes import move_to_device_pass
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
@@ -28,7 +28,7 @@ class TorchBackend:
         self._check_hashes = settings.check_hashes
         segments = [segment.name for segment in export.manifest.segments]
         self._segments = segments
-        remedy = "export again with --target torch"
+        remedy = f"export again with {setting('target')} torch"
         self._programs = EngineDirectory.open(
             export, "torch", [*segments, *export.manifest.parts], remedy
         )
@@ -82,5 +82,5 @@ def check_device(device: str) -> None:
             "target torch",
             found=f"PyTorch {torch.__version__} without a CUDA device",
             expected="an NVIDIA GPU, and a PyTorch built for CUDA",
-            remedy="use a machine with a GPU, or --provider cpu",
+            remedy=f"use a machine with a GPU, or {setting('provider')} cpu",
         )

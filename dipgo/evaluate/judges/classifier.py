@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.typed_json import decode_json, read_file, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -120,7 +120,7 @@ def _only_value(head: str, values: Sequence[str], prompt: str) -> str:
             f"prompt {prompt!r}, head {head}",
             found=" and ".join(found) or "none of its values",
             expected=f"exactly one of {', '.join(values)}",
-            remedy="use prompts that the classifier can judge, or leave --classifier out",
+            remedy=f"use prompts that it can judge, or leave {setting('classifier')} out",
         )
     return found[0]
 

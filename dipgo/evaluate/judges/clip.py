@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torchmetrics.functional.multimodal import clip_score
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.evaluate.metrics import to_tensor
 
 
@@ -45,7 +45,7 @@ def load_clip(name: str) -> ClipScore:
         processor = CLIPProcessor.from_pretrained(name, local_files_only=local)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DipgoError(
-            f"--clip-model {name}",
+            f"{setting('clip_model')} {name}",
             found=f"no CLIP model ({type(error).__name__}: {str(error).strip().splitlines()[0]})",
             expected="a folder with a CLIPModel and its CLIPProcessor, or a Hub id that can be "
             "reached",

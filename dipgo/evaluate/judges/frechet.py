@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.evaluate.judges.classifier import Classifier, scale_pixels
 from dipgo.evaluate.metrics import to_tensor
 
@@ -67,17 +67,17 @@ def inception_metric() -> FrechetInceptionDistance:
         return FrechetInceptionDistance(feature=2048, reset_real_features=False)
     except ModuleNotFoundError:
         raise DipgoError(
-            "--fid",
+            setting("fid"),
             found="no package torch-fidelity",
             expected="the Inception network that FID is defined by",
-            remedy="pip install torch-fidelity, or leave --fid out",
+            remedy=f"pip install torch-fidelity, or leave {setting('fid')} out",
         ) from None
     except OSError as error:  # URLError is one: the network's weights are downloaded
         raise DipgoError(
-            "--fid",
+            setting("fid"),
             found=f"no weights of the Inception network ({error})",
             expected="a network to download them from, the first time",
-            remedy="connect, or leave --fid out",
+            remedy=f"connect, or leave {setting('fid')} out",
         ) from None
 
 
@@ -86,7 +86,7 @@ def find_reference(folder: Path, size: tuple[int, int]) -> list[Path]:
     paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
     if len(paths) < FEWEST_PICTURES:
         raise DipgoError(
-            f"--reference {folder}",
+            f"{setting('reference')} {folder}",
             found=f"{len(paths)} PNG files" if folder.is_dir() else "no such folder",
             expected=f"a folder with at least {FEWEST_PICTURES} PNG files",
             remedy="give the folder of the reference pictures",

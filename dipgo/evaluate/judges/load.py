@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.evaluate.judges.classifier import (
     Classifier,
     load_classifier,
@@ -32,7 +32,7 @@ def check_picture_size(classifier: Classifier, size: tuple[int, int]) -> None:
     side = classifier.picture_size
     if size != (side, side):
         raise DipgoError(
-            "--classifier",
+            setting("classifier"),
             found=f"a classifier of {side} x {side} pixels",
             expected=f"{size[0]} x {size[1]}, as the model draws",
             remedy="use a classifier that was trained at that size",

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.trace.dtypes import TORCH_DTYPES
 from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.compiler.trace.trace import Traced
@@ -130,5 +130,6 @@ def _check_dynamic(model: ir.Model, lowering: Lowering) -> None:
                     f"graph {model.graph.name}, input {value.name}",
                     found=f"a graph that fixes axis {axis} at {value.shape[axis]}",
                     expected="one that takes several sizes",
-                    remedy="export each size by itself, or leave batch_calls out of --passes",
+                    remedy="export each size by itself, or leave batch_calls out of "
+                    f"{setting('passes')}",
                 )

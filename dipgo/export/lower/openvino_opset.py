@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 
 def decompose(model: ir.Model) -> None:
@@ -65,7 +65,7 @@ def _check_attention(where: str, node: ir.Node, operands: Sequence[ir.Value]) ->
             where,
             found=f"Attention of {', '.join(map(str, shapes))} with {', '.join(more) or 'a mask'}",
             expected="[batch, heads, length, width] with as many heads each, and at most a mask",
-            remedy="export with --target onnxruntime, which takes Attention as it is",
+            remedy=f"export with {setting('target')} onnxruntime, which takes Attention as it is",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.oracle import Exact, Rounded, callee_functions, interpret
 from dipgo.compiler.trace.dtypes import TORCH_DTYPES
 from dipgo.compiler.trace.torch_private import module_stack
@@ -101,7 +101,8 @@ class _Check:
             if module
             else f"in {name} a relative error of {error:.1e}",
             expected=f"finite numbers, at most {TOLERANCE[name]:.0e} from fp32",
-            remedy=f"--keep-fp32 {keep}, or --precision {'bf16' if name == 'fp16' else 'fp32'}",
+            remedy=f"{setting('keep_fp32')} {keep}, "
+            f"or {setting('precision')} {'bf16' if name == 'fp16' else 'fp32'}",
         )
 
 

@@ -105,7 +105,7 @@ def trial_inputs(
             else torch.zeros(kind.shape, dtype=torch.int64)
         )
     state = torch.from_numpy(initial_noise(0, inputs[plan.state].shape))
-    inputs[plan.state] = state * compiled.start.noise_scale
+    inputs[plan.state] = state * compiled.sampler.init_noise_sigma
     if "guidance_scale" in inputs:
         inputs["guidance_scale"] = torch.tensor(GUIDANCE_SCALE)
     for part in parts:

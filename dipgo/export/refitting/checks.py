@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import sha256_of
 from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.compiler.sampler.schedulers import OPTIONS
@@ -19,7 +19,7 @@ from dipgo.ir.plan.nodes import Callee
 from dipgo.ir.plan.plan import Plan
 from dipgo.models.source import Source
 
-WHERE = "--model"
+WHERE = setting("model")
 
 COSTS = ("macs", "attention_macs", "parameters")
 """Of a node, by which one is told from another of the same name."""

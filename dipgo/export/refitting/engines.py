@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import sha256_of
 from dipgo.compiler.request import Progress
 from dipgo.engines.engine_directory import EngineDirectory
@@ -40,7 +40,7 @@ def _targets(old: ExportDirectory) -> list[str]:
 
 
 def _open(old: ExportDirectory, target: str) -> EngineDirectory:
-    remedy = "export anew, or leave the engines out: --without-engines"
+    remedy = f"export again, or leave the engines out: {setting('without_engines')}"
     if target not in TARGETS:
         raise DipgoError(
             str(old.path / ENGINES_FOLDER / target),

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -21,7 +22,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared, Progress, Schedule, silent
-from dipgo.compiler.sampler.image_to_image import Start
+from dipgo.compiler.sampler.schedulers import public_config
 from dipgo.compiler.trace.precision import FP32
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
@@ -47,7 +48,7 @@ from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
 from dipgo.models.gap_filter import FILTERS, FilterShape
-from dipgo.models.lora import Lora
+from dipgo.models.options import Lora
 from dipgo.models.source import Source, load_source
 
 DENOISER = "denoiser"
@@ -128,11 +129,11 @@ class _Size:
     @cached_property
     def compiled(self) -> Compiled:
         """The plan of the manifest over a new trace."""
-        sampler = self.old.manifest.sampler
-        start = Start(sampler.image_scale, sampler.init_noise_sigma, sampler.strength)
+        config = public_config(self.source.scheduler)
+        sampler = msgspec.structs.replace(self.old.manifest.sampler, config=config)
         traced = _trace(self.old, self.prepared)
         check_same_graph(self.old.plan, traced)
-        return Compiled(self.old.plan, traced, self.source.scheduler, sampler.eta, start)
+        return Compiled(self.old.plan, traced, sampler)
 
     @cached_property
     def variant(self) -> Variant:

@@ -8,6 +8,7 @@ from dipgo.ir.manifest.records import (
     DrawRecord,
     Manifest,
     ProgramRecord,
+    SamplerRecord,
     SegmentRecord,
     SlotRecord,
     StepRecord,
@@ -30,7 +31,20 @@ from dipgo.ir.plan.nodes import (
     TableRow,
 )
 from dipgo.ir.plan.plan import Plan
+from dipgo.ir.sampler import Sampler
 from dipgo.ir.types import TensorType, Value
+
+
+def sampler_record(sampler: Sampler) -> SamplerRecord:
+    """Returns what the manifest says of a sampler: its arithmetic is in the plan."""
+    return SamplerRecord(
+        scheduler_class=sampler.scheduler_class,
+        config=dict(sampler.config),
+        init_noise_sigma=sampler.start.noise_scale,
+        eta=sampler.eta,
+        image_scale=sampler.start.image_scale,
+        strength=sampler.start.strength,
+    )
 
 
 def tensor_records(values: tuple[Value, ...]) -> list[TensorRecord]:

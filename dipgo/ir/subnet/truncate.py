@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import RowWeights, SubNet
 
@@ -18,10 +18,10 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
     """
     if subnet.prior_noise is not None:
         raise DipgoError(
-            "--strength",
+            setting("strength"),
             found="a SubNet with prior_noise",
             expected="one without: the first state is no pure noise",
-            remedy="take prior_noise out of the SubNet, or leave --strength out",
+            remedy=f"take prior_noise out of the SubNet, or leave {setting('strength')} out",
         )
     wanted = tuple(map(float, timesteps))
     begin = len(subnet.timesteps) - len(wanted)
@@ -40,7 +40,7 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
         )
     except DipgoError as error:  # what is left reuses more than is left
         raise DipgoError(
-            f"--strength, {error.where}, of the rows from {begin} on",
+            f"{setting('strength')}, {error.where}, of the rows from {begin} on",
             found=error.found,
             expected=error.expected,
             remedy="choose a strength that starts earlier, or a SubNet without reuse",
@@ -65,7 +65,7 @@ def _check_first_row(subnet: SubNet, begin: int) -> None:
         if not gate:
             full = [row for row, gates in enumerate(subnet.gates) if gates.all()]
             raise DipgoError(
-                f"--strength, row {begin} of the SubNet, block {block}",
+                f"{setting('strength')}, row {begin} of the SubNet, block {block}",
                 found="0",
                 expected="1: with this strength the row is the first, and nothing computes it",
                 remedy=f"choose a strength that starts at a row that is all 1: "

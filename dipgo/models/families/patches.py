@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.models.family import Geometry
 
 
@@ -24,7 +24,7 @@ def check_patches(geometry: Geometry, latents: int, words: str, most: int | None
         if pixels % patch or (most is not None and pixels > patch * most):
             nearest = max(1, round(pixels / patch))
             raise DipgoError(
-                f"--{name}",
+                setting(name),
                 found=str(pixels),
                 expected=f"a multiple of {patch}, the pixels of {words}{limit}",
                 remedy=f"use {(nearest if most is None else min(nearest, most)) * patch}",

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.search.cost.count_calls import Bools
 from dipgo.search.cost.model import CostModel
 
@@ -172,12 +172,12 @@ def settle(model: CostModel, bracket: Bracket, target: float, allow_overshoot: b
         chosen = above
     if abs(target - chosen.kept) >= TOLERANCE:
         raise DipgoError(
-            "--ratio",
+            setting("ratio"),
             found=f"{1 - target:.4f}, a kept share of {target:.4f}",
             expected=f"within {TOLERANCE} of a kept share that can be reached: the nearest found "
             f"are {below.kept:.4f} below and {above.kept:.4f} above",
-            remedy=f"ask for --ratio {_ratio(below.kept)} or {_ratio(above.kept)}, or gate "
-            "smaller blocks",
+            remedy=f"ask for {setting('ratio')} {_ratio(below.kept)} or {_ratio(above.kept)}, "
+            "or gate smaller blocks",
         )
     return prune_dead(chosen.gates, model)
 
@@ -200,7 +200,7 @@ def check_target(model: CostModel, target: float) -> None:
     if fits(model.fixed, target) and target <= 1:
         return
     raise DipgoError(
-        "--ratio",
+        setting("ratio"),
         found=f"{1 - target:.4f}, a kept share of {target:.4f}",
         expected=f"a kept share from {model.fixed:.4f}, the least that can be reached, to 1",
         remedy=f"ask for a ratio from 0 to {_ratio(model.fixed)}",

@@ -78,7 +78,7 @@ class CachedRivals(Rivals):
         return json.dumps(
             {
                 "weights": problem.weights_sha256,
-                "scheduler": type(problem.scheduler).__name__,
+                "scheduler": problem.sampler.scheduler_class,
                 "timesteps": problem.sampler.timesteps,
                 "blocks": problem.blocks,
                 "backup": problem.backup,

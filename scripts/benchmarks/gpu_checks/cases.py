@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from dipgo.compiler.compile import Compiled, compile_plan
-from dipgo.compiler.request import Request, prepare
-from dipgo.compiler.sampler.probe import init_noise_sigma, make_scheduler, probe
+from dipgo.compiler.request import prepare
+from dipgo.compiler.sampler.probe import make_scheduler, probe
+from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import Precision
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.family import Geometry
@@ -59,7 +60,7 @@ class Case:
         example, _ = example_inputs(source.family, source.denoiser, geometry)
         generator = torch.Generator().manual_seed(SEED)
         found = {name: _random(one, generator, source) for name, one in example.items()}
-        sigma = init_noise_sigma(self.scheduler, self.subnet.num_inference_steps)
+        sigma = probe(self.scheduler, self.subnet.num_inference_steps).start.noise_scale
         found["latents"] = found["latents"] * sigma
         found["guidance_scale"] = torch.tensor(GUIDANCE_SCALE)
         del found["timestep"]

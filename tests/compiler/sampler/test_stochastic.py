@@ -131,7 +131,7 @@ def test_eta_0_draws_nothing() -> None:
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan"), float("inf")])
 def test_an_eta_out_of_range_is_refused(eta: float) -> None:
-    with pytest.raises(DipgoError, match=r"^--eta: found .+; expected a number from 0 to 1; "):
+    with pytest.raises(DipgoError, match=r"^eta: found .+; expected a number from 0 to 1; "):
         probe(DDIMScheduler(**SD15), 5, eta=eta)
 
 

@@ -1,0 +1,119 @@
+"""The front half of compiling and searching: a model, as the sampler calls it, and the sampler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.fit import check_timesteps
+from dipgo.compiler.request import Schedule
+from dipgo.compiler.sampler.open import open_sampler
+from dipgo.compiler.trace.precision import FP32, Precision
+from dipgo.compiler.trace.source import trace_source
+from dipgo.compiler.trace.trace import Traced
+from dipgo.ir.block_patterns import match_blocks
+from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.family import Geometry
+from dipgo.models.gap_filter import FILTERS, FilterShape
+from dipgo.models.source import Source
+
+
+def read_model(
+    source: Source, schedule: Schedule, geometry: Geometry, precision: Precision = FP32
+) -> tuple[Traced, Sampler]:
+    """Opens the sampler of a schedule and traces the denoiser with the blocks that it gates.
+
+    Raises DipgoError where SubNet, scheduler and model do not fit together.
+    """
+    sampler, blocks = fit_schedule(source, schedule, geometry)
+    subnet = schedule.remaining(sampler.timesteps)
+    return _trace(source, subnet, geometry, blocks, precision), sampler
+
+
+def fit_schedule(
+    source: Source, schedule: Schedule, geometry: Geometry
+) -> tuple[Sampler, tuple[str, ...]]:
+    """Returns the sampler and the paths of the gated modules, without a trace.
+
+    Raises DipgoError where SubNet, scheduler and model do not fit together, as far as that shows
+    before the denoiser is traced.
+    """
+    if schedule.subnet is not None:
+        _check_model(schedule.subnet, source)
+    sampler = open_sampler(source, schedule, geometry)
+    blocks = _blocks(schedule, source)
+    subnet = schedule.remaining(sampler.timesteps)
+    if subnet is not None:
+        check_timesteps(subnet, sampler)
+    return sampler, blocks
+
+
+def _trace(
+    source: Source,
+    subnet: SubNet | None,
+    geometry: Geometry,
+    blocks: tuple[str, ...],
+    precision: Precision,
+) -> Traced:
+    """The denoiser and, for a SubNet with filters, what applies them; their numbers are a table."""
+    filters = subnet.reuse_filters if subnet else None
+    if not filters:
+        return trace_source(source, geometry, blocks, precision)
+    shape = FilterShape.of(filters)
+    _check_filters_fit(filters[0].channels, shape.halves, source, geometry)
+    traced = trace_source(source, geometry, blocks, precision, shape)
+    return replace(traced, given_tables={FILTERS: shape.table(filters)})
+
+
+def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Geometry) -> None:
+    shape = source.at(geometry).latent_shape
+    if len(shape) != 4 or shape[1] != channels:
+        raise DipgoError(
+            "SubNet, reuse_filters",
+            found=f"filters of {channels} channels for latents of shape {list(shape)}",
+            expected="latents [pictures, channels, height, width] of as many channels",
+            remedy="use the model that the SubNet was made for",
+        )
+    if halves and not geometry.guidance:
+        raise DipgoError(
+            "SubNet, reuse_filters",
+            found="filters of unconditional predictions",
+            expected="none for a denoiser without guidance: it makes no such predictions",
+            remedy="export with guidance, or use a SubNet that was searched without it",
+        )
+
+
+def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:
+    """Paths of the gated modules; a SubNet names each of its own in full."""
+    if schedule.subnet is None:
+        return match_blocks(source.denoiser, schedule.blocks or source.family.default_blocks)
+    paths = {path for path, _ in source.denoiser.named_modules()}
+    for block in schedule.subnet.blocks:
+        if block not in paths:
+            raise DipgoError(
+                f"SubNet, block {block}",
+                found=f"no module of that path in {source.name}",
+                expected=f"the path of a module within {source.model_class}",
+                remedy="fix its name, or use the model that the SubNet was made for",
+            )
+    return match_blocks(source.denoiser, schedule.subnet.blocks)
+
+
+def _check_model(subnet: SubNet, source: Source) -> None:
+    if subnet.model is None:
+        return
+    if subnet.model.class_name != source.model_class:
+        raise DipgoError(
+            "SubNet, model.class",
+            found=subnet.model.class_name,
+            expected=f"{source.model_class}, as {source.name} has",
+            remedy="use the model that the SubNet was made for",
+        )
+    if subnet.model.config_sha256 not in (None, source.config_sha256):
+        raise DipgoError(
+            "SubNet, model.config_sha256",
+            found=str(subnet.model.config_sha256),
+            expected=f"{source.config_sha256}, as {source.name} has",
+            remedy="use the model that the SubNet was made for",
+        )

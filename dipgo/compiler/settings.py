@@ -1,0 +1,86 @@
+"""What a model is compiled for: each number and choice with its default, bounds and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dipgo.common.options import check_settings, option
+from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.options import Lora, lora
+
+DENSE = "dense"
+
+SCHEDULE, MODEL, SIZE = "schedule", "model", "size"
+"""Headings of a command's help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings:
+    """Which steps are run, and what of the denoiser is gated in them.
+
+    `steps` None stands for a SubNet's own, `scheduler` None for the SubNet's, else the model's own,
+    and no `blocks` for the family's. `eta` is for a scheduler that lets one choose how much noise
+    it draws (DDIM). With a `strength` the last share of the steps is run, from a picture.
+    """
+
+    steps: int | None = option(
+        None, help="steps of the sampler, where no SubNet says it", group=SCHEDULE, least=1
+    )
+    scheduler: str | None = option(
+        None,
+        help="ddim, pndm, dpm++, euler, unipc, … (the SubNet's or the pipeline's)",
+        group=SCHEDULE,
+        metavar="NAME",
+    )
+    eta: float = option(
+        0.0, help="noise that ddim or tcd draws, 0 to 1 (0)", group=SCHEDULE, metavar="E"
+    )
+    blocks: tuple[str, ...] = option(
+        (),
+        help="what is gated, where no SubNet says it (the family's)",
+        group=SCHEDULE,
+        nargs="+",
+        metavar="PATTERN",
+    )
+    strength: float | None = option(
+        None, help="start from a picture: run this share of steps", group=SCHEDULE, metavar="S"
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(ScheduleSettings):
+    """What to compile a model for: a SubNet, its path or "dense", and a size.
+
+    `height` and `width` are in pixels, 0 for the model's own. `guidance` None stands for
+    classifier-free guidance where the model's pipeline has it. `loras` are fused into the weights.
+    """
+
+    subnet: SubNet | str | Path = DENSE
+    batch: int = option(1, help="pictures a run", group=SIZE, metavar="N", least=1, kw_only=True)
+    height: int = option(
+        0, help="pixels (the model's own)", group=SIZE, metavar="PX", least=0, kw_only=True
+    )
+    width: int = option(
+        0, help="pixels (the model's own)", group=SIZE, metavar="PX", least=0, kw_only=True
+    )
+    guidance: bool | None = option(
+        None,
+        help="without classifier-free guidance",
+        group=MODEL,
+        flag="--no-guidance",
+        kw_only=True,
+    )
+    loras: tuple[Lora, ...] = option(
+        (),
+        help="fuse a LoRA into the weights; may be given several times",
+        group=MODEL,
+        flag="--lora",
+        metavar="PATH[:SCALE]",
+        action="append",
+        type=lora,
+        kw_only=True,
+    )

@@ -1,0 +1,92 @@
+"""What an export is made with: every choice and number, with its default and its help."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from dipgo.common.options import option
+from dipgo.compiler.passes import OPTIMISE
+from dipgo.compiler.settings import SCHEDULE, SIZE, Request
+from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, any_of
+from dipgo.engines.tensorrt.build import DEFAULT_BUILD, ENGINES, BuildOptions
+from dipgo.ir.manifest.records import SIZE_PATTERN
+from dipgo.ir.types import PRECISIONS, PrecisionName
+
+PRECISION, OUTPUT = "precision", "output"
+"""Headings of a command's help."""
+
+PASS_NAMES = tuple(each.name for each in OPTIMISE)
+
+Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
+"""Height and width in pixels, perhaps with the pictures a run before them."""
+
+
+def size(text: str) -> tuple[int, ...]:
+    """Reads an argument such as `512x768` or `4x512x768`: pictures, height, width."""
+    if not re.fullmatch(SIZE_PATTERN, text):
+        raise ValueError
+    return tuple(map(int, text.split("x")))
+
+
+size.__name__ = "a height and width in pixels such as 512x768, or with a batch 4x512x768"
+
+
+def pass_names(text: str) -> tuple[str, ...]:
+    """Reads an argument such as `number_values,allocate_slots`."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+PASSES: dict[str, Any] = {
+    "help": f"passes to run, in order ({','.join(PASS_NAMES)})",
+    "group": SCHEDULE,
+    "metavar": "A,B,C",
+    "type": pass_names,
+}
+"""The option of `export` and of `inspect`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings(Request):
+    """What to compile a model for, and how to write it.
+
+    The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
+    width); calls are not batched then. `passes` are names, to run in this order. Modules that
+    `keep_fp32` matches stay in fp32 whatever the precision; `check_numerics` compares every
+    segment with fp32 on a trajectory. The targets `tensorrt` and `tensorrt-rtx` add engines, built
+    as `build` says, the target `torch` adds programs of PyTorch's. The graphs of the target
+    `openvino` have older operators for those that ONNX Runtime's OpenVINO provider lacks. The
+    target `triton` is a Triton model repository around an export directory.
+    """
+
+    also_sizes: tuple[Size, ...] = option(
+        (),
+        help="further sizes",
+        group=SIZE,
+        flag="--also-size",
+        nargs="+",
+        metavar="[Nx]HxW",
+        type=size,
+    )
+    target: str = option(DEFAULT_TARGET, help=any_of(TARGETS), group=ENGINES)
+    precision: PrecisionName = option(
+        "fp32", help=any_of(PRECISIONS), group=PRECISION, choices=None
+    )
+    keep_fp32: tuple[str, ...] = option(
+        (), help="modules that stay in fp32", group=PRECISION, nargs="+", metavar="PATTERN"
+    )
+    check_numerics: bool = option(
+        True,
+        help="do not run fp16 against fp32 (it is run)",
+        group=PRECISION,
+        flag="--no-numerics-check",
+    )
+    passes: tuple[str, ...] = option(PASS_NAMES, **PASSES)
+    build: BuildOptions = DEFAULT_BUILD
+    force: bool = option(
+        False,
+        help="replace an export that stands there (off)",
+        group=OUTPUT,
+        flag="--force",
+    )

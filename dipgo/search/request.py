@@ -1,0 +1,67 @@
+"""What is searched: how much of the cost to take out of which model, over which schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dipgo.common.options import check_settings, option, wrong
+from dipgo.compiler.settings import MODEL, Request, ScheduleSettings
+from dipgo.ir.graph import BlockGraph
+from dipgo.models.options import Lora
+from dipgo.search.cost.model import macs_weights
+
+SEARCH = "search"
+"""A heading of the command's help."""
+
+Weigh = Callable[[BlockGraph], Mapping[str, float]]
+"""The cost of one call of each node."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to search. `ratio` is the share of the cost to take out.
+
+    `weigh` gives the cost of one call of each node: MACs unless said. The other fields are as in
+    `dipgo.compiler.settings.Request`, which has their help texts and bounds.
+    """
+
+    ratio: float = field(
+        metadata={"help": "share of the cost to take out", "group": SEARCH, "metavar": "R"}
+    )
+    steps: int
+    scheduler: str | None = None
+    blocks: tuple[str, ...] = ()
+    backup: Literal["output", "delta", "identity"] = option(
+        "output", help="what a block yields that is off", group=MODEL
+    )
+    batch: int = 4
+    height: int = 0
+    width: int = 0
+    guidance: bool | None = None
+    weigh: Weigh = macs_weights
+    eta: float = 0.0
+    loras: tuple[Lora, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self, Request)
+        if not 0 < self.ratio < 1:
+            raise wrong(
+                "ratio",
+                f"{self.ratio:g}",
+                "a share above 0 and below 1: what to take out of the cost",
+                "0.8 for example keeps a fifth",
+            )
+
+    @property
+    def kept(self) -> float:
+        """The share of the cost to keep."""
+        return 1.0 - self.ratio
+
+    @property
+    def schedule(self) -> ScheduleSettings:
+        """Returns the steps to run and the blocks that have gates."""
+        return ScheduleSettings(
+            steps=self.steps, scheduler=self.scheduler, eta=self.eta, blocks=self.blocks
+        )

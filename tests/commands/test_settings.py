@@ -1,0 +1,165 @@
+"""Every field of every settings class: programs are told of fields, commands of flags."""
+
+from __future__ import annotations
+
+import importlib
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+
+from dipgo.common.cli import Parser
+from dipgo.common.errors import DipgoError, setting
+from dipgo.common.options import read_settings
+from dipgo.compiler.settings import Request, ScheduleSettings
+from dipgo.engines.tensorrt.build import BuildOptions
+from dipgo.export.settings import ExportSettings
+from dipgo.search.request import SearchRequest
+from dipgo.search.settings import SearchSettings
+
+NEEDED: dict[type, dict[str, Any]] = {SearchRequest: {"ratio": 0.5, "steps": 4}}
+"""Fields without a default."""
+
+CLASSES = (
+    ScheduleSettings,
+    Request,
+    ExportSettings,
+    BuildOptions,
+    SearchRequest,
+    SearchSettings,
+)
+
+COMMANDS: dict[str, tuple[type, ...]] = {
+    "dipgo.export.__main__": (ExportSettings, BuildOptions),
+    "dipgo.inspect": (Request,),
+    "dipgo.build": (BuildOptions,),
+    "dipgo.search.__main__": (SearchRequest, SearchSettings),
+}
+"""By module: the settings that a command reads off its options."""
+
+NOT_OPTIONS = {"build", "weigh", "subnet"}
+"""Fields that are no option by themselves."""
+
+
+class Wrong:
+    """Nothing that a setting may be."""
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+def _fields(*classes: type) -> Iterator[tuple[type, str]]:
+    for settings in classes:
+        for each in fields(settings):
+            yield settings, each.name
+
+
+def _make(settings: type, **values: object) -> object:
+    return settings(**NEEDED.get(settings, {}) | values)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"), list(_fields(*CLASSES)), ids=lambda one: getattr(one, "__name__", one)
+)
+def test_a_program_is_told_the_field(settings: type, name: str) -> None:
+    with pytest.raises(DipgoError, match=rf"^{name}: found something else; expected ") as caught:
+        _make(settings, **{name: Wrong()})
+    assert "--" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def _options() -> Iterator[tuple[str, type, str]]:
+    for command, classes in COMMANDS.items():
+        for settings, name in _fields(*classes):
+            if name not in NOT_OPTIONS:
+                yield command, settings, name
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "name"), list(_options()), ids=lambda one: getattr(one, "__name__", one)
+)
+def test_a_command_is_told_the_flag(command: str, settings: type, name: str) -> None:
+    """The flag is one that the command has, and stands for this field."""
+    parser: Parser = importlib.import_module(command)._parser()
+    (action, *_) = (action for action in parser._actions if action.dest == name)
+
+    def body(options: Namespace) -> None:
+        _make(settings, **{name: Wrong()})
+
+    parser.parse_args = lambda arguments: Namespace()  # type: ignore[assignment,misc,method-assign]
+    with pytest.raises(DipgoError) as caught:
+        parser.run(body, [])
+    assert str(caught.value).startswith(f"{action.option_strings[-1]}: found something else")
+
+
+WRONG_TEXTS = ("wrong", "-1", "nan")
+
+FREE = ("pass_names", "lora", "Path")
+"""What reads any text."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_wrong_text_is_refused_by_flag(command: str) -> None:
+    """By argparse, or by the settings that are read off what it parsed."""
+    parser: Parser = importlib.import_module(command)._parser()
+    for action in parser._actions:
+        action.required = False
+    for settings, name in _fields(*COMMANDS[command]):
+        (action, *_) = (*(one for one in parser._actions if one.dest == name), None)
+        if action is None or (action.type is None and not action.choices and action.nargs != 0):
+            continue
+        refused = list(_refused(parser, settings, action.option_strings[-1]))
+        assert refused or getattr(action.type, "__name__", "") in FREE
+        assert all(action.option_strings[-1] in line for line in refused)
+
+
+def _refused(parser: Parser, settings: type, flag: str) -> Iterator[str]:
+    for text in WRONG_TEXTS:
+        try:
+            parser.run(
+                lambda options: _keep(read_settings(options, settings, _make(settings))),
+                [f"{flag}={text}"],
+            )
+        except DipgoError as error:
+            yield str(error)
+
+
+def _keep(made: object) -> None:
+    """Nothing: making it was the test."""
+
+
+def test_remedies_name_settings_too() -> None:
+    """Of another command's settings as well: those are guessed."""
+    parser = Parser("dipgo.x", description="X.")
+    parser.add_argument("--also-size", dest="also_sizes")
+
+    def body(options: Namespace) -> None:
+        raise DipgoError(
+            f"{setting('also_sizes')} 8x8",
+            found="it",
+            expected=f"no {setting('keep_fp32')}",
+            remedy=f"leave {setting('also_sizes')} out",
+        )
+
+    with pytest.raises(DipgoError) as caught:
+        parser.run(body, [])
+    line = "--also-size 8x8: found it; expected no --keep-fp32; leave --also-size out"
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_has_a_default_of_its_own(command: str) -> None:
+    """Those read off settings are None until they are given: defaults stand in one place."""
+    parser: Parser = importlib.import_module(command)._parser()
+    named = {name for settings in COMMANDS[command] for _, name in _fields(settings)}
+    assert {action.dest: action.default for action in parser._actions if action.dest in named} == {
+        action.dest: None for action in parser._actions if action.dest in named
+    }
+
+
+def test_needed_fields_are_those_without_a_default() -> None:
+    for settings in CLASSES:
+        needed = {each.name for each in fields(settings) if each.default is MISSING}
+        assert needed == set(NEEDED.get(settings, {}))
