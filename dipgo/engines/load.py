@@ -20,9 +20,8 @@ def load(
 ) -> Runner:
     """A runner for the export at `path`; `size`, such as `512x768`, is one of its further sizes.
 
-    `target` is `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`. The provider is `cpu` or
-    `cuda`, with onnxruntime also `cuda-graph`, `openvino` and `openvino-bf16`: unless given, `cpu`
-    for onnxruntime and `cuda` for the others. `threads`, of ONNX Runtime, of 0 takes every core.
+    `target` and `provider` are those of a row of `dipgo.engines.targets`: without a provider, the
+    row's first. `threads`, of ONNX Runtime, of 0 takes every core.
     `check_hashes=False` skips reading all of the weights to compare their hash with the
     manifest's. Raises DipgoError.
     """

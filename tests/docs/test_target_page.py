@@ -44,7 +44,7 @@ def _added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (folder / "backend.py").write_text(MODULE)
     paths = [*dipgo.engines.__path__, str(folder.parent)]
     monkeypatch.setattr(dipgo.engines, "__path__", paths)
-    (row,) = eval(f"({ROW.strip()})", {"Target": Target})  # the page's entry of a tuple
+    row = eval(ROW, {"Target": Target})
     assert row.name == NAME
     monkeypatch.setitem(TARGETS, NAME, row)
     yield
