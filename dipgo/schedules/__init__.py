@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dipgo.schedules.base import at_kept, at_kept_by_bisection
 from dipgo.schedules.block_caching import block_caching
 from dipgo.schedules.deepcache import deepcache, deepcache_nonuniform
 from dipgo.schedules.faster_diffusion import faster_diffusion, faster_diffusion_with
@@ -33,6 +34,8 @@ from dipgo.schedules.smooth_cache import smooth_cache
 __all__ = [
     "RULES",
     "Rule",
+    "at_kept",
+    "at_kept_by_bisection",
     "block_caching",
     "deepcache",
     "deepcache_nonuniform",

@@ -83,7 +83,7 @@ class Rule:
     """Arguments of the function, each a member of `Inputs`."""
     title: str
     gates: str
-    """Which gates are on, for docs/schedules.md."""
+    """Which gates are on, for docs/guide/schedules.md."""
     source: str = ""
 
     @property

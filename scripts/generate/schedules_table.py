@@ -1,4 +1,4 @@
-"""Writes the table of docs/schedules.md: a row a rule of `dipgo.schedules.RULES`."""
+"""Writes the table of docs/guide/schedules.md: a row a rule of `dipgo.schedules.RULES`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dipgo.schedules import RULES, Rule
 
-PAGE = Path(__file__).parents[2] / "docs" / "schedules.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "schedules.md"
 HEAD = """| `--method` | method | in `dipgo.schedules` | parameter | gates | needs | source |
 |---|---|---|---|---|---|---|
 """

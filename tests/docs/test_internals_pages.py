@@ -27,8 +27,8 @@ def test_add_a_schedule(tmp_path: Path) -> None:
     copy = follow(PAGES / "add-a-schedule.md", tmp_path)
     for command in copy.commands:
         copy.command(command)
-    assert "\n| `block-dance` | BlockDance |" in (copy.root / "docs/schedules.md").read_text()
-    assert "`dipgo.schedules.block_dance`" in (copy.root / "docs/modules.md").read_text()
+    assert "\n| `block-dance` | BlockDance |" in (copy.root / "docs/guide/schedules.md").read_text()
+    assert "`dipgo.schedules.block_dance`" in (copy.root / "docs/reference/modules.md").read_text()
     (example,) = copy.examples
     assert (copy.python("-c", example),) == copy.outputs
     assert "dipgo,block-dance,fewer-steps" in copy.python("-m", "dipgo.search", "--help")

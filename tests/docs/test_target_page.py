@@ -100,4 +100,4 @@ def test_errors_name_it(tiny_pipeline: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_is_in_the_table_of_targets_md(name: str) -> None:
-    assert f"\n| `{name}` |" in (DOCS / "targets.md").read_text()
+    assert f"\n| `{name}` |" in (DOCS / "guide" / "targets.md").read_text()
