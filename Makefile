@@ -18,7 +18,7 @@ venv: $(STAMP) ## Install dipgo and its tools into .venv (PYTHON=python3.12 choo
 
 demo: $(STAMP) ## Export a small trained model, dense and pruned, run both and compare
 	@echo "== demo"
-	@$(IN_VENV)/python scripts/demo.py
+	@$(IN_VENV)/python -m scripts.demo
 
 test: $(STAMP) ## Run every test but those that need a GPU or OpenVINO
 	@echo "== tests: all but those that need a GPU or OpenVINO"

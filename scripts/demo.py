@@ -6,7 +6,6 @@ report.json. Prints what the SubNet keeps, what that promises, and what the cloc
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from dipgo.bench import make_report
-from dipgo.common.cli import run_command
 from dipgo.common.packages import silence_libraries
 from dipgo.common.progress import stage
 from dipgo.engines.timing import time_runners
 from dipgo.export import export
 from dipgo.run.pipeline import Pipeline
+from scripts.harness import DEMO, ROOT, SUBNETS, make_table, run_script, script_parser, write_report
 
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "examples" / "demo"
 OUT = ROOT / "out" / "demo"
-SUBNET = ROOT / "examples" / "subnets" / "demo-dipgo-0.80.json"
+SUBNET = SUBNETS / "demo-dipgo-0.80.json"
 PICTURES = 8
 SEED = 0
 GUIDANCE = 5.0
 ZOOM = 2
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Exports, runs, compares."""
+    script_parser(__file__, __doc__).parse_args(arguments)
     silence_libraries()
     _export("dense", OUT / "dense")
     _export(SUBNET, OUT / "subnet")
@@ -52,8 +49,8 @@ def main(_: list[str]) -> None:
     with stage("time both by turns"):
         runners = {name: pipeline.runner for name, pipeline in pipelines.items()}
         report = make_report(runners, time_runners(runners, warmup=2, repeats=9))
-    report["similarity"] = similarity(pictures["this"], pictures["against"])
-    (OUT / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    report["similarity"] = _similarity(pictures["this"], pictures["against"])
+    write_report(OUT / "report.json", report)
     _print(report)
 
 
@@ -70,43 +67,39 @@ def _draw(pipeline: Pipeline, prompts: list[str]) -> NDArray[np.float32]:
     return pictures
 
 
-def similarity(found: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
-    """Mean SSIM and PSNR (dB) of pictures f32[N, H, W, 3] in [0, 1]."""
-    import torch
-    from torchmetrics.functional.image import (
-        peak_signal_noise_ratio,
-        structural_similarity_index_measure,
-    )
+def _similarity(pictures: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
+    """Returns mean SSIM and PSNR (dB) of pictures f32[N, H, W, 3] in [0, 1]."""
+    from dipgo.evaluate.metrics import psnr, ssim
 
-    first, second = (torch.from_numpy(one.transpose(0, 3, 1, 2)) for one in (found, expected))
-    return {
-        "ssim": float(structural_similarity_index_measure(first, second, data_range=1.0)),
-        "psnr_db": float(peak_signal_noise_ratio(first, second, data_range=1.0)),
-    }
+    pair = (_pixels(pictures), _pixels(expected))
+    return {"ssim": float(ssim(*pair).mean()), "psnr_db": float(psnr(*pair).mean())}
+
+
+def _pixels(pictures: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return (pictures * 255).round().astype(np.uint8)
 
 
 def _save_sheet(rows: list[NDArray[np.float32]], path: Path) -> None:
     """One row of pictures under another, enlarged."""
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
-    pixels = (sheet.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1) * 255).round().astype(np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(_pixels(sheet.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))).save(path)
 
 
 def _print(report: dict[str, Any]) -> None:
     this, dense, speedup = report["this"], report["against"], report["speedup"]
-    table = Table(title="demo model, DDIM, 50 steps, guidance, one picture")
-    for heading in ("", "dense", "SubNet"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("evaluations", str(dense["evaluations"]), str(this["evaluations"]))
-    table.add_row("block calls", str(dense["block_calls"]), str(this["block_calls"]))
-    table.add_row("MACs kept", f"{dense['macs_kept']:.3f}", f"{this['macs_kept']:.3f}")
-    table.add_row("time", f"{dense['seconds']:.3f} s", f"{this['seconds']:.3f} s")
-    table.add_row("ideal speedup", "1", f"{speedup['ideal']:.2f}×")
-    table.add_row("measured speedup", "1", f"{speedup['measured']:.2f}×")
-    table.add_row("retention (measured ÷ ideal)", "", f"{speedup['retention']:.3f}")
-    table.add_row("SSIM to dense", "1", f"{report['similarity']['ssim']:.3f}")
-    table.add_row("PSNR to dense", "", f"{report['similarity']['psnr_db']:.1f} dB")
-    Console().print(table)
+    rows = (
+        ("evaluations", str(dense["evaluations"]), str(this["evaluations"])),
+        ("block calls", str(dense["block_calls"]), str(this["block_calls"])),
+        ("MACs kept", f"{dense['macs_kept']:.3f}", f"{this['macs_kept']:.3f}"),
+        ("time", f"{dense['seconds']:.3f} s", f"{this['seconds']:.3f} s"),
+        ("ideal speedup", "1", f"{speedup['ideal']:.2f}×"),
+        ("measured speedup", "1", f"{speedup['measured']:.2f}×"),
+        ("retention (measured ÷ ideal)", "", f"{speedup['retention']:.3f}"),
+        ("SSIM to dense", "1", f"{report['similarity']['ssim']:.3f}"),
+        ("PSNR to dense", "", f"{report['similarity']['psnr_db']:.1f} dB"),
+    )
+    title = "demo model, DDIM, 50 steps, guidance, one picture"
+    Console().print(make_table(title, ("", "dense", "SubNet"), rows))
     print(
         "A model this small spends its time on operators' overhead more than on MACs, so part of\n"
         "the promise is lost; docs/results/results.md has Stable Diffusion at real size."
@@ -115,4 +108,4 @@ def _print(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

@@ -1,6 +1,6 @@
 """One command for a machine with an NVIDIA GPU: parity with the oracle, and a table of speeds.
 
-    python scripts/gpu_check.py [--models sd15 sdxl dit-xl-2-256] [--json FILE]
+    python -m scripts.gpu_check [--models sd15 sdxl dit-xl-2-256] [--json FILE]
 
 PyTorch and diffusers are enough; ONNX Runtime and TensorRT are measured where they are installed.
 docs/guide/gpu.md says what the figures are.
@@ -8,18 +8,16 @@ docs/guide/gpu.md says what the figures are.
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that dipgo need not be installed
 
-from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.cli import Parser, whole_number
 from dipgo.common.files import check_file_destination
-from dipgo.common.typed_json import write_text
 from scripts.benchmarks.gpu_checks.cases import REAL, SMALL
 from scripts.benchmarks.gpu_checks.machine import (
     DEVICES,
@@ -33,8 +31,8 @@ from scripts.benchmarks.gpu_checks.paths import ENGINES
 from scripts.benchmarks.gpu_checks.report import print_report
 from scripts.benchmarks.gpu_checks.settings import Settings, failures
 from scripts.benchmarks.gpu_checks.speed import ModelCheck
+from scripts.harness import ROOT, add_json, run_script, script_parser, write_report
 
-ROOT = Path(__file__).parents[1]
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 
 
@@ -55,7 +53,7 @@ def main(arguments: list[str]) -> None:
         options.compile_mode,
         options.time_limit,
     )
-    report = _check(options, settings, machine, lambda found: _write(path, found))
+    report = _check(options, settings, machine, partial(write_report, path))
     print_report(report)
     if path:
         print(f"written to {path}")
@@ -96,22 +94,8 @@ def _default_path(device: str, machine: dict[str, str]) -> Path | None:
     return ROOT / "benchmarks" / "results" / f"gpu-{slug(machine['device'])}.json"
 
 
-def _write(path: Path | None, report: dict[str, Any]) -> None:
-    if path:
-        write_text(path, json.dumps(_without_nan(report), indent=1) + "\n")
-
-
-def _without_nan(entry: Any) -> Any:
-    """JSON has no word for what is not a finite number: null."""
-    if isinstance(entry, dict):
-        return {key: _without_nan(one) for key, one in entry.items()}
-    if isinstance(entry, list):
-        return [_without_nan(one) for one in entry]
-    return None if isinstance(entry, float) and not math.isfinite(entry) else entry
-
-
 def _parser() -> Parser:
-    parser = Parser("scripts.gpu_check", description="Checks and measures dipgo on a GPU.")
+    parser = script_parser(__file__, __doc__)
     add = parser.add_argument
     add("--models", nargs="+", choices=(*REAL, *SMALL), help="which (all real ones)")
     add("--repeats", type=whole_number(1), default=5, help="measured runs of each path (5)")
@@ -120,10 +104,10 @@ def _parser() -> Parser:
     add("--compile-mode", choices=COMPILE_MODES, default="default", help="of torch.compile")
     add("--skip-parity", action="store_true", help="without the comparison with the oracle")
     add("--time-limit", type=float, metavar="SECONDS", help="begin nothing new after that")
-    add("--json", type=Path, metavar="FILE", help="benchmarks/results/gpu-DEVICE.json unless given")
+    add_json(parser, what="benchmarks/results/gpu-DEVICE.json unless given")
     add("--device", choices=DEVICES, default="cuda", help="cpu tests the script itself")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

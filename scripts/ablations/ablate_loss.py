@@ -8,20 +8,19 @@ is of latents. The default preset searches by exchange, whose distances are all 
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from dipgo.common.cli import run_command
 from dipgo.search.settings import Loss, SearchSettings, published
 from scripts.ablations.ablation import Variant, ablation_parser, run
+from scripts.harness import run_script
 
 LOSSES: tuple[Loss, ...] = ("l1", "l2", "ssim", "ssim+l1")
 
 
 def main(arguments: list[str]) -> None:
     """Runs the variants that are not finished."""
-    parser = ablation_parser("ablate_loss", __doc__)
+    parser = ablation_parser(__file__, __doc__)
     parser.add_argument("--preset", choices=("published", "default"), default="published")
     options = parser.parse_args(arguments)
     run(variants(options), options)
@@ -43,4 +42,4 @@ def variants(options: Namespace) -> tuple[Variant, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

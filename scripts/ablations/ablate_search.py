@@ -9,14 +9,13 @@ the paper's; what their names go on with is changed.
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from dipgo.common.cli import run_command
 from dipgo.search.settings import Parameters, SearchSettings, Selection, published
 from scripts.ablations.ablation import Variant, ablation_parser, run
 from scripts.benchmarks.comparison.make import FINER
+from scripts.harness import run_script
 
 ITERATIONS = 200
 DEFAULT, PUBLISHED = SearchSettings(), published()
@@ -28,7 +27,7 @@ SELECTIONS: tuple[Selection, ...] = ("bisection", "sweep")
 
 def main(arguments: list[str]) -> None:
     """Runs the variants that are not finished."""
-    options = ablation_parser("ablate_search", __doc__).parse_args(arguments)
+    options = ablation_parser(__file__, __doc__).parse_args(arguments)
     run(variants(options), options)
 
 
@@ -93,4 +92,4 @@ def _published() -> tuple[Variant, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

@@ -8,13 +8,12 @@ By gradient alone: no gates trade places, and rows that are off repeat the lates
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from dipgo.common.cli import run_command
 from dipgo.search.settings import SearchSettings, published
 from scripts.ablations.ablation import Variant, ablation_parser, run
+from scripts.harness import run_script
 
 ALPHAS = (1.0, 0.1, 0.5, 2.0)
 ANNEAL_SHARES = (0.6, 0.8, 1.0)
@@ -24,7 +23,7 @@ ITERATIONS = 200
 
 def main(arguments: list[str]) -> None:
     """Runs the variants that are not finished."""
-    parser = ablation_parser("ablate_sparsity", __doc__)
+    parser = ablation_parser(__file__, __doc__)
     parser.add_argument("--preset", choices=("published", "default"), default="published")
     options = parser.parse_args(arguments)
     run(variants(options), options)
@@ -50,4 +49,4 @@ def variants(options: Namespace) -> tuple[Variant, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

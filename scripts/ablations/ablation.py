@@ -18,16 +18,13 @@ from rich.console import Console
 
 from dipgo.common.cli import Parser, whole_number
 from dipgo.common.errors import DipgoError
-from dipgo.common.machine import describe_machine
 from dipgo.common.packages import silence_libraries
 from dipgo.common.progress import live_progress, stage
-from dipgo.common.typed_json import write_text
 from dipgo.search.settings import SearchSettings
 from scripts.ablations.ablation_quality import Bench
-from scripts.ablations.ablation_table import make_table
+from scripts.ablations.ablation_table import ablation_table
+from scripts.harness import DEMO, ROOT, add_json, new_report, script_parser, write_report
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "examples" / "demo"
 MODEL, SEARCH_PROMPTS, HELD_OUT = DEMO / "model", DEMO / "search-prompts.txt", DEMO / "prompts.txt"
 GUIDANCE = 5.0
 TABLE_WIDTH = 150
@@ -49,11 +46,11 @@ class Variant:
 Variants = Callable[[Namespace], Sequence[Variant]]
 
 
-def ablation_parser(name: str, description: str | None) -> Parser:
-    """The options that all ablations have."""
-    parser = Parser(f"scripts.{name}", description=description)
+def ablation_parser(file: str, description: str | None) -> Parser:
+    """Returns a parser with the options that all ablations have, for the one in `file`."""
+    parser = script_parser(file, description)
     add, count = parser.add_argument, whole_number(1)
-    add("--json", type=Path, metavar="FILE", default=ROOT / "out" / f"{name}.json", help="results")
+    add_json(parser, default=ROOT / "out" / f"{Path(file).stem}.json", what="results")
     add("--only", nargs="+", default=[], metavar="NAME", help="only these variants")
     add("--kept", type=float, default=0.2, metavar="R", help="share of the cost to keep (0.2)")
     add("--scheduler", default="ddim", metavar="NAME", help="(ddim)")
@@ -79,9 +76,9 @@ def run(variants: Sequence[Variant], options: Namespace) -> None:
         setup = {**bench.setup, **asdict(variant), "blocks": list(variant.blocks)}
         if rows.get(variant.name, {}).get("setup") != setup:
             rows[variant.name] = {"setup": setup, **_row(bench, variant)}
-            _write(options.json, rows)
+            write_report(options.json, {"rows": rows})
     names = [variant.name for variant in chosen]
-    Console(width=TABLE_WIDTH).print(make_table({name: rows[name] for name in names}))
+    Console(width=TABLE_WIDTH).print(ablation_table({name: rows[name] for name in names}))
 
 
 def _row(bench: Bench, variant: Variant) -> dict[str, Any]:
@@ -97,7 +94,7 @@ def _row(bench: Bench, variant: Variant) -> dict[str, Any]:
             )
         except DipgoError as error:
             found = {"error": str(error)}
-    return {"machine": describe_machine(), **found}
+    return new_report(**found)
 
 
 def _chosen(variants: Sequence[Variant], only: Sequence[str]) -> list[Variant]:
@@ -132,8 +129,3 @@ def _finished(path: Path) -> dict[str, Any]:
         return {}
     rows: dict[str, Any] = json.loads(path.read_text())["rows"]
     return rows
-
-
-def _write(path: Path, rows: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"rows": rows}, indent=1, allow_nan=False) + "\n")

@@ -9,25 +9,24 @@ import numpy as np
 from rich.table import Table
 
 from dipgo.evaluate.metrics import interval
+from scripts.harness import make_table
 
 COLUMNS = ("search s", "kept", "evaluations", "log10 MSE", "- first's", "PSNR dB", "SSIM")
 
 
-def make_table(rows: Mapping[str, Any]) -> Table:
+def ablation_table(rows: Mapping[str, Any]) -> Table:
     """Means over the held-out pairs; in brackets where they lie with 95 % confidence.
 
     What went wrong where a search failed stands below.
     """
     setup = next(iter(rows.values()))["setup"]
-    table = Table(
-        title="{model}, {scheduler} {steps} steps, kept {target}, {pairs} pairs".format(**setup)
-    )
-    table.add_column("")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right")
     measured = [row for row in rows.values() if "metrics" in row]
-    for name, row in rows.items():
-        table.add_row(name, *(_cells(row, measured[0]) if "metrics" in row else ("failed",)))
+    lines = [
+        (name, *(_cells(row, measured[0]) if "metrics" in row else ("failed",)))
+        for name, row in rows.items()
+    ]
+    title = "{model}, {scheduler} {steps} steps, kept {target}, {pairs} pairs".format(**setup)
+    table = make_table(title, ("", *COLUMNS), lines)
     failed = {name: row["error"] for name, row in rows.items() if "error" in row}
     if failed:
         table.caption = "\n".join(f"{name}: {error}" for name, error in failed.items())

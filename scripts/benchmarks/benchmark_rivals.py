@@ -1,8 +1,8 @@
 """What people would pick instead of dipgo: one run, one machine, the same noise and prompt.
 
-    python scripts/benchmarks/benchmark_rivals.py --model examples/demo/model \\
+    python -m scripts.benchmarks.benchmark_rivals --model examples/demo/model \\
         --subnet examples/subnets/demo-dipgo-0.80.json --folder out/rivals-demo --json FILE
-    python scripts/benchmarks/benchmark_rivals.py --model arch:sd15 \\
+    python -m scripts.benchmarks.benchmark_rivals --model arch:sd15 \\
         --subnet examples/subnets/sd15-dipgo-0.80.json --folder out/rivals-sd15 --json FILE
 
 Only the denoiser's loop runs: no text encoder, no VAE. Every run is a process of its own, so that
@@ -14,10 +14,10 @@ folder: run the same command again to go on. OpenVINO and ONNX Runtime exclude o
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -25,25 +25,30 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from dipgo.common.machine import describe_machine
+from dipgo.common.cli import Parser
 from dipgo.ir.subnet.subnet import SubNet
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from scripts.benchmarks.rivals import in_diffusers, ours  # noqa: E402
-from scripts.benchmarks.rivals.task import Task  # noqa: E402
+from scripts.benchmarks.rivals import in_diffusers, ours
+from scripts.benchmarks.rivals.task import Task
+from scripts.harness import (
+    ROOT,
+    add_json,
+    add_threads,
+    make_table,
+    new_report,
+    run_script,
+    script_parser,
+    write_report,
+)
 
 VARIANTS = (*in_diffusers.VARIANTS, *ours.VARIANTS)
 BASE = "eager"
 GIB = 1 << 30
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prepares, measures what is not measured yet, prints and writes the figures."""
-    options = _parser().parse_args()
+    options = _parser().parse_args(arguments)
     subnet = SubNet.load(options.subnet)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,9 +71,7 @@ def main() -> None:
                 _measure_once(task, name, index, options)
     report = _report(task, options.variants, options.rounds, problems)
     _print(report)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
 
 
 def _check_same_task(task: Task, folder: Path) -> None:
@@ -92,7 +95,7 @@ def _export(task: Task, variants: Sequence[str]) -> dict[str, str]:
     return problems
 
 
-def _measure_once(task: Task, name: str, index: int, options: argparse.Namespace) -> None:
+def _measure_once(task: Task, name: str, index: int, options: Namespace) -> None:
     """Unless it was done before. The base's and each variant's latents are kept."""
     kept = Path(task.folder) / f"{name.replace(' ', '-')}.{index}.json"
     if kept.exists():
@@ -115,7 +118,7 @@ def _measure_once(task: Task, name: str, index: int, options: argparse.Namespace
     result.replace(kept)
 
 
-def _python(name: str, options: argparse.Namespace) -> Path:
+def _python(name: str, options: Namespace) -> Path:
     """Whose packages the variant is run with."""
     if name in in_diffusers.VARIANTS:
         return Path(options.rivals_python)
@@ -137,14 +140,13 @@ def _report(
             one["speedup_over_eager"] = base / one["seconds"] if base else None
             one["distance_to_eager"] = _distance(task, name, BASE)
     _add_retention(task, found)
-    return {
-        "machine": describe_machine(),
-        "task": {name: getattr(task, name) for name in ("model", "subnet", "steps", "scheduler")},
-        "guidance": task.guidance,
-        "threads": task.threads,
-        "rounds": rounds,
-        "variants": found,
-    }
+    return new_report(
+        task={name: getattr(task, name) for name in ("model", "subnet", "steps", "scheduler")},
+        guidance=task.guidance,
+        threads=task.threads,
+        rounds=rounds,
+        variants=found,
+    )
 
 
 def _summary(task: Task, name: str, rounds: int, problem: str) -> dict[str, Any]:
@@ -183,14 +185,13 @@ def _add_retention(task: Task, found: dict[str, dict[str, Any]]) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    table = Table(title=f"{report['task']['model']}, {report['task']['steps']} steps")
-    headings = ("seconds", "a step", "× eager", "distance", "peak GiB", "retention", "to fp32")
-    table.add_column("variant")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    table.add_column("problem", overflow="fold")
-    for name, one in report["variants"].items():
-        table.add_row(name, *_cells(one), one.get("problem", ""))
+    figures = ("seconds", "a step", "× eager", "distance", "peak GiB", "retention", "to fp32")
+    title = f"{report['task']['model']}, {report['task']['steps']} steps"
+    rows = [
+        (name, *_cells(one), one.get("problem", "")) for name, one in report["variants"].items()
+    ]
+    table = make_table(title, ("variant", *figures, "problem"), rows)
+    table.columns[-1].justify, table.columns[-1].overflow = "left", "fold"
     Console().print(table)
 
 
@@ -208,19 +209,17 @@ def _cells(one: dict[str, Any]) -> list[str]:
     return ["" if value is None else format(value, form) for value, form in values]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> Parser:
+    parser = script_parser(__file__, __doc__)
     add = parser.add_argument
     add("--model", required=True, help="a Stable Diffusion pipeline's directory, or arch:sd15")
     add("--subnet", type=Path, required=True)
     add("--folder", type=Path, required=True, help="exports and results, kept")
-    add("--json", type=Path)
+    add_json(parser)
     add("--steps", type=int, default=0, help="the SubNet's own unless given")
     add("--scheduler", default="ddim")
     add("--rounds", type=int, default=3)
-    add("--threads", type=int, default=0, help="0 takes every core")
+    add_threads(parser)
     add("--no-guidance", action="store_true")
     add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME")
     add("--openvino-python", type=Path, default=ROOT / ".venv-openvino" / "bin" / "python")
@@ -229,4 +228,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

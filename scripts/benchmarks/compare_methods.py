@@ -12,16 +12,14 @@ for the searched SubNets are always compared.
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.cli import Parser, whole_number
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import read_prompts
-from dipgo.common.machine import describe_machine
 from dipgo.common.packages import silence_libraries
 from dipgo.common.progress import progress_bar, stage
 from dipgo.common.typed_json import write_text
@@ -30,9 +28,17 @@ from dipgo.evaluate.draw import Progress
 from scripts.benchmarks.comparison.make import RIVALS, SAMPLERS, Maker
 from scripts.benchmarks.comparison.plot import save_plot
 from scripts.benchmarks.comparison.tables import make_table, to_markdown
+from scripts.harness import (
+    DEMO,
+    ROOT,
+    add_json,
+    add_threads,
+    new_report,
+    run_script,
+    script_parser,
+    write_report,
+)
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "examples" / "demo"
 GUIDANCE = 5.0
 KEPT = (0.5, 0.35, 0.2, 0.1)
 
@@ -88,17 +94,17 @@ def compare(maker: Maker, kept: float, options: Namespace) -> dict[str, Any]:
 
 def _write(tables: list[dict[str, Any]], options: Namespace) -> None:
     path = options.json or options.dir / "comparison.json"
-    head = {
-        "machine": describe_machine(),
-        "model": "examples/demo/model",
-        "guidance": GUIDANCE,
-        "pairs": options.pairs,
-        "batch": options.batch,
-        "threads": options.threads,
-        "time_repeats": 0 if options.no_time else options.time_repeats,
-        "time_batch": options.time_batch,
-    }
-    write_text(path, json.dumps({**head, "tables": tables}, indent=1, allow_nan=False) + "\n")
+    report = new_report(
+        model="examples/demo/model",
+        guidance=GUIDANCE,
+        pairs=options.pairs,
+        batch=options.batch,
+        threads=options.threads,
+        time_repeats=0 if options.no_time else options.time_repeats,
+        time_batch=options.time_batch,
+        tables=tables,
+    )
+    write_report(path, report)
     write_text(path.with_suffix(".md"), "\n".join(map(to_markdown, tables)))
 
 
@@ -114,7 +120,7 @@ def _check(options: Namespace) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("scripts.benchmarks.compare_methods", description=__doc__)
+    parser = script_parser(__file__, __doc__)
     add, count = parser.add_argument, whole_number(1)
     names, out = tuple(SAMPLERS), ROOT / "out"
     add("--schedulers", nargs="+", choices=names, default=names, help="(all)")
@@ -125,12 +131,12 @@ def _parser() -> Parser:
     add("--time-repeats", type=count, default=3, metavar="N", help="measured runs (3)")
     add("--time-batch", type=count, default=4, metavar="N", help="pictures a timed run (4)")
     add("--no-time", action="store_true", help="do not time")
-    add("--threads", type=whole_number(0), default=0, metavar="N", help="threads; 0: all cores")
+    add_threads(parser)
     add("--reference", type=Path, default=out / "reference", metavar="DIR", help="PNG files")
     add("--dir", type=Path, default=out / "search", metavar="DIR", help="SubNets, cache, plots")
-    add("--json", type=Path, metavar="FILE", help="tables (DIR/comparison.json)")
+    add_json(parser, what="tables (DIR/comparison.json)")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

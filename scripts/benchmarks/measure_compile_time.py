@@ -1,21 +1,17 @@
 """Unrolling and all passes on long plans with random gates: seconds by number of steps.
 
-    python scripts/benchmarks/measure_compile_time.py [--json FILE]
+    python -m scripts.benchmarks.measure_compile_time [--json FILE]
 
 24 blocks in a U-Net's shape (each of the last 12 reads its mirror image among the first 12).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from dipgo.common.machine import describe_machine
 from dipgo.compiler.passes import OPTIMISE
 from dipgo.compiler.passes.live_ranges import lower_bound_nbytes
 from dipgo.compiler.unroll import unroll
@@ -24,23 +20,23 @@ from dipgo.ir.plan.verify import verify
 from dipgo.ir.sampler import Sampler, Term
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType, Value
+from scripts.harness import add_json, new_report, run_script, script_parser, write_report
 
 BLOCKS, STEPS = 24, (50, 100, 250, 500, 1000)
 STATE, SCALAR = TensorType("f32", (1, 4, 64, 64)), TensorType("f32", ())
 ALL = Dependence.STATE | Dependence.TIMESTEP
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a line for each number of steps."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    report: dict[str, Any] = {"machine": describe_machine(), "blocks": BLOCKS, "steps": {}}
+    parser = script_parser(__file__, __doc__)
+    add_json(parser)
+    options = parser.parse_args(arguments)
+    report = new_report(blocks=BLOCKS, steps={})
     for steps in STEPS:
         report["steps"][steps] = figures = measure(steps)
         print(steps, "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
 
 
 def measure(steps: int) -> dict[str, float]:
@@ -91,4 +87,4 @@ def _euler(steps: int) -> Sampler:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

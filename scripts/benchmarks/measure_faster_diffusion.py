@@ -1,6 +1,6 @@
 """Faster Diffusion's schedule on SD-1.5 at real size: batched decoders against one at a time.
 
-    python scripts/benchmarks/measure_faster_diffusion.py [--json FILE]
+    python -m scripts.benchmarks.measure_faster_diffusion [--json FILE]
 
 Random weights of the real architecture, 512², fp32, batch 1 without guidance, DDIM-50. The same
 SubNet is exported with all passes and without `batch_calls`; both run once, on the same noise.
@@ -8,7 +8,6 @@ SubNet is exported with all passes and without `batch_calls`; both run once, on 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -16,28 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from dipgo.common.machine import describe_machine
 from dipgo.compiler.passes import OPTIMISE
 from dipgo.engines import Runner, load
 from dipgo.engines.timing import random_inputs
 from dipgo.export import export
 from dipgo.ir.plan.cost import plan_cost
 from dipgo.ir.plan.nodes import PROLOGUE
+from scripts.harness import SUBNETS, add_json, new_report, run_script, script_parser, write_report
 
-SUBNET = Path(__file__).parents[2] / "examples" / "subnets" / "sd15-faster-diffusion.json"
+SUBNET = SUBNETS / "sd15-faster-diffusion.json"
 PASSES = {
     "batched": [one.name for one in OPTIMISE],
     "sequential": [one.name for one in OPTIMISE if one.name != "batch_calls"],
 }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the figures and writes them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    parser = script_parser(__file__, __doc__)
+    add_json(parser)
+    options = parser.parse_args(arguments)
     latents: dict[str, Any] = {}
-    report: dict[str, Any] = {"machine": describe_machine()}
+    report = new_report()
     for name, passes in PASSES.items():
         with tempfile.TemporaryDirectory() as folder:
             out = export("arch:sd15", SUBNET, Path(folder) / "out", guidance=False, passes=passes)
@@ -47,8 +46,7 @@ def main() -> None:
     difference = np.linalg.norm(latents["batched"] - latents["sequential"])
     report["relative_l2"] = float(difference / np.linalg.norm(latents["sequential"]))
     print(json.dumps(report, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
 
 
 def _figures(runner: Runner) -> dict[str, Any]:
@@ -70,4 +68,4 @@ def _figures(runner: Runner) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,6 +1,6 @@
 """What leaves the loop and what that is worth on the clock: SD-1.5 and DiT-XL/2 at 256².
 
-    python scripts/benchmarks/measure_hoisting.py [--steps 4] [--repeats 3] [--json FILE]
+    python -m scripts.benchmarks.measure_hoisting [--steps 4] [--repeats 3] [--json FILE]
 
 Each architecture is exported twice, dense, with all passes and without those that take work out
 of the loop; both run by turns in one process. Random weights, fp32, batch 1 without guidance.
@@ -8,7 +8,6 @@ of the loop; both run by turns in one process. Random weights, fp32, batch 1 wit
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import onnx_ir as ir
 import onnxruntime
 
-from dipgo.common.machine import describe_machine
 from dipgo.compiler.passes import OPTIMISE
 from dipgo.compiler.passes.manager import plan_size
 from dipgo.engines import Runner, load
@@ -25,6 +23,7 @@ from dipgo.engines.timing import time_runners
 from dipgo.export import export
 from dipgo.ir.plan.nodes import PROLOGUE
 from dipgo.ir.plan.plan import Plan
+from scripts.harness import add_json, new_report, run_script, script_parser, write_report
 
 ARCHITECTURES = ("sd15", "dit-xl-2-256")
 HOISTING = {"number_values", "fold_timesteps", "hoist_prompt_work", "batch_calls"}
@@ -34,20 +33,19 @@ PASSES = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the figures of each architecture and writes them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    report: dict[str, Any] = {"machine": describe_machine(), "steps": options.steps}
+    add_json(parser)
+    options = parser.parse_args(arguments)
+    report = new_report(steps=options.steps)
     for name in ARCHITECTURES:
         with tempfile.TemporaryDirectory() as folder:
             report[name] = _measure(name, Path(folder), options.steps, options.repeats)
         print(name, json.dumps(report[name], indent=1), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
 
 
 def _measure(name: str, folder: Path, steps: int, repeats: int) -> dict[str, Any]:
@@ -106,4 +104,4 @@ def _kernels(runner: Runner, callee: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

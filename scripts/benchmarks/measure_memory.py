@@ -1,6 +1,6 @@
 """Size on disk and in memory of 50 distinct random rows of gates, against the dense twin.
 
-    python scripts/benchmarks/measure_memory.py [--json FILE]
+    python -m scripts.benchmarks.measure_memory [--json FILE]
 
 The real SD-1.5 architecture with random weights, 512², batch 1, fp32. Each export is loaded and
 run in a process of its own (Linux counts its pages), the random one with all its steps. Of the
@@ -10,8 +10,6 @@ for the same memory.
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,14 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from dipgo.common.machine import describe_machine
 from dipgo.engines import load
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.timing import random_inputs
+from scripts.harness import (
+    ROOT,
+    add_json,
+    make_table,
+    new_report,
+    print_machine,
+    run_script,
+    script_parser,
+    write_report,
+)
 
-ROOT = Path(__file__).parents[2]
 DENSE = ("dense", "--steps", "50", "--scheduler", "ddim")
 DENSE_CALLS = 3
 SIZE_BAR, MEMORY_BAR = 1.02, 1.15
@@ -42,17 +47,15 @@ STATUS = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a table and fails where a bar is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    parser = script_parser(__file__, __doc__)
+    add_json(parser)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(Path(folder))
     _print(report)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     if report["peak_over_dense"] > MEMORY_BAR:
         raise SystemExit(f"memory: more than {MEMORY_BAR} times the dense twin's")
     if report["random"]["directory_over_weights"] > SIZE_BAR:
@@ -61,15 +64,14 @@ def main() -> None:
 
 def _measure(folder: Path) -> dict[str, Any]:
     subnet = folder / "subnet.json"
-    _python("scripts/generate/random_subnet.py", str(subnet))
+    _python("-m", "scripts.generate.random_subnet", str(subnet))
     random, dense = folder / "random", folder / "dense"
     _export(random, str(subnet))
     _export(dense, *DENSE)
-    report: dict[str, Any] = {
-        "machine": describe_machine(),
-        "random": _describe(random) | _in_own_process(random, None),
-        "dense": _describe(dense) | _in_own_process(dense, DENSE_CALLS),
-    }
+    report = new_report(
+        random=_describe(random) | _in_own_process(random, None),
+        dense=_describe(dense) | _in_own_process(dense, DENSE_CALLS),
+    )
     for name in ("peak", "resident"):
         key = f"{name}_nbytes"
         report[f"{name}_over_dense"] = report["random"][key] / report["dense"][key]
@@ -136,13 +138,14 @@ def _memory() -> dict[str, int]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    console = Console()
-    console.print("  ".join(f"{k} {v}" for k, v in report["machine"].items()), style="dim")
+    print_machine(report["machine"])
     columns = ("random", "dense")
-    table = Table("", *columns)
-    for key in report["random"]:
-        table.add_row(_label(key), *(_figure(key, report[name][key]) for name in columns))
-    console.print(table)
+    rows = [
+        (_label(key), *(_figure(key, report[name][key]) for name in columns))
+        for key in report["random"]
+    ]
+    console = Console()
+    console.print(make_table(None, ("", *columns), rows))
     console.print(
         f"random over dense: peak {report['peak_over_dense']:.4f} (bar {MEMORY_BAR}), "
         f"after the run {report['resident_over_dense']:.4f}; "
@@ -161,4 +164,4 @@ def _figure(key: str, value: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,47 +1,41 @@
 """The demo model's dense exports on ONNX Runtime against diffusers' own pipeline: latents.
 
-    python scripts/benchmarks/measure_parity.py [--json FILE]
+    python -m scripts.benchmarks.measure_parity [--json FILE]
 
 Same prompts, seeds and guidance, 50 steps, fp32; the largest and the mean relative L2 distance.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from dipgo.common.machine import describe_machine
 from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.export import export
 from dipgo.run.pipeline import Pipeline
+from scripts.harness import DEMO, add_json, new_report, run_script, script_parser, write_report
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "examples" / "demo"
 STEPS, GUIDANCE, PROMPTS = 50, 5.0, 8
 SCHEDULERS = ("ddim", "plms", "dpm++", "euler", "unipc")
 TOLERANCE = 1e-3
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a line a scheduler and fails where the tolerance is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    parser = script_parser(__file__, __doc__)
+    add_json(parser)
+    options = parser.parse_args(arguments)
     prompts = (DEMO / "prompts.txt").read_text().splitlines()[:PROMPTS]
     errors = {name: _errors(name, prompts) for name in SCHEDULERS}
-    report: dict[str, Any] = {"machine": describe_machine(), "steps": STEPS, "prompts": PROMPTS}
+    report = new_report(steps=STEPS, prompts=PROMPTS)
     for name, values in errors.items():
         report[name] = {"largest": max(values), "mean": float(np.mean(values))}
         print(f"{name:6} largest {max(values):.2e}  mean {np.mean(values):.2e}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     if max(map(max, errors.values())) >= TOLERANCE:
         raise SystemExit(f"more than {TOLERANCE}")
 
@@ -70,4 +64,4 @@ def _error(ours: Pipeline, theirs: Any, prompt: str, seed: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,6 +1,6 @@
 """What half precision costs the demo model: on the oracle by what is kept in fp32, then on engines.
 
-    python scripts/benchmarks/measure_precision.py [--prompts 100] [--json FILE]
+    python -m scripts.benchmarks.measure_precision [--prompts 100] [--json FILE]
 
 The oracle rounds every operator's result and adds up in fp32. The engines are ONNX Runtime's:
 latents of fp16 exports after 50 steps against those of fp32 exports, same prompts and seeds.
@@ -8,8 +8,6 @@ latents of fp16 exports after 50 steps against those of fp32 exports, same promp
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from dipgo.common.machine import describe_machine
 from dipgo.common.packages import silence_libraries
 from dipgo.compiler.compile import compile_plan
 from dipgo.compiler.oracle import interpret
@@ -31,10 +28,18 @@ from dipgo.export.precision.compare import relative_error
 from dipgo.export.precision.trial import choose_parts, trial_inputs
 from dipgo.run.pipeline import Pipeline
 from scripts.demo_model.shapes import all_scenes
+from scripts.harness import (
+    DEMO,
+    SUBNETS,
+    add_json,
+    new_report,
+    run_script,
+    script_parser,
+    write_report,
+)
 
-ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "examples" / "demo" / "model"
-SUBNET = ROOT / "examples" / "subnets" / "demo-deepcache-5.json"
+MODEL = DEMO / "model"
+SUBNET = SUBNETS / "demo-deepcache-5.json"
 STEPS, GUIDANCE_SCALE = 50, 5.0
 TOLERANCE = 2e-2
 NORMS, ATTENTION = ("group_norm", "layer_norm"), ("scaled_dot_product_attention",)
@@ -53,25 +58,20 @@ VARIANTS = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a line a measurement and fails where the tolerance is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    add_json(parser)
+    options = parser.parse_args(arguments)
     silence_libraries()
-    report: dict[str, Any] = {
-        "machine": describe_machine(),
-        "steps": STEPS,
-        "guidance": GUIDANCE_SCALE,
-    }
+    report = new_report(steps=STEPS, guidance=GUIDANCE_SCALE)
     report["oracle"] = measure_oracle()
     report["engines"] = {
         "dense": measure_engines("dense", options.prompts),
         "subnet": measure_engines(SUBNET, options.prompts),
     }
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     for name, found in report["engines"].items():
         if found["not_finite"] or found["largest"] >= TOLERANCE:
             raise SystemExit(f"{name}: more than {TOLERANCE}, or not finite")
@@ -133,4 +133,4 @@ def _draw(pipeline: Pipeline, prompt: str, seed: int) -> NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,6 +1,6 @@
 """The published SD-1.5 SubNet at real size: export, run, and time it against its dense twin.
 
-    python scripts/benchmarks/measure_real_size.py [--guidance] [--repeats 3] --json FILE
+    python -m scripts.benchmarks.measure_real_size [--guidance] [--repeats 3] --json FILE
 
 Random weights of the real architecture, 512², fp32. Exports run in processes of their own, so
 that their time and peak memory are theirs alone; PyTorch's eager step is timed after the engines.
@@ -8,7 +8,6 @@ that their time and peak memory are theirs alone; PyTorch's eager step is timed 
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
@@ -27,23 +26,22 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.timing import random_inputs, time_runners
 from dipgo.ir.plan.cost import plan_cost, step_patterns
 from dipgo.ir.plan.plan import evaluations
+from scripts.harness import ROOT, SUBNETS, add_json, run_script, script_parser, write_report
 
-ROOT = Path(__file__).parents[2]
-SUBNET = ROOT / "examples" / "subnets" / "sd15-dipgo-0.80.json"
+SUBNET = SUBNETS / "sd15-dipgo-0.80.json"
 GIB = 1 << 30
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measures and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--guidance", action="store_true", help="batch 2 with guidance")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, required=True)
-    options = parser.parse_args()
+    add_json(parser, required=True)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(Path(folder), options.guidance, options.repeats)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     print(json.dumps(report, indent=1))
 
 
@@ -136,4 +134,4 @@ def _eager_step(guidance: bool, repeats: int = 3) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,6 +1,6 @@
 """Building SD-1.5's fp16 engines with TensorRT for RTX, without a GPU: seconds, memory, bytes.
 
-    python scripts/benchmarks/measure_tensorrt_build.py [--compute-capability 8.9] --json FILE
+    python -m scripts.benchmarks.measure_tensorrt_build [--compute-capability 8.9] --json FILE
 
 The published SubNet, and one of 50 different random rows: engines together against the fp16
 weights that they hold. Memory is that of all build processes at once, sampled.
@@ -8,8 +8,6 @@ weights that they hold. Memory is that of all build processes at once, sampled.
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,38 +20,34 @@ from typing import Any
 import msgspec
 import psutil
 
-from dipgo.common.machine import describe_machine
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
 from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 from dipgo.ir.plan.cost import step_patterns
 from scripts.generate.random_subnet import random_subnet
+from scripts.harness import SUBNETS, add_json, new_report, run_script, script_parser, write_report
 
-ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "examples" / "subnets" / "sd15-dipgo-0.80.json"
+PUBLISHED = SUBNETS / "sd15-dipgo-0.80.json"
 LARGEST_RATIO, MOST_SECONDS, MOST_NBYTES = 1.05, 60.0, 8e9
 INTERVAL = 0.05
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a line a SubNet and fails where a bar is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--compute-capability", default="8.9")
-    parser.add_argument("--json", type=Path, required=True)
-    options = parser.parse_args()
-    report: dict[str, Any] = {
-        "machine": describe_machine() | {"tensorrt-rtx-cu13": version("tensorrt-rtx-cu13")},
-        "model": "arch:sd15",
-        "compute_capability": options.compute_capability,
-    }
+    add_json(parser, required=True)
+    options = parser.parse_args(arguments)
+    report = new_report(model="arch:sd15", compute_capability=options.compute_capability)
+    report["machine"]["tensorrt-rtx-cu13"] = version("tensorrt-rtx-cu13")
     with tempfile.TemporaryDirectory() as folder:
         random = Path(folder) / "random.json"
         random_subnet().save(random)
         for name, subnet in (("published", PUBLISHED), ("random, 50 rows", random)):
             report[name] = _measure(Path(folder) / "out", subnet, options.compute_capability)
             print(name, report[name])
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     for one in (report["published"], report["random, 50 rows"]):
         if one["engines_over_weights"] > LARGEST_RATIO:
             raise SystemExit(f"engines are more than {LARGEST_RATIO} times the weights")
@@ -112,4 +106,4 @@ class PeakMemory:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -12,13 +12,11 @@ share, method by method where the MACs are the same.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from dipgo.common.cli import Parser, run_command
 from dipgo.common.errors import DipgoError
-from dipgo.common.typed_json import write_text
+from scripts.harness import run_script, script_parser, write_report
 
 TIMES = ("speedup", "seconds", "dense_seconds")
 SAME_MACS = 1e-6
@@ -27,7 +25,7 @@ SAME_MACS = 1e-6
 
 def main(arguments: list[str]) -> None:
     """Rewrites the file in one step, and names the methods that got no time. Raises DipgoError."""
-    parser = Parser("scripts.benchmarks.put_times", description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("times", nargs="+", type=Path, metavar="FILE", help="with the times")
     parser.add_argument("--into", type=Path, required=True, metavar="FILE", help="what gets them")
     options = parser.parse_args(arguments)
@@ -38,8 +36,7 @@ def main(arguments: list[str]) -> None:
             others = put(table, _same(comparison["tables"], table), timed)
             if others:
                 print(f"{path.name}: another SubNet was timed, or none: {', '.join(others)}")
-    text = json.dumps(comparison, indent=1, allow_nan=False) + "\n"
-    write_text(options.into, text)
+    write_report(options.into, comparison)
 
 
 def put(timed: dict[str, Any], table: dict[str, Any], run: dict[str, Any]) -> list[str]:
@@ -73,4 +70,4 @@ def _same(tables: list[dict[str, Any]], timed: dict[str, Any]) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    run_script(main)

@@ -27,7 +27,9 @@ class Float32AttentionProcessor:
         mixed = functional.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         )
-        return attn.to_out[0](mixed.transpose(1, 2).flatten(2).to(hidden_states.dtype))
+        rows = mixed.transpose(1, 2).flatten(2).to(hidden_states.dtype)
+        result: Tensor = attn.to_out[0](rows)
+        return result
 
 
 class Float32GroupNorm(nn.GroupNorm):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections import Counter
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from scripts.demo_model.shapes import all_scenes
+from scripts.harness import run_script, script_parser
 
 MAX_LENGTH = 16
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -85,12 +85,12 @@ def check_tokenizers_agree(folder: Path, texts: list[str]) -> None:
             raise ValueError(f"{text!r}: tokenizer.json gives {got}, vocab.json gives {want}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo-train/tokenizer"))
-    tokenizer = build_tokenizer(parser.parse_args().out)
+    tokenizer = build_tokenizer(parser.parse_args(arguments).out)
     print(f"{len(tokenizer)} tokens, at most {MAX_LENGTH} a caption")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from PIL import Image
 from dipgo.evaluate.judges.classifier import load_classifier
 from scripts.demo_model.common import to_tensor
 from scripts.demo_model.shapes import HEADS, Scene, split_scenes
+from scripts.harness import add_json, run_script, script_parser, write_report
 
 GUIDANCE = 5.0
 STEPS = 50
@@ -78,8 +77,8 @@ def save_sheet(pictures: NDArray[np.uint8], file: Path, columns: int = 16) -> No
     Image.fromarray(np.concatenate(np.concatenate(grid, axis=1), axis=1)).save(file)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--model", type=Path, default=Path("examples/demo/model"))
     parser.add_argument("--classifier", type=Path, default=Path("examples/demo/classifier"))
     parser.add_argument("--pictures", type=int, default=256)
@@ -87,9 +86,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0, help="the first of consecutive seeds")
     parser.add_argument("--training-captions", action="store_true", help="not the held-out ones")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    add_json(parser)
     parser.add_argument("--sheet", type=Path, help="save the pictures here")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     training, held_out = split_scenes()
     pool = training if args.training_captions else held_out
@@ -107,10 +106,9 @@ def main() -> None:
         print(f"  picture {i}, seed {seeds[i]}: {wrong} wrong: {scenes[i].caption}")
     if args.sheet:
         save_sheet(pictures, args.sheet)
-    if args.json:
-        settings = {"pictures": len(scenes), "steps": args.steps, "guidance": args.guidance}
-        args.json.write_text(json.dumps({**settings, "read_correctly": shares}, indent=2) + "\n")
+    settings = {"pictures": len(scenes), "steps": args.steps, "guidance": args.guidance}
+    write_report(args.json, {**settings, "read_correctly": shares})
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

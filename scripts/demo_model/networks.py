@@ -68,7 +68,8 @@ class Denoiser(nn.Module):
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
         """The noise f32[B, 4, 16, 16] found in `noisy`, given ids i64[B, 16]."""
         hidden = self.text_encoder(ids).last_hidden_state
-        return self.unet(noisy, timesteps, hidden).sample
+        noise: Tensor = self.unet(noisy, timesteps, hidden).sample
+        return noise
 
 
 def build_denoiser(tokenizer: CLIPTokenizer, start: Path | None) -> Denoiser:

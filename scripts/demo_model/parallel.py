@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
+from torch.multiprocessing.spawn import spawn as spawn_processes
 
 
 def spawn(worker: Callable[..., None], n_workers: int, *args: Any) -> None:
     """Run worker(*args) in `n_workers` processes with one thread each; wait for all."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with TemporaryDirectory() as folder:
-        mp.spawn(_enter, (worker, n_workers, f"file://{folder}/meet", args), n_workers)
+        arguments = (worker, n_workers, f"file://{folder}/meet", args)
+        spawn_processes(_enter, arguments, n_workers)  # type: ignore[no-untyped-call]
 
 
 def _enter(
@@ -35,7 +36,7 @@ def average_gradients(model: nn.Module, *numbers: float) -> list[float]:
     flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor(numbers)])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    *averaged, last = flat.split([*(g.numel() for g in gradients), len(numbers)])
+    *averaged, last = torch.split(flat, [*(g.numel() for g in gradients), len(numbers)])
     for gradient, average in zip(gradients, averaged, strict=True):
         gradient.copy_(average.view_as(gradient))
     return [float(number) for number in last]

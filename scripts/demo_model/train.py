@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from scripts.demo_model.shapes import split_scenes
 from scripts.demo_model.train_classifier import train_classifier
 from scripts.demo_model.train_unet import Plan, train_unet
 from scripts.demo_model.train_vae import train_decoder, train_vae
+from scripts.harness import run_script, script_parser
 
 
 def write_prompts(file: Path, n: int = 64) -> None:
@@ -21,15 +21,15 @@ def write_prompts(file: Path, n: int = 64) -> None:
     file.write_text("\n".join(captions[:n]) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--out", type=Path, default=Path("examples/demo"))
     parser.add_argument("--work", type=Path, default=Path("out/demo-train"))
     parser.add_argument("--vae-minutes", type=float, default=10.0)
     parser.add_argument("--decoder-minutes", type=float, default=3.0)
     parser.add_argument("--unet-minutes", type=float, default=40.0)
     parser.add_argument("--classifier-minutes", type=float, default=3.0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     torch.set_num_threads(os.cpu_count() or 1)
     vae, tokenizer = args.work / "vae", args.work / "tokenizer"
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from dipgo.evaluate.judges.classifier import Classifier, load_classifier, save_c
 from scripts.demo_model.classifier import build_classifier
 from scripts.demo_model.common import draw_set, progress, set_learning_rate, to_tensor
 from scripts.demo_model.shapes import HEADS, Scene, all_scenes, split_scenes
+from scripts.harness import run_script, script_parser
 
 PEAK_RATE = 2e-3
 
@@ -27,7 +27,8 @@ def augment(pictures: Tensor) -> Tensor:
     share, contrast, light, strength = torch.rand(4, n, 1, 1, 1)
     mixed = torch.lerp(pictures, blurred, share)
     lit = mixed * (0.85 + 0.3 * contrast) + 0.12 * (light - 0.5)
-    return lit + 0.1 * strength * torch.randn_like(pictures)
+    noisy: Tensor = lit + 0.1 * strength * torch.randn_like(pictures)
+    return noisy
 
 
 def targets(scenes: list[Scene]) -> dict[str, Tensor]:
@@ -42,7 +43,8 @@ def train_classifier(out: Path, minutes: float, batch: int = 128, seed: int = 0)
     rng = np.random.default_rng(seed)
     scenes, drawn = draw_set(all_scenes(), 12_000, seed + 100)
     labels = targets(scenes)
-    model = build_classifier().to(memory_format=torch.channels_last)
+    model = build_classifier()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
     for step, share in progress(minutes):
         set_learning_rate(optimizer, PEAK_RATE, step, share)
@@ -53,7 +55,7 @@ def train_classifier(out: Path, minutes: float, batch: int = 128, seed: int = 0)
             start=torch.zeros(()),
         )
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         if step % 200 == 0:
             print(f"classifier step {step} {share:.0%} loss {loss:.4f}", flush=True)
@@ -78,13 +80,13 @@ def report_accuracy(model: Classifier, n: int = 4000) -> None:
         print(f"classifier on {n} {name} drawings: all four {every:.2%}; {parts}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--out", type=Path, default=Path("examples/demo/classifier"))
     parser.add_argument("--minutes", type=float, default=2.0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     train_classifier(args.out, args.minutes)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import time
@@ -22,19 +21,21 @@ from scripts.demo_model.latents import Latents, encode_set
 from scripts.demo_model.networks import Denoiser, build_denoiser, build_scheduler
 from scripts.demo_model.parallel import average_gradients, spawn
 from scripts.demo_model.pipeline_files import save_pipeline
+from scripts.harness import run_script, script_parser
 
 N_PICTURES = 16_000
 SNR_CAP = 5.0
 NOISY_PART = 0.75
 EMA_DECAY = 0.998
 PEAK_RATE = 1e-3
+MINUTES = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how to train; `start` is a pipeline folder to go on from."""
 
-    minutes: float = 40.0
+    minutes: float = MINUTES
     batch: int = 64
     warm_up: int = 100
     save_every_minutes: float = 5.0
@@ -65,7 +66,8 @@ def denoising_loss(model: nn.Module, latents: Tensor, ids: Tensor, alphas: Tenso
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     found = model(noisy.bfloat16(), timesteps, ids).float()
     errors = (found - noise).square().mean((1, 2, 3))
-    return (loss_weights(alphas)[timesteps] * errors).mean()
+    loss: Tensor = (loss_weights(alphas)[timesteps] * errors).mean()
+    return loss
 
 
 @torch.no_grad()
@@ -87,7 +89,7 @@ def _train_worker(
 ) -> None:
     torch.manual_seed(plan.seed)
     model = build_denoiser(tokenizer, plan.start)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
     torch.manual_seed(plan.seed + 1 + dist.get_rank())
     trainer = Trainer(model, plan)
     losses: list[float] = []
@@ -124,7 +126,7 @@ class Trainer:
         plan = self.plan
         rows = data.batch(plan.batch // dist.get_world_size())
         loss = denoising_loss(self.work, *rows, self.alphas)
-        loss.backward()
+        torch.autograd.backward(loss)
         take_gradients(self.model, self.work)
         spent = minutes_since(self.started) / plan.minutes
         mean_loss, share = average_gradients(self.model, loss.item(), spent)
@@ -138,16 +140,16 @@ class Trainer:
         return mean_loss
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--vae", type=Path, default=Path("out/demo-train/vae"))
     parser.add_argument("--tokenizer", type=Path, default=Path("out/demo-train/tokenizer"))
     parser.add_argument("--out", type=Path, default=Path("out/demo-train/model"))
-    parser.add_argument("--minutes", type=float, default=Plan.minutes)
+    parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--start", type=Path, help="a pipeline folder to go on from")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     train_unet(args.out, args.vae, args.tokenizer, Plan(minutes=args.minutes, start=args.start))
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from scripts.demo_model.common import draw_set, progress, set_learning_rate, to_tensor
 from scripts.demo_model.shapes import all_scenes, split_scenes
+from scripts.harness import run_script, script_parser
 
 KL_WEIGHT = 3e-4
 VAE_RATE = 2e-3
@@ -43,7 +43,8 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     posterior = vae.encode(pictures).latent_dist
     error = vae.decode(posterior.sample()).sample - pictures
     kl = posterior.kl().mean() / posterior.mean[0].numel()
-    return _picture_loss(error) + KL_WEIGHT * kl
+    loss: Tensor = _picture_loss(error) + KL_WEIGHT * kl
+    return loss
 
 
 def decoder_loss(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def _fit(
         set_learning_rate(optimizer, rate, step, share)
         loss = loss_of(vae, to_tensor(drawn[rng.integers(0, len(drawn), batch)]))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         if step % 50 == 0:
@@ -117,16 +118,16 @@ def report_errors(vae: AutoencoderKL, pictures: Tensor) -> float:
     return levels
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo-train/vae"))
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--decoder-minutes", type=float, default=4.0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.minutes > 0:
         train_vae(args.out, args.minutes)
     train_decoder(args.out, args.decoder_minutes)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

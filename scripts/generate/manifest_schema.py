@@ -1,6 +1,6 @@
 """Writes the JSON Schemas of `plan.json` and `engines.json`, as the manifests' records have them.
 
-python scripts/generate/manifest_schema.py
+python -m scripts.generate.manifest_schema
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import msgspec
 
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FORMAT, ENGINES_VERSION, EngineManifest
 from dipgo.ir.manifest.records import FORMAT, MANIFEST_FILE, VERSION, Manifest
+from scripts.harness import ROOT, run_script, script_parser
 
-DOCS = Path(__file__).parents[2] / "docs" / "reference"
+DOCS = ROOT / "docs" / "reference"
 PATH = DOCS / "plan.schema.json"
 ENGINES_PATH = DOCS / "engines.schema.json"
 COMMENT = "Written by scripts/generate/manifest_schema.py; docs/reference/manifest.md explains it"
@@ -57,11 +58,12 @@ def _standard(node: Any) -> Any:
     return kept
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """To be run whenever the records change; tests/ir/test_manifest_schema.py says when."""
+    script_parser(__file__, __doc__).parse_args(arguments)
     for path in TITLES:
         path.write_text(schema_text(path), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

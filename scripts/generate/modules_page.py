@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from scripts.harness import ROOT, run_script, script_parser
+
 PAGE = ROOT / "docs" / "reference" / "modules.md"
 HEAD = """# Modules
 
@@ -45,5 +46,11 @@ def _sentence(path: Path) -> str:
     return " ".join(docstring.split("\n\n")[0].split())
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> None:
+    """Writes the page."""
+    script_parser(__file__, __doc__).parse_args(arguments)
     PAGE.write_text(modules_page())
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,14 +1,14 @@
 """Writes the SubNet that the DiP-GO paper publishes for Stable Diffusion 1.5 as a SubNet file.
 
-python scripts/generate/published_subnet.py examples/subnets/sd15-dipgo-0.80.json
+python -m scripts.generate.published_subnet examples/subnets/sd15-dipgo-0.80.json
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
+from scripts.harness import run_script, script_parser
 
 BLOCKS = (
     *(f"down_blocks.{i}" for i in range(4)),
@@ -42,14 +42,14 @@ def published_subnet() -> SubNet:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Write the file named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("out", type=Path)
-    out: Path = parser.parse_args().out
+    out: Path = parser.parse_args(arguments).out
     out.parent.mkdir(parents=True, exist_ok=True)
     published_subnet().save(out)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,18 +1,18 @@
 """Writes a SubNet of 50 distinct random rows for Stable Diffusion 1.5, gated layer by layer.
 
-    python scripts/generate/random_subnet.py OUT
+    python -m scripts.generate.random_subnet OUT
 
 The hardest case for segments: every step has a pattern of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
+from scripts.harness import run_script, script_parser
 
 BLOCKS = (
     *(f"down_blocks.{level}.resnets.{index}" for level in range(4) for index in range(2)),
@@ -41,14 +41,14 @@ def random_subnet() -> SubNet:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Write the file named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("out", type=Path)
-    out: Path = parser.parse_args().out
+    out: Path = parser.parse_args(arguments).out
     out.parent.mkdir(parents=True, exist_ok=True)
     random_subnet().save(out)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

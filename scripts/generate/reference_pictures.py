@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from PIL import Image
 
 from scripts.demo_model.common import draw_set
 from scripts.demo_model.shapes import split_scenes
+from scripts.harness import run_script, script_parser
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str]) -> None:
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     _, pictures = draw_set(split_scenes()[1], args.pictures, args.seed)
     for index, picture in enumerate(pictures):
@@ -24,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

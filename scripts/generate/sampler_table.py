@@ -1,6 +1,6 @@
 """Prints, as markdown, how every known scheduler fares as a linear map.
 
-python scripts/generate/sampler_table.py
+python -m scripts.generate.sampler_table
 """
 
 import warnings
@@ -17,6 +17,7 @@ from dipgo.compiler.sampler.probe import make_scheduler, probe
 from dipgo.compiler.sampler.schedulers import SCHEDULERS
 from dipgo.compiler.sampler.trajectory import takes
 from dipgo.ir.sampler import Sampler, Term
+from scripts.harness import run_script, script_parser
 
 STEPS = (20, 50)
 MOST_WORDS = 120  # characters of a reason
@@ -188,8 +189,9 @@ def _row(entry: Entry) -> str:
     return f"| {entry.name} | yes | {found} |"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table, one line a scheduler."""
+    script_parser(__file__, __doc__).parse_args(arguments)
     diffusers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     steps = " | ".join(f"evaluations / timesteps at {n} steps" for n in STEPS)
@@ -201,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -62,7 +62,7 @@ def _describe_gpu() -> dict[str, str]:
         "device_memory_nbytes": str(properties.total_memory),
         "driver": _driver_version(),
         "cuda": str(torch.version.cuda),
-        "cudnn": str(torch.backends.cudnn.version()),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     }
 
 
@@ -87,12 +87,16 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
         started = perf_counter()
         work()
         return perf_counter() - started
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(2)
+    )
     begin.record()
     work()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    seconds: float = begin.elapsed_time(end) / 1e3
+    return seconds
 
 
 def release(device: str) -> None:

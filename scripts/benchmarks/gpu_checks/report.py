@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.benchmarks.gpu_checks.settings import FAILED, SKIPPED
+from scripts.harness import make_table, print_machine
 
 MIB = 1 << 20
 
@@ -15,8 +16,7 @@ MIB = 1 << 20
 def print_report(report: dict[str, Any]) -> None:
     """Machine, what is not installed, parity, a table of figures, speedups."""
     console = Console()
-    machine = "  ".join(f"{key} {value}" for key, value in report["machine"].items())
-    console.print(machine, style="dim", highlight=False)
+    print_machine(report["machine"])
     for target, reason in report["left_out"].items():
         console.print(f"{target}: {reason}", highlight=False)
     if report["parity"]:
@@ -28,27 +28,26 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def _parity(parity: dict[str, Any]) -> Table:
-    table = Table(title=f"fp16 against the oracle, relative L2 (tolerance {parity['tolerance']:g})")
-    for heading in ("case", "path", "errors at two guidance scales", "change between them"):
-        table.add_column(heading)
+    headings = ("case", "path", "errors at two guidance scales", "change between them")
+    rows = []
     for name, case in parity["cases"].items():
         for path, figures in case.get("paths", {"": case}).items():
             errors = [f"{one:.1e}" for key, one in figures.items() if key.startswith("error")]
             change = figures.get("change_between_scales")
             row = (" ".join(errors), "" if change is None else f"{change:.1e}")
-            table.add_row(name, path, *_or_reason(figures, row))
-    return table
+            rows.append((name, path, *_or_reason(figures, row)))
+    title = f"fp16 against the oracle, relative L2 (tolerance {parity['tolerance']:g})"
+    return make_table(title, headings, rows, texts=len(headings))
 
 
 def _speed(models: dict[str, Any]) -> Table:
-    table = Table(title="a trajectory, batch 1 with guidance, fp16: medians")
-    headings = ("device s", "wall s", "host between calls", "device MiB")
-    for heading in ("model", "path", *headings):
-        table.add_column(heading, justify="right" if heading in headings else "left")
-    for name, found in models.items():
-        for path, figures in found.get("measurements", {}).items() or [("", found)]:
-            table.add_row(name, path, *_or_reason(figures, _figures(figures)))
-    return table
+    headings = ("model", "path", "device s", "wall s", "host between calls", "device MiB")
+    rows = [
+        (name, path, *_or_reason(figures, _figures(figures)))
+        for name, found in models.items()
+        for path, figures in found.get("measurements", {}).items() or [("", found)]
+    ]
+    return make_table("a trajectory, batch 1 with guidance, fp16: medians", headings, rows, texts=2)
 
 
 def _figures(figures: dict[str, Any]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ class TinyModel:
 def _unet() -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
+    denoiser: nn.Module = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),
         layers_per_block=1,
@@ -35,12 +35,13 @@ def _unet() -> nn.Module:
         cross_attention_dim=16,
         attention_head_dim=2,
     )
+    return denoiser
 
 
 def _dit() -> nn.Module:
     from diffusers import DiTTransformer2DModel
 
-    return DiTTransformer2DModel(
+    denoiser: nn.Module = DiTTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=8,
         in_channels=4,
@@ -51,6 +52,7 @@ def _dit() -> nn.Module:
         num_embeds_ada_norm=10,
         norm_num_groups=2,
     )
+    return denoiser
 
 
 def _ddim() -> Any:

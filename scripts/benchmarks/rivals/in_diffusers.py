@@ -34,8 +34,9 @@ def write_inputs(task: Task) -> None:
         with torch.no_grad():
             pair = source.pipeline.encode_prompt(PROMPT, "cpu", 1, True, negative_prompt="")
         prompts = [pair[1], pair[0]]
-    arrays = dict(zip(ROWS, (one.numpy() for one in prompts), strict=True))
-    np.savez(Path(task.folder) / "inputs.npz", latents=latents.numpy(), **arrays)
+    negative, positive = (prompt.numpy() for prompt in prompts)
+    path = Path(task.folder) / "inputs.npz"
+    np.savez(path, latents=latents.numpy(), negative=negative, positive=positive)
 
 
 def pipeline_of(task: Task, dtype: torch.dtype = torch.float32) -> Any:

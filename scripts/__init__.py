@@ -1,0 +1,1 @@
+"""Scripts that measure, ablate and generate: each runs as `python -m scripts.…`."""
