@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,9 +29,9 @@ def run_script(main: Callable[[list[str]], None]) -> NoReturn:
 def script_parser(file: str, description: str | None) -> Parser:
     """Returns the parser of the script in `file`, with its docstring as it stands for help."""
     parts = Path(file).resolve().relative_to(ROOT).with_suffix("").parts
-    return Parser(
-        ".".join(parts), description=description, formatter_class=RawDescriptionHelpFormatter
-    )
+    parser = Parser(".".join(parts), description="")
+    parser.description = description
+    return parser
 
 
 def add_json(

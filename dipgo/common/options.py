@@ -95,6 +95,9 @@ def check_settings(settings: Any, described: type | None = None) -> None:
             object.__setattr__(settings, one.name, value)
         if not _fits(value, hint):
             raise wrong(one.name, value, _words(hint))
+        choices = about.get("choices")
+        if choices and value not in choices:
+            raise wrong(one.name, value, f"one of {', '.join(choices)}")
         if isinstance(value, Real):
             _check_bounds(one.name, value, about)
 

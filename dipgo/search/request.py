@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from dipgo.common.options import check_settings, option, wrong
 from dipgo.compiler.settings import MODEL, Request, ScheduleSettings
 from dipgo.ir.graph import BlockGraph
+from dipgo.ir.subnet.backups import BACKUPS, Output
 from dipgo.models.options import Lora
 from dipgo.search.cost.model import macs_weights
 
@@ -33,8 +33,8 @@ class SearchRequest:
     steps: int
     scheduler: str | None = None
     blocks: tuple[str, ...] = ()
-    backup: Literal["output", "delta", "identity"] = option(
-        "output", help="what a block yields that is off", group=MODEL
+    backup: str = option(
+        Output.word, help="what a block yields that is off", group=MODEL, choices=tuple(BACKUPS)
     )
     batch: int = 4
     height: int = 0

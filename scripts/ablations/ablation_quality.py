@@ -24,10 +24,11 @@ from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import load_source
 from dipgo.models.vae import VaeDecoder
-from dipgo.search.api import SearchRequest, pose
+from dipgo.search.api import pose
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import OnProgress
 from dipgo.search.problem import Problem
+from dipgo.search.request import SearchRequest
 from dipgo.search.rivals import Rivals
 from dipgo.search.settings import SearchSettings
 from dipgo.search.stages import Search

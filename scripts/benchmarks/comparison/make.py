@@ -18,7 +18,8 @@ from dipgo.common.files import staged_file
 from dipgo.common.progress import live_progress, stage
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules import RULES
-from dipgo.search.api import SearchRequest, pose, search
+from dipgo.search.api import pose, search
+from dipgo.search.request import SearchRequest
 from dipgo.search.rivals import Rivals
 from dipgo.search.settings import SearchSettings
 
