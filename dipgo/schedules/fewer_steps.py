@@ -35,13 +35,6 @@ def fewer_steps_with(
     return fewer_steps(dense, steps, timesteps_at(steps))
 
 
-def affordable_steps(dense: SubNet, share: float) -> tuple[int]:
-    """The most steps that `count_steps` finds for the sampler of `dense`. Raises DipgoError."""
-    steps = dense.num_inference_steps
-    extra = len(dense.timesteps) - steps  # PNDM evaluates its second step twice
-    return (count_steps(share, steps, lambda count: count + extra),)
-
-
 def count_steps(
     share: float, steps: int, evaluations: Callable[[int], int] = lambda steps: steps
 ) -> int:

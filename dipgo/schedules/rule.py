@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules.activation_changes import Changes
 from dipgo.schedules.base import at_kept, at_kept_by_bisection
-from dipgo.schedules.fewer_steps import affordable_steps
+from dipgo.schedules.fewer_steps import count_steps
 
 
 class Inputs(Protocol):
@@ -50,6 +50,9 @@ class Inputs(Protocol):
     def timesteps_at(self, steps: int) -> Sequence[float]:
         """The sampler's timesteps at another number of steps."""
 
+    def evaluations_at(self, steps: int) -> int:
+        """How often the denoiser runs then; PNDM evaluates its second step twice."""
+
 
 OPTIONS: Mapping[str, str] = {
     "changes": "--prompts",
@@ -65,8 +68,8 @@ class Parameter:
     """The argument of a rule's function that sets the cost, and the values to choose among."""
 
     name: str
-    values: Callable[[SubNet, float], Sequence[float]]
-    """Of the dense SubNet and the share to keep."""
+    values: Callable[[Inputs, float], Sequence[float]]
+    """Of the inputs and the share to keep. May raise DipgoError."""
     falling: bool = False
     """Whether the kept share never rises along the values: few of them are tried then."""
 
@@ -103,30 +106,37 @@ class Rule:
             DipgoError: Where no value meets the share, or an input is missing.
         """
         choose: Callable[..., SubNet] = at_kept_by_bisection if self.takes.falling else at_kept
-        values = self.takes.values(inputs.dense, target)
+        values = self.takes.values(inputs, target)
         return choose(lambda value: self.make(inputs, value), values, kept, target)
 
 
 def counts(name: str) -> Parameter:
     """Returns a parameter that is a number of steps: 1 to all of them."""
-    return Parameter(name, lambda dense, kept: range(1, len(dense.timesteps) + 1))
+    return Parameter(name, lambda inputs, kept: range(1, len(inputs.dense.timesteps) + 1))
 
 
 def thresholds(values: NDArray[np.float64]) -> Parameter:
     """Returns a parameter with the same values for every model."""
     listed: list[float] = values.tolist()
-    return Parameter("threshold", lambda dense, kept: listed)
+    return Parameter("threshold", lambda inputs, kept: listed)
 
 
 INTERVAL, COUNT = counts("interval"), counts("count")
 
-STEPS = Parameter("steps", affordable_steps)
 
-REMOVED = Parameter("removed", lambda dense, kept: range(dense.gates[1:].size + 1), falling=True)
+def _affordable_steps(inputs: Inputs, kept: float) -> tuple[int]:
+    return (count_steps(kept, inputs.dense.num_inference_steps, inputs.evaluations_at),)
 
-SHARE = Parameter("share", lambda dense, kept: np.linspace(1.0, 0.0, 1001).tolist(), falling=True)
+
+STEPS = Parameter("steps", _affordable_steps)
+
+REMOVED = Parameter(
+    "removed", lambda inputs, kept: range(inputs.dense.gates[1:].size + 1), falling=True
+)
+
+SHARE = Parameter("share", lambda inputs, kept: np.linspace(1.0, 0.0, 1001).tolist(), falling=True)
 
 BUDGET = Parameter(
-    "share", lambda dense, kept: np.linspace(kept, min(1.0, kept + 0.4), 41).tolist()
+    "share", lambda inputs, kept: np.linspace(kept, min(1.0, kept + 0.4), 41).tolist()
 )
 """Shares from the one to keep upwards: a knapsack does not see what dies with a block."""

@@ -57,8 +57,10 @@ class Rivals:
 
     def kept(self, subnet: SubNet) -> float:
         """The share of the dense cost that a SubNet keeps; all gates of a shorter one are on."""
-        steps, dense_steps = len(subnet.timesteps), len(self.dense.timesteps)
-        return steps / dense_steps if steps < dense_steps else self.problem.cost.kept(subnet.gates)
+        steps, dense_steps = subnet.num_inference_steps, self.dense.num_inference_steps
+        if steps < dense_steps:
+            return self.evaluations_at(steps) / self.evaluations_at(dense_steps)
+        return self.problem.cost.kept(subnet.gates)
 
     @cached_property
     def macs(self) -> dict[str, int]:
@@ -84,6 +86,11 @@ class Rivals:
         source, scheduler = self.problem.source, self.problem.scheduler
         options = source.timestep_options(scheduler, self.problem.geometry, steps)
         return probe(scheduler, steps, **options).timesteps
+
+    def evaluations_at(self, steps: int) -> int:
+        """How often the denoiser runs at another number of steps."""
+        sampler = self.problem.sampler
+        return steps + len(sampler.rows) - sampler.num_inference_steps
 
     @cached_property
     def _net(self) -> SuperNet:

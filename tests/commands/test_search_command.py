@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dipgo.common.cli import run_command
+from dipgo.common.errors import DipgoError
 from dipgo.compiler.passes import OPTIMISE, run_passes
 from dipgo.compiler.sampler.probe import probe
 from dipgo.compiler.unroll import unroll
@@ -261,6 +262,13 @@ def test_every_rival_compiles_at_its_share(method: str, problem: Problem, rivals
     dense = run_passes(unroll(problem.traced.graph, rivals.dense, problem.sampler))
     kept = plan_cost(plan).macs / plan_cost(dense).macs
     assert kept <= target + TOLERANCE
+
+
+def test_fewer_steps_count_what_a_sampler_evaluates_twice(repeating: Problem) -> None:
+    """PNDM: one step takes two evaluations, of six in five steps."""
+    assert Rivals(repeating).make("fewer-steps", 0.34).num_inference_steps == 1
+    with pytest.raises(DipgoError, match=r"kept share of 0\.3; expected at least one step of 5"):
+        Rivals(repeating).make("fewer-steps", 0.3)
 
 
 @pytest.mark.parametrize("method", ["deepcache", "faster-diffusion"])
