@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
 
 def _refit(options: Namespace) -> None:
     with command_packages("dipgo.refit", "refitting", "export"):
-        from dipgo.export.refitting.refit import refit
+        from dipgo.export.refitting.refitted_copy import refit
     out = refit(
         options.export,
         options.model,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dipgo.engines.tensorrt.build import BuildOptions
     from dipgo.export.api import export
-    from dipgo.export.refitting.refit import refit
+    from dipgo.export.refitting.refitted_copy import refit
     from dipgo.export.settings import ExportSettings
 
 
@@ -22,7 +22,7 @@ _HOMES = {
     "BuildOptions": "dipgo.engines.tensorrt.build",
     "ExportSettings": "dipgo.export.settings",
     "export": "dipgo.export.api",
-    "refit": "dipgo.export.refitting.refit",
+    "refit": "dipgo.export.refitting.refitted_copy",
 }
 
 

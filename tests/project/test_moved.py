@@ -16,7 +16,7 @@ PACKAGES = {
     "dipgo.models.families": ("register_family", "dipgo.models.registry"),
     "dipgo.search.cost": ("latency_weights", "dipgo.search.cost.model"),
     "dipgo.search.supernet": ("RowGates", "dipgo.search.supernet.row_gates"),
-    "dipgo.export.refitting": ("refit", "dipgo.export.refitting.refit"),
+    "dipgo.export.refitting": ("refit", "dipgo.export.refitting.refitted_copy"),
 }
 # What README and docs told people to write.
 DOCUMENTED = {

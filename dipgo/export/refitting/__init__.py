@@ -5,4 +5,4 @@ import sys
 from dipgo.common.moved import forward
 
 # A module of this name held what is in these until 0.1.
-forward(sys.modules[__name__], "dipgo.export.refitting.refit")
+forward(sys.modules[__name__], "dipgo.export.refitting.refitted_copy")
