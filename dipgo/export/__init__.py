@@ -6,28 +6,24 @@ if __name__ != "dipgo.export":
         "a link to it; write `import dipgo.export`"
     )
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dipgo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dipgo.engines.tensorrt.build import BuildOptions
     from dipgo.export.api import export
     from dipgo.export.refitting.refitted_copy import refit
     from dipgo.export.settings import ExportSettings
-
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "BuildOptions": "dipgo.engines.tensorrt.build",
+            "ExportSettings": "dipgo.export.settings",
+            "export": "dipgo.export.api",
+            "refit": "dipgo.export.refitting.refitted_copy",
+        },
+    )
 
 __all__ = ["BuildOptions", "ExportSettings", "export", "refit"]
-
-_HOMES = {
-    "BuildOptions": "dipgo.engines.tensorrt.build",
-    "ExportSettings": "dipgo.export.settings",
-    "export": "dipgo.export.api",
-    "refit": "dipgo.export.refitting.refitted_copy",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports torch and all that exporting needs when one of the functions is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)

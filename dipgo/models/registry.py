@@ -71,7 +71,7 @@ def _no_family(cls: type, found: str, required: tuple[str, ...]) -> DipgoError:
         f"family {cls.__name__}",
         found=found,
         expected=f"an object with {', '.join(required)}",
-        remedy="see docs/families.md",
+        remedy="see docs/internals/add-a-family.md",
     )
 
 
@@ -88,7 +88,7 @@ def find_family(denoiser: Any) -> Family:
         f"denoiser {type(denoiser).__name__}",
         found=_problem(denoiser),
         expected=supported_denoisers(),
-        remedy="use one of these, or bring an adapter of your own: docs/families.md",
+        remedy="use one of these, or bring an adapter of your own: docs/internals/add-a-family.md",
     )
 
 

@@ -63,7 +63,7 @@ def _no_pipeline(runner: Runner) -> DipgoError:
     return DipgoError(
         str(runner.export.path),
         found="an export of a denoiser alone",
-        expected="an export of a whole pipeline, of a family that docs/families.md lists",
+        expected="an export of a whole pipeline, of a family that docs/guide/families.md lists",
         remedy="export such a pipeline, or run the plan alone with dipgo.engines.load",
     )
 

@@ -1,4 +1,4 @@
-"""docs/families.md: it lists all families and presets, and its code does what it says."""
+"""The pages on families: all are listed, and the code of the page on adding one does its work."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from dipgo.models.registry import (
 )
 from dipgo.models.source import load_source
 
-PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text()
-CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "guide" / "families.md").read_text()
+ADDING = (DOCS / "internals" / "add-a-family.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", ADDING, re.DOTALL)
 TOLERANCE = 1e-5
 """Largest error, float32 kernels of another library, of pictures of unit size."""
 
@@ -41,13 +43,13 @@ def test_all_families_and_presets_are_listed() -> None:
     for family in built_in_families():
         (row,) = (row for row in rows if row.startswith(f"| {family.denoisers} |"))
         assert all(f"`{pattern}`" in row or "as above" in row for pattern in family.default_blocks)
-        assert all(f"`{pipeline}`" in PAGE for pipeline in family.pipelines)
+        assert all(f"`{pipeline}`" in PAGE + ADDING for pipeline in family.pipelines)
     table = "\n".join(rows)
     assert {f"arch:{name}" for name in find_presets()} == set(re.findall(r"arch:[\w-]+", table))
 
 
 def test_all_that_a_family_may_say_is_listed() -> None:
-    table = PAGE[PAGE.index("| member |") :]
+    table = ADDING[ADDING.index("| member |") :]
     for name in OPTIONAL:
         assert f"`{name}" in table or name in ("denoisers", "default_blocks"), name
 
@@ -105,11 +107,11 @@ class _Half:
     [(_Half(), "an object without latent_shape, conditioning, predict"), (UNetFamily, "a class")],
 )
 def test_what_is_no_adapter_is_refused(given: object, found: str) -> None:
-    with pytest.raises(DipgoError, match=f"^family .*: found {found}; .*docs/families.md"):
+    with pytest.raises(DipgoError, match=f"^family .*: found {found}; .*add-a-family.md"):
         register_family(given)  # type: ignore[arg-type]
     assert given not in REGISTERED
 
 
 def test_the_error_for_a_denoiser_without_adapter_says_how_to_bring_one() -> None:
-    with pytest.raises(DipgoError, match=r"register|docs/families\.md"):
+    with pytest.raises(DipgoError, match=r"docs/internals/add-a-family\.md"):
         find_family(torch.nn.Linear(1, 1))
