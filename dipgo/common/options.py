@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from argparse import Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, field, fields, replace
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -24,6 +25,14 @@ WORDS: Mapping[Any, str] = {
 }
 """What a field of a type must hold, as an error says it."""
 
+BOUNDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "least": (operator.ge, "of at least"),
+    "above": (operator.gt, "above"),
+    "most": (operator.le, "of at most"),
+    "below": (operator.lt, "below"),
+}
+"""What a field's metadata may say of a number: how it is compared, and the words."""
+
 ARGPARSE = ("metavar", "nargs", "action", "type", "choices")
 """What of a field's metadata is argparse's."""
 
@@ -36,8 +45,9 @@ def option(default: Any = MISSING, *, help: str, group: str, **more: Any) -> Any
         help: a few words. The default is shown after them, unless they end with brackets.
         group: the heading in a command's help.
         more: `flag` where the option is not called as the field; `metavar`, `nargs`, `action`,
-            `type` and `choices` as argparse takes them; `least`, the smallest value, and `above`,
-            what it must exceed; `kw_only` as for `dataclasses.field`.
+            `type` and `choices` as argparse takes them; bounds of a number, as in BOUNDS, with
+            `expected` and `remedy` for an error in other words; `kw_only` as for
+            `dataclasses.field`.
     """
     kw_only = more.pop("kw_only", MISSING)
     return field(default=default, kw_only=kw_only, metadata={"help": help, "group": group, **more})
@@ -166,7 +176,7 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, Integral)
     if hint is float:
-        return isinstance(value, Real) and math.isfinite(value)
+        return isinstance(value, Real)
     return isinstance(value, hint) if isinstance(hint, type) else callable(value)
 
 
@@ -189,8 +199,10 @@ def _words(hint: Any) -> str:
 
 
 def _check_bounds(name: str, value: Real, about: Mapping[str, Any]) -> None:
-    least, above = about.get("least"), about.get("above")
-    if least is not None and value < least:
-        raise wrong(name, value, f"a number of at least {least}")
-    if above is not None and not value > above:
-        raise wrong(name, value, f"a number above {above}")
+    """Also refuses NaN, of which no comparison holds, and infinities."""
+    for bound, (holds, words) in BOUNDS.items():
+        if bound in about and not holds(value, about[bound]):
+            expected = about.get("expected", f"a number {words} {about[bound]}")
+            raise wrong(name, f"{value}", expected, about.get("remedy", "correct it"))
+    if not math.isfinite(value):
+        raise wrong(name, f"{value}", "a finite number")

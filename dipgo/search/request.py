@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dipgo.common.options import check_settings, option, wrong
+from dipgo.common.options import check_settings, option
 from dipgo.compiler.settings import MODEL, Request, ScheduleSettings
 from dipgo.ir.graph import BlockGraph
 from dipgo.ir.subnet.backups import BACKUPS, Output
@@ -28,7 +28,15 @@ class SearchRequest:
     """
 
     ratio: float = field(
-        metadata={"help": "share of the cost to take out", "group": SEARCH, "metavar": "R"}
+        metadata={
+            "help": "share of the cost to take out",
+            "group": SEARCH,
+            "metavar": "R",
+            "above": 0,
+            "below": 1,
+            "expected": "a share above 0 and below 1: what to take out of the cost",
+            "remedy": "0.8 for example keeps a fifth",
+        }
     )
     steps: int
     scheduler: str | None = None
@@ -46,13 +54,6 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         check_settings(self, Request)
-        if not 0 < self.ratio < 1:
-            raise wrong(
-                "ratio",
-                f"{self.ratio:g}",
-                "a share above 0 and below 1: what to take out of the cost",
-                "0.8 for example keeps a fifth",
-            )
 
     @property
     def kept(self) -> float:

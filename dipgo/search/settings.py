@@ -77,7 +77,12 @@ class SearchSettings:
     tau: float = option(0.2, help="kept share below which there is no penalty", group=GRADIENT)
     hinge: float = option(50.0, help="weight of what is kept above the budget", group=GRADIENT)
     anneal_share: float = option(
-        1.0, help="share of the run over which the budget falls", group=GRADIENT, above=0
+        1.0,
+        help="share of the run over which the budget falls",
+        group=GRADIENT,
+        above=0,
+        most=1,
+        expected="a share above 0, at most 1",
     )
     sharpness_start: float = option(1.0, help="of relaxed gates", group=GRADIENT, above=0)
     sharpness_end: float = option(5.0, help="of relaxed gates", group=GRADIENT, above=0)
@@ -114,8 +119,6 @@ class SearchSettings:
         check_settings(self)
         if self.reuse_filter and not self.reuse_filter % 2:
             raise wrong("reuse_filter", self.reuse_filter, "0, or an odd number of latent pixels")
-        if self.anneal_share > 1:
-            raise wrong("anneal_share", self.anneal_share, "a share above 0, at most 1")
 
 
 def published(settings: SearchSettings | None = None) -> SearchSettings:

@@ -93,36 +93,36 @@ def test_distances_are_least_at_dense(loss: Loss) -> None:
 
 # Settings.
 
-WRONG: dict[str, dict[str, Any]] = {
-    "--parameters": {"parameters": "tree"},
-    "--estimator": {"estimator": "gumbel"},
-    "--loss": {"loss": "lpips"},
-    "--compare": {"compare": "prompts"},
-    "--budget": {"budget": "none"},
-    "--optimizer": {"optimizer": "lion"},
-    "--selection": {"selection": "top"},
-    "--iterations": {"iterations": -1},
-    "--accumulate": {"accumulate": 0},
-    "--pool": {"pool": 0},
-    "--exchanges": {"exchanges": -1},
-    "--exchange-examples": {"exchange_examples": 0},
-    "--reuse-terms": {"reuse_terms": -1},
-    "--reuse-iterations": {"reuse_iterations": -1},
-    "--warm-up": {"warm_up": -1},
-    "--clip": {"clip": -0.1},
-    "--seed": {"seed": -1},
-    "--learning-rate": {"learning_rate": 0.0},
-    "--anneal-share": {"anneal_share": 0.0},
-    "--sharpness-start": {"sharpness_start": 0.0},
-    "--sharpness-end": {"sharpness_end": -5.0},
+WRONG: dict[str, Any] = {
+    "parameters": "tree",
+    "estimator": "gumbel",
+    "loss": "lpips",
+    "compare": "prompts",
+    "budget": "none",
+    "optimizer": "lion",
+    "selection": "top",
+    "iterations": -1,
+    "accumulate": 0,
+    "pool": 0,
+    "exchanges": -1,
+    "exchange_examples": 0,
+    "reuse_terms": -1,
+    "reuse_iterations": -1,
+    "warm_up": -1,
+    "clip": -0.1,
+    "seed": -1,
+    "learning_rate": 0.0,
+    "anneal_share": 0.0,
+    "sharpness_start": 0.0,
+    "sharpness_end": -5.0,
 }
 
 
-@pytest.mark.parametrize("option", WRONG)
-def test_settings_that_are_refused(option: str) -> None:
-    (value,) = WRONG[option].values()
-    with pytest.raises(DipgoError, match=f"^{option}: found {value}; expected .+; correct it$"):
-        SearchSettings(**WRONG[option])
+@pytest.mark.parametrize("field", WRONG)
+def test_settings_that_are_refused(field: str) -> None:
+    value = WRONG[field]
+    with pytest.raises(DipgoError, match=f"^{field}: found {value}; expected .+; correct it$"):
+        SearchSettings(**{field: value})
 
 
 @pytest.mark.parametrize("share", [1.01, float("nan")])
