@@ -90,8 +90,7 @@ def fit_gap(gap: Gap, walks: Sequence[Walk], dense: Sequence[Sequence[Tensor]], 
     influence = _influence(walks[0].sampler, gap)
     normal, slope, size = np.zeros((count, count)), np.zeros(count), 0
     for walk, states in zip(walks, dense, strict=True):
-        latest = [prediction.flatten() for prediction in walk.latest[:count]]
-        effects = torch.stack(latest).double() * influence
+        effects = torch.stack([term.flatten() for term in walk.latest[:count]]).double() * influence
         missing = (states[gap.end] - _state_after(walk, gap)).flatten().double()
         normal += (effects @ effects.T).cpu().numpy()
         slope += (effects @ missing).cpu().numpy()
