@@ -1,4 +1,4 @@
-"""What all commands share: one line on stderr and exit code 2 for a user's error; progress."""
+"""Parses arguments and runs commands: a user's error is one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ HELP_WIDTH = 78
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong argument takes one line, and options stand in groups."""
+    """A parser that reports a wrong argument in one line, and has options in groups."""
 
     def __init__(self, prog: str, *, description: str, examples: Sequence[str] = ()) -> None:
-        """`examples` are whole command lines, shown at the end of the help."""
+        """Makes a parser.
+
+        Args:
+            prog: The command after `python -m`.
+            description: The text at the beginning of the help.
+            examples: Whole command lines, shown at the end of the help.
+        """
         super().__init__(
             prog=prog,
             description=textwrap.fill(description, HELP_WIDTH),
@@ -39,7 +45,11 @@ class Parser(argparse.ArgumentParser):
         return self._by_title[title]
 
     def run(self, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> None:
-        """Parses `arguments` and calls `body`; an error of either names flags, not fields."""
+        """Parses `arguments` and calls `body`; errors of both name flags, not fields.
+
+        Raises:
+            DipgoError: An argument is wrong, or `body` raises it.
+        """
         try:
             body(self.parse_args(arguments))
         except DipgoError as error:
@@ -47,9 +57,9 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def flag_of(self, name: str) -> str:
-        """Returns what the command line calls the setting `name`; another command's is guessed.
+        """Returns the flag of the setting `name`; the flag of another command's setting is guessed.
 
-        `checkpointing=False` is `--no-checkpointing`, where that is the option.
+        The flag of `checkpointing=False` is `--no-checkpointing`, if the command has that option.
         """
         name = name.partition("=")[0]
         for action in self._actions:
@@ -58,7 +68,11 @@ class Parser(argparse.ArgumentParser):
         return f"--{name.replace('_', '-')}"
 
     def error(self, message: str) -> NoReturn:
-        """Tells argparse's problem as every other. Raises DipgoError."""
+        """Reports argparse's problem as an error of the user's.
+
+        Raises:
+            DipgoError: Always.
+        """
         where, found, expected = _explain(message)
         raise DipgoError(
             where or self.prog,
@@ -68,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-# What argparse says, and that as where, found and expected; the last form takes anything.
+# Argparse's messages, and the same as where, found and expected; the last form takes anything.
 _PROBLEMS = (
     (r"argument (.+?): invalid int value: (.+)", (r"\1", r"\2", "a whole number")),
     (r"argument (.+?): invalid float value: (.+)", (r"\1", r"\2", "a number")),
@@ -88,7 +102,7 @@ def _explain(message: str) -> tuple[str, ...]:
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number of at least `least`."""
+    """Returns the type of an argument that is a whole number of at least `least`."""
 
     def parse(text: str) -> int:
         number = int(text)
@@ -96,13 +110,18 @@ def whole_number(least: int) -> Callable[[str], int]:
             raise ValueError
         return number
 
-    # argparse names the type where it refuses a value.
+    # argparse shows the type's name when it refuses a value.
     parse.__name__ = f"a whole number of at least {least}"
     return parse
 
 
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code; libraries' warnings are not for its users."""
+    """Runs a command and returns its exit code; hides libraries' warnings from its users.
+
+    Args:
+        main: The command, called with its arguments.
+        arguments: The arguments; those of the process if None.
+    """
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:

@@ -1,7 +1,7 @@
 """The exception for a user's mistakes: where it is, what was found, what to do.
 
-A program and the command line have other names for one setting: `steps`, `--steps`. An error names
-it by `setting("steps")`, and is worded for the program; a command words it again with its flags.
+A program and the command line have different names for a setting: `steps`, `--steps`. An error
+names it by `setting("steps")` and is worded for the program; a command rewords it with its flags.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MARK = "\N{INVISIBLE SEPARATOR}"
 def setting(name: str) -> str:
     """Marks the name of a setting in an error's text: the field of a dataclass, or a keyword.
 
-    Where the command has an option for one value alone, that may follow: `checkpointing=False`.
+    If the command's option is for a single value, the value may follow: `checkpointing=False`.
     """
     return f"{_MARK}{name}{_MARK}"
 
@@ -25,9 +25,9 @@ class DipgoError(Exception):
 
     Args:
         where: The place of the error: a file and the path in it, an option, a block.
-        found: What stands there.
-        expected: What should stand there.
-        remedy: What the user can do about it.
+        found: The value or condition at that place.
+        expected: The values that are allowed there.
+        remedy: The action that the user can take.
     """
 
     def __init__(self, where: str, *, found: str, expected: str, remedy: str) -> None:
@@ -39,7 +39,12 @@ class DipgoError(Exception):
         self.reword(str)
 
     def reword(self, name_of: Callable[[str], str], before: str = "") -> None:
-        """Calls each setting what `name_of` says, in the line that is shown, after `before`."""
+        """Words the error again.
+
+        Args:
+            name_of: The function that names a setting in the line that is shown.
+            before: Text to put in front of the line.
+        """
         self._marked = before + self._marked
         self.args = (" ".join(_named(self._marked, name_of).split()),)
 

@@ -1,4 +1,4 @@
-"""Options of commands, read off dataclasses: a field has its help and bounds beside its default."""
+"""Makes commands' options from dataclasses: a field holds its help, its bounds and its default."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS: Mapping[Any, str] = {
     str: "text",
     NoneType: "None",
 }
-"""What a field of a type must hold, as an error says it."""
+"""The words by which an error names the values of a type."""
 
 BOUNDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
     "least": (operator.ge, "of at least"),
@@ -34,17 +34,17 @@ BOUNDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
 """What a field's metadata may say of a number: how it is compared, and the words."""
 
 ARGPARSE = ("metavar", "nargs", "action", "type", "choices")
-"""What of a field's metadata is argparse's."""
+"""The keys of a field's metadata that are passed to argparse."""
 
 
 def option(default: Any = MISSING, *, help: str, group: str, **more: Any) -> Any:
     """Returns a field of settings that is an option of commands too.
 
     Args:
-        default: without one the option is required.
-        help: a few words. The default is shown after them, unless they end with brackets.
-        group: the heading in a command's help.
-        more: `flag` where the option is not called as the field; `metavar`, `nargs`, `action`,
+        default: The default; an option that has none is required.
+        help: A few words. The default is shown after them, unless they end with brackets.
+        group: The heading in a command's help.
+        more: `flag`, if the option's name is not the field's; `metavar`, `nargs`, `action`,
             `type` and `choices` as argparse takes them; bounds of a number, as in BOUNDS, with
             `expected` and `remedy` for an error in other words; `kw_only` as for
             `dataclasses.field`.
@@ -63,53 +63,67 @@ def add_options(
 ) -> None:
     """Adds an option for every field of `settings` that has a help text.
 
-    An option that is left out is None in the namespace: the default is the dataclass's own.
+    An option that is left out is None in the namespace, so that the dataclass's default applies.
 
     Args:
-        parser: of the command.
-        settings: a dataclass.
-        only: names of fields; empty for all.
-        described: settings whose fields say what those of the same name here leave unsaid.
-        defaults: for fields that the command gives another default than the dataclass.
+        parser: The command's parser.
+        settings: A dataclass.
+        only: Names of fields; empty for all.
+        described: Settings whose fields describe the fields of the same name in `settings` that
+            have no description.
+        defaults: The defaults that the help shows in place of the dataclass's, by field.
     """
     hints = get_type_hints(settings)
-    for one in fields(settings):
-        about = _about(one, described)
-        if "help" in about and (not only or one.name in only):
-            default = (defaults or {}).get(one.name, one.default)
-            _add(parser, one.name, hints[one.name], default, about)
+    for setting_field in fields(settings):
+        about, name = _about(setting_field, described), setting_field.name
+        if "help" in about and (not only or name in only):
+            default = (defaults or {}).get(name, setting_field.default)
+            _add(parser, name, hints[name], default, about)
 
 
 def read_settings(
     options: Namespace, settings: type[Settings], base: Settings | None = None, **more: Any
 ) -> Settings:
-    """Returns the settings that the options give, over `base` or the defaults. Raises DipgoError.
+    """Returns the settings of a command line, on top of `base` or the defaults.
 
-    `more` are further fields, for which there is no option.
+    Args:
+        options: The parsed options.
+        settings: A dataclass.
+        base: The settings to change; the dataclass's defaults if None.
+        more: Values of fields that have no option.
+
+    Raises:
+        DipgoError: A value is wrong.
     """
-    values = {one.name: getattr(options, one.name, None) for one in fields(settings)}  # type: ignore[arg-type]
-    given = {name: value for name, value in values.items() if value is not None} | more
-    return settings(**given) if base is None else replace(base, **given)  # type: ignore[type-var]
+    values = {item.name: getattr(options, item.name, None) for item in fields(settings)}  # type: ignore[arg-type]
+    changes = {name: value for name, value in values.items() if value is not None} | more
+    return settings(**changes) if base is None else replace(base, **changes)  # type: ignore[type-var]
 
 
 def check_settings(settings: Any, described: type | None = None) -> None:
-    """Raises DipgoError, naming the field, for a value of another type or beyond its bounds.
+    """Checks the types and bounds of all fields; lists become tuples first.
 
-    Lists become tuples first. `described` is as for `add_options`.
+    Args:
+        settings: An instance of a dataclass.
+        described: Settings whose fields describe the fields of the same name, as for
+            `add_options`.
+
+    Raises:
+        DipgoError: A value has another type or is out of bounds; the error names the field.
     """
     hints = get_type_hints(type(settings))
-    for one in fields(settings):
-        value, hint, about = getattr(settings, one.name), hints[one.name], _about(one, described)
+    for item in fields(settings):
+        value, hint, about = getattr(settings, item.name), hints[item.name], _about(item, described)
         if isinstance(value, list):
             value = tuple(value)
-            object.__setattr__(settings, one.name, value)
+            object.__setattr__(settings, item.name, value)
         if not _fits(value, hint):
-            raise wrong(one.name, value, _words(hint))
+            raise wrong(item.name, value, _words(hint))
         choices = about.get("choices")
         if choices and value not in choices:
-            raise wrong(one.name, value, f"one of {', '.join(choices)}")
+            raise wrong(item.name, value, f"one of {', '.join(choices)}")
         if isinstance(value, Real):
-            _check_bounds(one.name, value, about)
+            _check_bounds(item.name, value, about)
 
 
 def wrong(name: str, value: object, expected: str, remedy: str = "correct it") -> DipgoError:
@@ -117,10 +131,11 @@ def wrong(name: str, value: object, expected: str, remedy: str = "correct it") -
     return DipgoError(setting(name), found=f"{value}" or "''", expected=expected, remedy=remedy)
 
 
-def _about(one: Field[Any], described: type | None) -> Mapping[str, Any]:
-    if one.metadata or described is None:
-        return one.metadata
-    return next((same.metadata for same in fields(described) if same.name == one.name), {})
+def _about(item: Field[Any], described: type | None) -> Mapping[str, Any]:
+    """Returns the metadata of a field, or of the field of its name in `described`."""
+    if item.metadata or described is None:
+        return item.metadata
+    return next((same.metadata for same in fields(described) if same.name == item.name), {})
 
 
 def _add(parser: Parser, name: str, hint: Any, default: object, about: Mapping[str, Any]) -> None:
@@ -134,23 +149,23 @@ def _add(parser: Parser, name: str, hint: Any, default: object, about: Mapping[s
         add(flag, dest=name, action="store_true", default=None, help=text)
         add(f"--no-{flag[2:]}", dest=name, action="store_false", default=None)
     else:
-        given = {key: about[key] for key in ARGPARSE if key in about}
+        keywords = {key: about[key] for key in ARGPARSE if key in about}
         required = default is MISSING
-        add(flag, dest=name, help=text, required=required, **{**_typed(hint), **given})
+        add(flag, dest=name, help=text, required=required, **{**_typed(hint), **keywords})
 
 
 def _help(text: str, default: object) -> str:
-    said = default is None or default is MISSING or default == () or text.endswith(")")
-    return (text if said else f"{text} ({default})").replace("%", "%%")
+    complete = default is None or default is MISSING or default == () or text.endswith(")")
+    return (text if complete else f"{text} ({default})").replace("%", "%%")
 
 
 def _is_on(default: object) -> bool:
-    """Whether a switch stands at on; None, which lets the model decide, can be turned off alone."""
+    """Returns whether a switch is on; None, which lets the model decide, can only be turned off."""
     return default is not False
 
 
 def _typed(hint: Any) -> dict[str, Any]:
-    """What argparse is told of a type: Literal has choices, numbers are read and have a letter."""
+    """Returns argparse's keywords for a type: choices for Literal, type and metavar for numbers."""
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
     letters = {int: "N", float: "X"}
@@ -158,15 +173,15 @@ def _typed(hint: Any) -> dict[str, Any]:
 
 
 def _without_none(hint: Any) -> Any:
-    """`int` of `int | None`; other unions as they are."""
-    rest = [one for one in get_args(hint) if one is not NoneType]
+    """Returns `int` for `int | None`, and other hints as they are."""
+    rest = [member for member in get_args(hint) if member is not NoneType]
     return rest[0] if get_origin(hint) in (Union, UnionType) and len(rest) == 1 else hint
 
 
 def _fits(value: object, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in arguments)
+        return any(_fits(value, member) for member in arguments)
     if origin is Literal:
         return isinstance(value, str) and value in arguments
     if origin is tuple:
@@ -182,12 +197,12 @@ def _fits(value: object, hint: Any) -> bool:
 
 def _items_fit(items: tuple[object, ...], hints: tuple[Any, ...]) -> bool:
     if len(hints) == 2 and hints[1] is Ellipsis:
-        return all(_fits(one, hints[0]) for one in items)
+        return all(_fits(item, hints[0]) for item in items)
     return len(items) == len(hints) and all(map(_fits, items, hints))
 
 
 def _words(hint: Any) -> str:
-    """What fits a type, in words."""
+    """Returns the values that fit a type, in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(map(_words, arguments))

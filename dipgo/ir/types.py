@@ -1,4 +1,4 @@
-"""Element types, tensor types, values."""
+"""Element types, tensor types and values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ COMBINE_FILES: Mapping[str, str] = {
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
-    """Returns the element type; KeyError for one that numpy lacks."""
+    """Returns numpy's type for an element type.
+
+    Raises:
+        KeyError: There is no such element type, or numpy lacks it.
+    """
     name = ELEMENT_TYPES[dtype].numpy
     if name is None:
         raise KeyError(dtype)
@@ -69,14 +73,14 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """Element type and static shape; prints as `f32[2,64,8,8]`."""
+    """An element type and a static shape; prints as `f32[2,64,8,8]`."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of a dense tensor of this type."""
+        """The size in bytes of a dense tensor of this type."""
         return ELEMENT_TYPES[self.dtype].nbytes * prod(self.shape)
 
     def __str__(self) -> str:
@@ -84,7 +88,11 @@ class TensorType:
 
     @classmethod
     def parse(cls, text: str) -> TensorType:
-        """The type that prints as `text`; raises ValueError on anything else."""
+        """Returns the type that prints as `text`.
+
+        Raises:
+            ValueError: No type does.
+        """
         dtype, bracket, rest = text.partition("[")
         if dtype not in ELEMENT_TYPES or not bracket or not rest.endswith("]"):
             raise ValueError(f"not a tensor type: {text!r}")

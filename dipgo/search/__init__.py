@@ -1,4 +1,4 @@
-"""Search: what makes a SubNet, from the cost of its gates to their choice."""
+"""Makes SubNets: prices gates, optimises them, and chooses those that meet a cost."""
 
 from __future__ import annotations
 

@@ -31,12 +31,12 @@ EXAMPLES = (
 )
 
 DIPGO = "dipgo"
-"""The method that is the search itself; all others are RULES."""
+"""The name of the search itself among the methods; all others are RULES."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What was asked for, as far as the methods need it."""
+    """A command line, as far as the methods need it."""
 
     options: Namespace
     request: SearchRequest
@@ -46,7 +46,7 @@ class _Asked:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses the arguments, searches, writes the SubNet."""
+    """Parses the arguments, searches and writes the SubNet."""
     _parser().run(_run, arguments)
 
 
@@ -99,11 +99,11 @@ def _search(asked: _Asked) -> SubNet:
             checkpoint=options.checkpoint,
             log=options.log,
             stage=stage,
-            on_progress=lambda one: show(
-                one.stage,
-                one.done,
-                one.total,
-                f"loss {one.loss:.4f}, kept {one.kept:.3f}",
+            on_progress=lambda progress: show(
+                progress.stage,
+                progress.done,
+                progress.total,
+                f"loss {progress.loss:.4f}, kept {progress.kept:.3f}",
             ),
         )
 
@@ -135,11 +135,11 @@ def _request(options: Namespace) -> SearchRequest:
 
 
 def _weigh(cost: str) -> Any:
-    """The cost of one call of each node. `latency:OUT` times an export, here and now."""
+    """Returns the function that prices calls; `latency:OUT` times an export on this machine."""
     from dipgo.search.cost.model import latency_weights, macs_weights, parameter_weights
 
-    kind, _, path = cost.partition(":")
-    if kind == "latency" and path:
+    measure, _, path = cost.partition(":")
+    if measure == "latency" and path:
         plan, seconds = _timed(Path(path))
         return lambda graph: latency_weights(graph, plan, seconds)
     known = {"macs": macs_weights, "parameters": parameter_weights}
@@ -154,7 +154,7 @@ def _weigh(cost: str) -> Any:
 
 
 def _timed(path: Path) -> tuple[Any, dict[str, float]]:
-    """The plan of an export, and the seconds a run of each of its callees."""
+    """Returns the plan of an export, and the seconds that each of its callees takes in a run."""
     from dipgo.engines import load
     from dipgo.engines.timing import time_runners
 
@@ -165,7 +165,7 @@ def _timed(path: Path) -> tuple[Any, dict[str, float]]:
 
 
 def _for(option: str, text: str) -> str:
-    """Returns the help text of what only the rules that need `option` read."""
+    """Returns the help text of an option that only the rules which need `option` read."""
     names = (rule.name for rule in RULES.values() if option in rule.options)
     return f"{', '.join(names)}: {text}"
 

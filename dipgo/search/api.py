@@ -1,4 +1,4 @@
-"""The function `search`: from a model and prompts to a SubNet that keeps a share of its cost."""
+"""Searches, from a model and prompts, a SubNet that keeps a share of the model's cost."""
 
 from __future__ import annotations
 
@@ -22,11 +22,20 @@ from dipgo.search.settings import SearchSettings
 from dipgo.search.stages import Search
 
 Stage = Callable[[str], AbstractContextManager[object]]
-"""Called with what is about to happen; the context lasts as long as that does."""
+"""A function called with a description of a stage; its context is held while the stage runs."""
 
 
 def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu") -> Problem:
-    """Loads and traces the model. Raises DipgoError, also for a ratio that is out of reach."""
+    """Loads and traces the model.
+
+    Args:
+        model: A path, a Hub id, an `arch:` name or a loaded pipeline.
+        request: The cost to take out, and the schedule.
+        device: The device to trace on.
+
+    Raises:
+        DipgoError: The model or the request is wrong, or the ratio is out of reach.
+    """
     source = load_source(model, request.loras)
     _move(source, device)
     problem = make_problem(
@@ -61,12 +70,23 @@ def search(
     stage: Stage = lambda description: nullcontext(),
     on_progress: OnProgress = ignore,
 ) -> SubNet:
-    """DiP-GO's search, as `settings` has it. Raises DipgoError.
+    """Runs DiP-GO's search with `settings` and returns the SubNet.
 
-    `model` is a path, a Hub id, an `arch:` name or a loaded pipeline. `accelerator`
-    (`accelerate.Accelerator`) says where it runs, and in what precision. `checkpointing` computes
-    activations twice to keep fewer. `checkpoint` is a folder: a search that was stopped goes on
-    from there, to the identical SubNet. `log` is a CSV file, a line an iteration.
+    Args:
+        model: A path, a Hub id, an `arch:` name or a loaded pipeline.
+        request: The cost to take out, and the schedule.
+        prompts: The prompts to search with, at least one.
+        settings: The choices and numbers of the search; the defaults if None.
+        accelerator: An `accelerate.Accelerator`: the device and the precision to search in.
+        checkpointing: Whether activations are computed twice, to keep fewer of them.
+        checkpoint: A folder to save to and resume from; a search that was stopped and resumed
+            ends with the identical SubNet.
+        log: A CSV file for one line an iteration.
+        stage: Called with a description of a stage; its context is held while the stage runs.
+        on_progress: Called after every iteration.
+
+    Raises:
+        DipgoError: An argument is wrong, memory does not suffice, or a number is not finite.
     """
     if not prompts:
         raise DipgoError(
@@ -77,7 +97,7 @@ def search(
         problem = pose(model, request, accelerator.device)
     with csv_log(log if accelerator.is_main_process else None) as write:
 
-        def tell(progress: Any) -> None:
+        def report(progress: Any) -> None:
             write(progress)
             on_progress(progress)
 
@@ -90,7 +110,7 @@ def search(
                 accelerator,
                 checkpointing=checkpointing,
                 checkpoint=checkpoint,
-                on_progress=tell,
+                on_progress=report,
             ).run()
 
 

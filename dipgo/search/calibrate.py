@@ -1,4 +1,4 @@
-"""Calibration: what schedules need to know of a model, measured along its dense trajectory."""
+"""Measures, along a model's dense trajectory, the facts that schedules are made from."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ from dipgo.search.supernet.trajectory_state import Walk
 __all__ = ["Changes", "Loss", "activation_changes", "removal_curvature", "removal_losses"]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Of the latents f32[B, C, h, w] that gates yield and those of the dense trajectory: f32[]."""
+"""A function of the latents f32[B, C, h, w] that gates yield and the dense ones, to f32[]."""
 
 OnGate: TypeAlias = Callable[[int, int], object]
-"""Called after every gate: how many are done, of how many."""
+"""A function called after every gate with the number of gates done and the number in all."""
 
 
 @torch.no_grad()
 def activation_changes(net: SuperNet, inputs: Mapping[str, Tensor], max_lag: int = 3) -> Changes:
-    """The relative L1 changes, over lags 1 to `max_lag`, of what blocks would reuse.
+    """Returns the relative L1 changes, over lags 1 to `max_lag`, of what blocks would reuse.
 
-    That is their outputs, or their deltas; a block's outputs count as one. Where a timestep is
-    evaluated more than once, the last evaluation counts. Only the last `max_lag` steps' outputs
-    are held.
+    Blocks reuse their outputs or their deltas; all outputs of a block together have one change.
+    Where a timestep is evaluated more than once, the last evaluation counts. Only the outputs of
+    the last `max_lag` steps are held in memory.
+
+    Args:
+        net: The SuperNet, whose blocks are measured.
+        inputs: The inputs of one trajectory.
+        max_lag: The longest lag, in steps.
     """
     steps = len(net.sampler.timesteps)
     relative = np.full((max_lag, steps, len(net.blocks)), np.nan)
@@ -48,7 +53,7 @@ def activation_changes(net: SuperNet, inputs: Mapping[str, Tensor], max_lag: int
 
 
 def _relative_change(now: Tensor, before: Tensor) -> float:
-    """Mean over the batch of ‖now − before‖₁ / ‖now‖₁, for f32[batch, n]."""
+    """Returns the mean over the batch of ‖now − before‖₁ / ‖now‖₁, for f32[batch, n]."""
     size = now.abs().sum(dim=1).clamp_min(torch.finfo(now.dtype).tiny)
     return float(((now - before).abs().sum(dim=1) / size).mean())
 
@@ -62,10 +67,17 @@ def removal_losses(
     loss: Loss,
     on_gate: OnGate = lambda done, total: None,
 ) -> NDArray[np.float64]:
-    """The loss f64[steps, blocks] of the final latents where that one gate alone is off.
+    """Returns, for each gate, the loss f64[steps, blocks] when that gate alone is off.
 
-    Up to its step a trajectory without one gate is the dense one, so that only the rest of it is
-    run. Row 0 is always computed: its losses are inf.
+    A trajectory with one gate off equals the dense one up to that gate's step, so only the rest
+    of it is run. Row 0 is always computed: its losses are inf.
+
+    Args:
+        net: The SuperNet.
+        inputs: The inputs of one trajectory.
+        dense_latents: f32[B, C, h, w], where the dense trajectory ends.
+        loss: The loss of the final latents against `dense_latents`.
+        on_gate: Called after every gate.
     """
     rows, columns = len(net.sampler.timesteps), len(net.blocks)
     losses = np.full((rows, columns), np.inf)
@@ -84,7 +96,7 @@ def removal_losses(
 def removal_curvature(
     net: SuperNet, inputs: Mapping[str, Tensor], *, probes: int = 16, seed: int = 0
 ) -> NDArray[np.float64]:
-    """A cheap stand-in for `removal_losses` with the mean squared error: f64[steps, blocks].
+    """Returns a cheap stand-in for `removal_losses` of the mean squared error: f64[steps, blocks].
 
     With all gates on, that loss and its gradient are 0, and its Gauss-Newton curvature is
     ‖∂latents/∂gate‖² / n. It is estimated from `probes` backward passes, one for each random v,
@@ -105,7 +117,7 @@ def removal_curvature(
 
 
 def _finish_without(net: SuperNet, walk: Walk, row: int, column: int) -> Tensor:
-    """The final latents where one gate is off, and all others of the steps left are on."""
+    """Returns the final latents when one gate is off and all others of the steps left are on."""
     gates: list[Gate] = [index != column for index in range(len(net.blocks))]
     for other in net.sampler.rows[walk.index :]:
         net.advance(walk, gates if other == row else None)

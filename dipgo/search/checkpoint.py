@@ -1,4 +1,4 @@
-"""Checkpoints of a search: all that it takes to go on to the identical result, and no pickle."""
+"""Saves and loads checkpoints, from which a search goes on to the identical result; no pickle."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ from dipgo.common.files import not_writable, staged_file
 FORMAT = "dipgo.search-checkpoint"
 
 VERSION = "2"
-"""Of what the stages store: one of another state of the search is refused before it is read."""
+"""The version of what the stages store; a checkpoint of another version is refused unread."""
 
 REMEDY = "give the options that it was made with, or remove the file to begin anew"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`iteration` is the next to do; `identity` says what was searched, and with what."""
+    """The state of a search between two iterations.
+
+    Attributes:
+        iteration: The next iteration to do.
+        identity: What is searched, and with which settings.
+        tensors: The state by name.
+    """
 
     iteration: int
     identity: Mapping[str, Any]
@@ -34,37 +40,48 @@ class Checkpoint:
 
 
 def training_state(parameters: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Parameters and the optimiser's moments, by name; `restore` puts them back."""
-    tensors = {f"parameter.{name}": one for name, one in parameters.state_dict().items()}
+    """Returns parameters and the optimiser's moments by name; `restore` puts them back."""
+    tensors = {f"parameter.{name}": value for name, value in parameters.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        for name, one in state.items():
-            if one is not None:
-                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(one)
+        for name, moment in state.items():
+            if moment is not None:
+                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(moment)
     return tensors
 
 
 def save_checkpoint(
     path: Path, iteration: int, identity: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Written beside `path` and renamed: there is always a whole checkpoint. Raises DipgoError."""
+    """Saves a checkpoint: writes it next to `path`, then renames it, so that one is always whole.
+
+    Args:
+        path: The file to replace.
+        iteration: The next iteration to do.
+        identity: What is searched, and with which settings; as JSON has it.
+        tensors: The state by name.
+
+    Raises:
+        DipgoError: The file cannot be written.
+    """
     header = {
         "format": FORMAT,
         "version": VERSION,
         "iteration": str(iteration),
         "identity": json.dumps(dict(identity)),
     }
-    copies = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with staged_file(path) as staging:
             save_file(copies, staging, metadata=header)
-    except SafetensorError as error:  # which it makes of errors of the disk
+    except SafetensorError as error:  # safetensors raises this for errors of the disk
         raise not_writable(path, "a place that cannot be written", error) from None
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
-    """The checkpoint at `path`, None where there is no file.
+    """Returns the checkpoint at `path`, or None if there is no file.
 
-    Raises DipgoError for a file that is none, and for one of another search.
+    Raises:
+        DipgoError: The file is not a checkpoint, or is one of another search.
     """
     if not path.exists():
         return None
@@ -73,25 +90,25 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> Checkpoint | Non
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _not_one(path, str(error)) from None
+        raise _no_checkpoint(path, str(error)) from None
     if header.get("format") != FORMAT:
-        raise _not_one(path, "another safetensors file")
+        raise _no_checkpoint(path, "another safetensors file")
     if header.get("version") != VERSION:
         raise _other_version(path, header.get("version", "1"))
-    found = json.loads(header["identity"])
-    _check_same(path, found, json.loads(json.dumps(dict(identity))))
-    return Checkpoint(int(header["iteration"]), found, tensors)
+    saved = json.loads(header["identity"])
+    _check_same(path, saved, json.loads(json.dumps(dict(identity))))
+    return Checkpoint(int(header["iteration"]), saved, tensors)
 
 
 def restore(
     checkpoint: Checkpoint, parameters: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Puts parameters and the optimiser's moments back."""
+    """Puts the parameters and the optimiser's moments of `checkpoint` back."""
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "parameter":
+        prefix, _, rest = name.partition(".")
+        if prefix == "parameter":
             weights[rest] = tensor
         else:
             index, _, key = rest.partition(".")
@@ -101,30 +118,30 @@ def restore(
     optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
 
 
-def _not_one(path: Path, found: str) -> DipgoError:
+def _no_checkpoint(path: Path, content: str) -> DipgoError:
     return DipgoError(
         str(path),
-        found=f"no checkpoint of a search ({found})",
+        found=f"no checkpoint of a search ({content})",
         expected="a file that a search wrote",
         remedy=f"remove it, or name another with {setting('checkpoint')}",
     )
 
 
-def _other_version(path: Path, found: str) -> DipgoError:
+def _other_version(path: Path, version: str) -> DipgoError:
     return DipgoError(
         f"{path}, version",
-        found=found,
+        found=version,
         expected=f"{VERSION}, as this dipgo writes it",
         remedy="remove the file to begin anew, or go on with the dipgo that wrote it",
     )
 
 
-def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in sorted({*found, *wanted}):
-        if found.get(name) != wanted.get(name):
+def _check_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name in sorted({*saved, *wanted}):
+        if saved.get(name) != wanted.get(name):
             raise DipgoError(
                 f"{path}, {name}",
-                found=json.dumps(found.get(name)),
+                found=json.dumps(saved.get(name)),
                 expected=f"{json.dumps(wanted.get(name))}, as this search has",
                 remedy=REMEDY,
             )

@@ -1,4 +1,4 @@
-"""Examples: batches of prompts with noise, and where the dense trajectory ends on each."""
+"""Makes examples: batches of prompts with noise, and the states of each dense trajectory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from dipgo.search.supernet.supernet import SuperNet
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Inputs of one trajectory, and where the dense one passes.
+    """Inputs of one trajectory, and the states of the dense one.
 
-    `states` f32[B, C, h, w] are the denoiser's inputs, one an evaluation, and the final latents.
+    Attributes:
+        inputs: The inputs of the traced graph but for the timestep, by name.
+        states: The denoiser's inputs f32[B, C, h, w], one an evaluation, then the final latents.
     """
 
     inputs: dict[str, Tensor]
@@ -28,18 +30,25 @@ class Example:
 
     @property
     def dense(self) -> Tensor:
-        """Where the dense trajectory ends, f32[B, C, h, w]."""
+        """The final latents of the dense trajectory, f32[B, C, h, w]."""
         return self.states[-1]
 
 
 FIRST_NOISE = 1_000_000
-"""Seed of the first noise: far from the small seeds that people draw pictures with."""
+"""The seed of the first noise: far from the small seeds that people draw pictures with."""
 
 
 class Examples:
-    """`count` batches, used in turn: prompts in a shuffled order, each with noise of its own.
+    """Batches of examples, used in turn: prompts in a shuffled order, each with its own noise.
 
-    `same_noise` gives all the same, as DiP-GO has it. The same `seed` gives the same examples.
+    Args:
+        problem: The model, and the size of a batch.
+        net: The SuperNet, which runs the dense trajectories.
+        prompts: The prompts; they repeat when there are fewer than the batches need.
+        count: The number of batches.
+        guidance_scale: The scale of the guidance.
+        seed: The seed of the order and of the noise; the same seed gives the same examples.
+        same_noise: Whether all pictures start from the same noise, as in DiP-GO.
     """
 
     def __init__(
@@ -60,7 +69,7 @@ class Examples:
         self._made: dict[int, Example] = {}
 
     def __getitem__(self, index: int) -> Example:
-        """Batch `index` modulo their number; its dense trajectory is run when first asked for."""
+        """Returns batch `index` modulo their number; the first access runs its dense trajectory."""
         index %= self.count
         if index not in self._made:
             inputs = self._inputs(index)

@@ -1,18 +1,18 @@
-"""Weights for rows that are wholly off: of which earlier predictions their prediction is made.
+"""Fits how rows that are wholly off make their prediction of earlier predictions.
 
-A row that computes nothing repeats the latest prediction, which is one long Euler step. Made of
-the latest few instead it follows the curve of the dense trajectory, and costs nothing at run
-time: the plan adds linear combinations up.
+By default a row that computes nothing repeats the latest prediction, which is one long Euler
+step. A weighted sum of the latest few predictions follows the curve of the dense trajectory
+instead, and costs nothing at run time: the plan adds the linear combinations up.
 
-With guidance a prediction is made of two halves, and a long step may want them mixed otherwise
-than a short one: the unconditional halves have weights of their own.
+With guidance a prediction is made of two halves, and a long step may need another mixture of them
+than a short one does: the unconditional halves have their own weights.
 
-Instead of a weight, each prediction may have a filter that mixes its channels with those of its
-neighbours: what a step must carry on differs from detail to detail.
+Instead of a weight, each prediction may have a filter that mixes a latent pixel's channels with
+those of its neighbours: the best extrapolation differs from detail to detail.
 
 The rows between two that compute are a gap. They all make the same prediction: the sampler is
-linear, so that a gap is one step, and where it leads depends on a sum of theirs alone. A multistep
-sampler reads a gap's last rows after its end as well: the gaps behind are fitted from there.
+linear, so a gap is one step, and its end depends only on a sum of their predictions. A multistep
+sampler also reads a gap's last rows after its end: the gaps that follow are fitted from there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dipgo.search.supernet.trajectory_state import Walk
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Evaluations from `first` up to `end`, which is not one of them, and their rows."""
+    """The evaluations from `first` up to but not including `end`, and their rows."""
 
     first: int
     end: int
@@ -41,29 +41,33 @@ class Gap:
 
 
 def find_gaps(rows: Sequence[int], gates: NDArray[np.bool_]) -> tuple[Gap, ...]:
-    """The gaps of gates bool[steps, blocks] in a sampler's `rows`."""
+    """Returns the gaps of gates bool[steps, blocks] in a sampler's `rows`."""
     assert list(rows) == sorted(rows), "a row on both sides of another would be in two gaps"
-    found: list[Gap] = []
+    gaps: list[Gap] = []
     for evaluation, row in enumerate(rows):
         if gates[row].any():
             continue
-        if found and found[-1].end == evaluation:
-            found[-1] = Gap(found[-1].first, evaluation + 1, (*found[-1].rows, row))
+        if gaps and gaps[-1].end == evaluation:
+            gaps[-1] = Gap(gaps[-1].first, evaluation + 1, (*gaps[-1].rows, row))
         else:
-            found.append(Gap(evaluation, evaluation + 1, (row,)))
-    return tuple(found)
+            gaps.append(Gap(evaluation, evaluation + 1, (row,)))
+    return tuple(gaps)
 
 
 RIDGE = 1e-4
-"""Pull towards repeating the latest prediction, relative to the mean square of what terms do."""
+"""The pull towards repeating the latest prediction, relative to the mean square of the effects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Weights f64[K] of the latest predictions in a gap, and of their halves: `Walk.latest`.
+    """The fitted weights or filters of one gap.
 
-    Or filters f64[K, C, C, k, k], from the third axis to the second. `effects` f64[P, P] are mean
-    products of what each weight, or each number of a channel's filters, does at the gap's end.
+    Attributes:
+        gap: The gap.
+        weights: Weights f64[K] of `Walk.latest`, the latest predictions and their halves; or
+            filters f64[K, C, C, k, k] from the channels of the third axis to those of the second.
+        effects: Mean products f64[P, P] of the effects at the gap's end, where an effect is what
+            one weight, or one number of a channel's filters, adds to the state.
     """
 
     gap: Gap
@@ -72,16 +76,21 @@ class Fit:
 
 
 def fit_gap(gap: Gap, walks: Sequence[Walk], dense: Sequence[Sequence[Tensor]], terms: int) -> Fit:
-    """Ridge regression of the dense states at the gap's end on the latest predictions.
+    """Regresses the dense states at the gap's end on the latest predictions (ridge regression).
 
-    `walks` are at the gap's first evaluation; `dense` has the states of each one's example. With
-    one prediction there is a choice as well: how long the step is.
+    Even a single prediction is worth fitting: its weight is the length of the step.
+
+    Args:
+        gap: The gap to fit.
+        walks: Trajectories, one an example, at the gap's first evaluation.
+        dense: The dense states f32[B, C, h, w] of each walk's example.
+        terms: The most weights to fit.
     """
     count = min(terms, len(walks[0].latest))
     influence = _influence(walks[0].sampler, gap)
     normal, slope, size = np.zeros((count, count)), np.zeros(count), 0
     for walk, states in zip(walks, dense, strict=True):
-        effects = torch.stack([one.flatten() for one in walk.latest[:count]]).double() * influence
+        effects = torch.stack([term.flatten() for term in walk.latest[:count]]).double() * influence
         missing = (states[gap.end] - _state_after(walk, gap)).flatten().double()
         normal += (effects @ effects.T).cpu().numpy()
         slope += (effects @ missing).cpu().numpy()
@@ -93,7 +102,7 @@ def fit_gap(gap: Gap, walks: Sequence[Walk], dense: Sequence[Sequence[Tensor]], 
 def fit_filters(
     gap: Gap, walks: Sequence[Walk], dense: Sequence[Sequence[Tensor]], terms: int, size: int
 ) -> Fit:
-    """As `fit_gap`, with filters of `size` × `size` latent pixels, 0 beyond the edge."""
+    """Fits as `fit_gap` does, but filters of `size` × `size` latent pixels, 0 beyond the edge."""
     count = min(terms, len(walks[0].latest))
     influence = _influence(walks[0].sampler, gap)
     channels = walks[0].noise.shape[1]
@@ -107,20 +116,20 @@ def fit_filters(
         normal += (effects @ effects.T).cpu().numpy()
         slope += (effects @ missing.T).cpu().numpy()
         positions += missing.shape[1]
-    found = _ridge(normal, slope).reshape(count, channels, size, size, channels)
-    filters = found.transpose(0, 4, 1, 2, 3).copy()
+    solution = _ridge(normal, slope).reshape(count, channels, size, size, channels)
+    filters = solution.transpose(0, 4, 1, 2, 3).copy()
     filters[0, :, :, size // 2, size // 2] += np.eye(channels)
     return Fit(gap, filters, normal / positions)
 
 
 def neighbourhoods(values: Tensor, size: int) -> Tensor:
-    """f32[B, C, H, W] to f32[C·size·size, B·H·W]: all that a filter sees at every place."""
+    """Returns f32[C·size·size, B·H·W], what a filter reads at each pixel of f32[B, C, H, W]."""
     seen = torch.nn.functional.unfold(values, size, padding=size // 2)
     return seen.transpose(0, 1).flatten(1)
 
 
 def _ridge(normal: NDArray[np.float64], slope: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What to add to repeating the latest prediction."""
+    """Returns the correction to the solution that repeats the latest prediction."""
     pull = RIDGE * float(np.trace(normal)) / len(normal)
     if not pull:  # the sampler does not use what the gap predicts
         return np.zeros_like(slope)
@@ -128,17 +137,17 @@ def _ridge(normal: NDArray[np.float64], slope: NDArray[np.float64]) -> NDArray[n
 
 
 def _state_after(walk: Walk, gap: Gap) -> Tensor:
-    """The state at the gap's end, were all predictions in it 0."""
+    """Returns the state at the gap's end if all predictions in it were 0."""
     ahead, nothing = walk.copy(), torch.zeros_like(walk.noise)
     return _cross(ahead, gap, nothing)
 
 
 def _influence(sampler: Sampler, gap: Gap) -> float:
-    """What a prediction of 1 all over the gap adds to the state at its end."""
-    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    """Returns what a prediction of 1 throughout the gap adds to the state at its end."""
+    zero, unit = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     past = [zero] * gap.first
     draws = dict.fromkeys(sampler.draws, zero)
-    return float(_cross(Walk(sampler, {}, zero, draws, list(past), list(past)), gap, one))
+    return float(_cross(Walk(sampler, {}, zero, draws, list(past), list(past)), gap, unit))
 
 
 def _cross(walk: Walk, gap: Gap, prediction: Tensor) -> Tensor:
@@ -148,9 +157,9 @@ def _cross(walk: Walk, gap: Gap, prediction: Tensor) -> Tensor:
 
 
 def as_table(fits: Sequence[Fit], steps: int, terms: int) -> NDArray[np.float64]:
-    """Weights f64[steps, terms], or filters f64[steps, terms, C, C, k, k], of all gaps.
+    """Returns the weights f64[steps, terms] or filters f64[steps, terms, C, C, k, k] of all gaps.
 
-    Zeros for rows that compute.
+    Rows that compute have zeros.
     """
     table = (
         np.zeros((steps, terms, *fits[0].weights.shape[1:])) if fits else np.zeros((steps, terms))
@@ -163,23 +172,30 @@ def as_table(fits: Sequence[Fit], steps: int, terms: int) -> NDArray[np.float64]
 def as_filters(
     filters: NDArray[np.float64], gaps: Sequence[Gap], gates: NDArray[np.bool_], kinds: int
 ) -> tuple[GapFilters, ...]:
-    """As SubNets have them, of f64[steps, terms, C, C, k, k]: an entry a gap.
+    """Returns filters in the form of SubNets, one entry a gap.
 
-    `kinds` is 2 where predictions and their halves come by turns.
+    Args:
+        filters: f64[steps, terms, C, C, k, k].
+        gaps: The gaps of `gates`.
+        gates: bool[steps, blocks].
+        kinds: 2 if predictions and their unconditional halves are interleaved, else 1.
     """
     computed = np.cumsum(gates.any(axis=1))
-    found = []
+    entries = []
     for gap in gaps:
         first = gap.rows[0]
         terms = min(int(computed[first]), filters.shape[1] // kinds)
         own = filters[first, : kinds * terms].astype(np.float32)
         rows = tuple(dict.fromkeys(gap.rows))
-        found.append(GapFilters(rows, own[::kinds], own[1::kinds] if kinds == 2 else None))
-    return tuple(found)
+        entries.append(GapFilters(rows, own[::kinds], own[1::kinds] if kinds == 2 else None))
+    return tuple(entries)
 
 
 def as_rows(weights: NDArray[np.float64], gates: NDArray[np.bool_]) -> RowWeights:
-    """As SubNets have it: no weights for rows that compute, none beyond the rows computed."""
+    """Returns weights f64[steps, terms] in the form of SubNets.
+
+    Rows that compute have no weights; other rows have at most one for each earlier row that does.
+    """
     computed = np.cumsum(gates.any(axis=1))
     assert not any(weights[row, count:].any() for row, count in enumerate(computed))
     return tuple(

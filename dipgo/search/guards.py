@@ -1,4 +1,4 @@
-"""Stops a search at the first number that is none."""
+"""Stops a search at the first NaN or infinity, and reports a lack of memory in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from dipgo.common.errors import DipgoError, setting
 
 @contextmanager
 def memory_errors(checkpointing: bool) -> Iterator[None]:
-    """Tells in one line that memory did not suffice, and which option lowers what is needed."""
+    """Turns a lack of memory into a one-line error that names the option which needs less.
+
+    Raises:
+        DipgoError: Memory did not suffice.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -33,7 +37,11 @@ def memory_errors(checkpointing: bool) -> Iterator[None]:
 
 
 def check_finite(value: Tensor, iteration: int, what: str) -> None:
-    """Raises DipgoError, naming the iteration, for a NaN or an infinity in `value`."""
+    """Checks that `value` is finite.
+
+    Raises:
+        DipgoError: It holds a NaN or an infinity; the error names the iteration and `what`.
+    """
     if bool(torch.isfinite(value).all()):
         return
     raise DipgoError(

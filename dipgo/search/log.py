@@ -1,4 +1,4 @@
-"""What a search tells while it runs, and the log of it."""
+"""Progress that a search reports while it runs, and its log in CSV."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from dipgo.common.files import not_writable
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One iteration: of which stage, how many of how many are done, and what it came to.
+    """The state of a search after one iteration.
 
-    `loss` is what is descended, `distance` its part that compares with dense; `kept` is the share
-    of the cost that the gates keep.
+    Attributes:
+        stage: The name of the stage.
+        done: The number of iterations done in this stage.
+        total: The number of iterations in this stage.
+        loss: The value that is minimised.
+        distance: The part of the loss that compares with the dense result.
+        kept: The share of the cost that the gates keep.
     """
 
     stage: str
@@ -33,12 +38,16 @@ OnProgress: TypeAlias = Callable[[Progress], object]
 
 
 def ignore(progress: Progress) -> None:
-    """Tells nobody."""
+    """Does nothing."""
 
 
 @contextmanager
 def csv_log(path: Path | None) -> Iterator[OnProgress]:
-    """Yields what writes a line an iteration; a file that is there is gone on with."""
+    """Yields a writer of one CSV line per iteration; appends to an existing file.
+
+    Raises:
+        DipgoError: The file cannot be written.
+    """
     if path is None:
         yield ignore
         return
@@ -56,7 +65,7 @@ def csv_log(path: Path | None) -> Iterator[OnProgress]:
             figures = (progress.loss, progress.distance, progress.kept)
             seconds = f"{perf_counter() - started:.1f}"
             row = [progress.stage, progress.done, progress.total]
-            writer.writerow([*row, *(f"{one:.6g}" for one in figures), seconds])
+            writer.writerow([*row, *(f"{figure:.6g}" for figure in figures), seconds])
             file.flush()
 
         yield write

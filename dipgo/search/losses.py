@@ -1,4 +1,7 @@
-"""How far the pruned trajectory's end is from the dense one's. DiP-GO, section 3.4 and table 6."""
+"""Distances between the ends of a pruned and a dense trajectory.
+
+Source: DiP-GO (arXiv 2410.16942), section 3.4 and table 6.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from dipgo.search.settings import Loss
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(pruned, dense), each f32[B, C, H, W], to f32[]."""
+"""A function of (pruned, dense), each f32[B, C, H, W], to f32[]."""
 
 LEAST_ERROR = 1e-8
-"""Keeps the logarithm finite where nothing is pruned."""
+"""The error added under the logarithm, which keeps it finite where nothing is pruned."""
 
 SIGMA = 1.5
-"""Of SSIM's Gaussian window, 11 wide (Wang et al. 2004), as DiP-GO has it."""
+"""The sigma of SSIM's Gaussian window, 11 wide (Wang et al. 2004), as in DiP-GO."""
 
 
 def ssim_distance(pruned: Tensor, dense: Tensor) -> Tensor:
-    """1 − SSIM; the range is the dense picture's own, so that latents will do too."""
+    """Returns 1 − SSIM; the range is that of the dense pictures, so latents suffice too."""
     span = float(dense.max() - dense.min()) or 1.0
     similarity = structural_similarity_index_measure(
         pruned, dense, sigma=SIGMA, data_range=span, gaussian_kernel=True
@@ -32,27 +35,27 @@ def ssim_distance(pruned: Tensor, dense: Tensor) -> Tensor:
 
 
 def l1_distance(pruned: Tensor, dense: Tensor) -> Tensor:
-    """Mean absolute error."""
+    """Returns the mean absolute error."""
     return (pruned - dense).abs().mean()
 
 
 def l2_distance(pruned: Tensor, dense: Tensor) -> Tensor:
-    """Mean squared error."""
+    """Returns the mean squared error."""
     return (pruned - dense).square().mean()
 
 
 def log_mse_distance(pruned: Tensor, dense: Tensor) -> Tensor:
-    """Mean over the batch of log10 of the squared error: every picture weighs alike.
+    """Returns the mean over the batch of log10 of each mean squared error.
 
-    Its gradient does not vanish with the error, so that the cheapest gates go first while there
-    are many, and the least harmful ones while there are few.
+    Every picture has the same weight. The gradient does not vanish with the error, so that the
+    cheapest gates go first while there are many, and the least harmful ones while there are few.
     """
     error = (pruned - dense).square().flatten(1).mean(1)
     return torch.log10(error + LEAST_ERROR).mean()
 
 
 def log_l2_distance(pruned: Tensor, dense: Tensor) -> Tensor:
-    """log10 of the mean squared error of the batch: a picture that goes astray weighs most."""
+    """Returns log10 of the batch's mean squared error: the picture furthest off weighs most."""
     return torch.log10(l2_distance(pruned, dense) + LEAST_ERROR)
 
 
@@ -71,5 +74,5 @@ DISTANCES: dict[Loss, Distance] = {
 
 
 def without_logarithm(loss: Loss) -> Loss:
-    """The loss to judge choices by: never negative, so that sums over examples only grow."""
+    """Returns the loss to judge choices by: never negative, so sums over examples only grow."""
     return "l2" if loss in ("log-l2", "log-mse") else loss

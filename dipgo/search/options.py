@@ -1,4 +1,4 @@
-"""The options of `search` that are fields of its settings, over a preset."""
+"""Options of `search` that are fields of its settings, on top of a preset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipgo.search.settings import SearchSettings, published
 
 
 def add_search_arguments(parser: Parser) -> None:
-    """Adds `--preset`, and an option for every field of `SearchSettings`."""
+    """Adds `--preset` and an option for every field of `SearchSettings`."""
     parser.group(SEARCH).add_argument(
         "--preset",
         choices=("default", "published"),
@@ -22,6 +22,10 @@ def add_search_arguments(parser: Parser) -> None:
 
 
 def search_settings(options: Namespace) -> SearchSettings:
-    """Returns the preset with the options that were given. Raises DipgoError."""
+    """Returns the preset with the options of the command line in place of its own.
+
+    Raises:
+        DipgoError: An option has a wrong value.
+    """
     preset = published() if options.preset == "published" else SearchSettings()
     return read_settings(options, SearchSettings, base=preset)

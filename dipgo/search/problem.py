@@ -1,4 +1,4 @@
-"""What is searched: a traced model with its sampler, the blocks that have gates, and their cost."""
+"""The problem of a search: a traced model, its sampler, the gated blocks and their cost."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from dipgo.search.cost.model import CostModel, FilterCost, macs_weights
 from dipgo.search.request import Weigh
 
 OUTER_BLOCKS = ("conv_in",)
-"""Modules that come before a family's own blocks; gated too where a denoiser has them."""
+"""Modules that run before a family's own blocks; gated too if a denoiser has them."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, traced for one batch, whose gates are to be found."""
+    """A model, traced for one batch size, for which gates are to be chosen."""
 
     source: Source
     geometry: Geometry
@@ -43,11 +43,18 @@ class Problem:
     weigh: Weigh = macs_weights
 
     def with_filters(self, terms: int, halves: bool, size: int) -> Problem:
-        """The same where rows that are off filter `terms` predictions, `size` × `size` pixels each.
+        """Returns the problem in which rows that are off filter the latest predictions.
 
-        With `halves` each has a filter for its unconditional half too. Their MACs count where the
-        cost is MACs; they touch no weights, and nobody has timed them.
-        Raises DipgoError for latents that are no pictures.
+        The filters' MACs count if the cost is MACs. By parameters or latency filters cost
+        nothing: they touch no weights, and their time has not been measured.
+
+        Args:
+            terms: The number of predictions that are filtered.
+            halves: Whether each prediction's unconditional half has a filter too.
+            size: The side of a filter in latent pixels.
+
+        Raises:
+            DipgoError: The latents are not [pictures, channels, height, width].
         """
         state = self.traced.graph.input_of(Dependence.STATE)
         if len(state.type.shape) != 4:
@@ -64,30 +71,30 @@ class Problem:
 
     @property
     def scheduler(self) -> Any:
-        """Diffusers' scheduler that the sampler was read off, not started."""
+        """The diffusers scheduler that the sampler was read from, not started."""
         return make_scheduler(self.source.scheduler, self.schedule.scheduler)
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Columns of the gates."""
+        """The blocks, in the order of the gates' columns."""
         return self.cost.blocks
 
     @property
     def backup(self) -> tuple[str, ...]:
-        """One word a block."""
+        """The backup's word for each block."""
         return self.cost.backup
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the denoiser's weights, by name."""
+        """The hash of the denoiser's weights and their names."""
         digest = hashlib.sha256()
         add_weights(digest, self.source.denoiser)
         return digest.hexdigest()
 
     def _loras(self) -> dict[str, Any]:
-        """What the weights hold beside the model's own, if anything."""
+        """Returns the provenance of the LoRAs that are in the weights, if there are any."""
         loras = self.source.loras
-        return {"loras": [to_builtins(one) for one in loras]} if loras else {}
+        return {"loras": [to_builtins(lora) for lora in loras]} if loras else {}
 
     def subnet(
         self,
@@ -98,7 +105,19 @@ class Problem:
         reuse_unconditional: RowWeights | None = None,
         reuse_filters: tuple[GapFilters, ...] | None = None,
     ) -> SubNet:
-        """Gates bool[steps, blocks] as a SubNet of this model and scheduler."""
+        """Returns gates bool[steps, blocks] as a SubNet of this model and scheduler.
+
+        Args:
+            gates: bool[steps, blocks].
+            provenance: How the gates were made.
+            scores: Keep-scores f64[steps, blocks].
+            reuse: Weights of the latest predictions for each row.
+            reuse_unconditional: Weights of their unconditional halves.
+            reuse_filters: Filters in place of weights.
+
+        Raises:
+            DipgoError: The parts contradict one another.
+        """
         return SubNet(
             num_inference_steps=self.sampler.num_inference_steps,
             timesteps=self.sampler.timesteps,
@@ -125,9 +144,18 @@ def make_problem(
     backup: str = "output",
     weigh: Weigh = macs_weights,
 ) -> Problem:
-    """Traces the model. No `blocks` stand for the family's, and conv_in if there is one.
+    """Traces the model and prices its calls.
 
-    A block that cannot have the backup `delta` or `identity` has `output`. Raises DipgoError.
+    Args:
+        source: The model.
+        geometry: The sizes to trace it for.
+        schedule: The steps and the blocks; without blocks, the family's own, and `conv_in` if
+            the denoiser has it.
+        backup: The backup of all blocks; a block that cannot have it has `output`.
+        weigh: The function that gives the cost of one call of each node.
+
+    Raises:
+        DipgoError: There are fewer than two steps, or the model cannot be traced.
     """
     blocks = schedule.blocks or default_patterns(source)
     read = read_schedule(DENSE, replace(schedule, blocks=blocks))
@@ -147,11 +175,11 @@ def make_problem(
 
 
 def default_patterns(source: Source) -> tuple[str, ...]:
-    """The family's blocks, after those before them that depend on the state."""
+    """Returns OUTER_BLOCKS, as far as the denoiser has them, then the family's blocks."""
     paths = {path for path, _ in source.denoiser.named_modules()}
     return (*(name for name in OUTER_BLOCKS if name in paths), *source.family.default_blocks)
 
 
 def _backup(graph: BlockGraph, name: str, wanted: str) -> str:
-    (node,) = (one for one in graph.blocks if one.name == name)
+    (node,) = (block for block in graph.blocks if block.name == name)
     return wanted if can_have(graph, node, wanted) else "output"

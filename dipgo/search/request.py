@@ -1,4 +1,4 @@
-"""What is searched: how much of the cost to take out of which model, over which schedule."""
+"""The request for a search: the share of the cost to take out, and the schedule."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from dipgo.models.options import Lora
 from dipgo.search.cost.model import macs_weights
 
 SEARCH = "search"
-"""A heading of the command's help."""
+"""The heading of these options in the command's help."""
 
 Weigh = Callable[[BlockGraph], Mapping[str, float]]
-"""The cost of one call of each node."""
+"""A function from a graph to the cost of one call of each node, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What to search. `ratio` is the share of the cost to take out.
+    """A request for a search.
 
-    `weigh` gives the cost of one call of each node: MACs unless said. The other fields are as in
-    `dipgo.compiler.settings.Request`, which has their help texts and bounds.
+    `ratio` is the share of the cost to take out. `weigh` gives the cost of one call of each node,
+    by default its MACs. The other fields are those of `dipgo.compiler.settings.Request`, which
+    has their help texts and bounds.
+
+    Raises:
+        DipgoError: A value has a wrong type or is out of bounds.
     """
 
     ratio: float = field(
@@ -62,7 +66,7 @@ class SearchRequest:
 
     @property
     def schedule(self) -> ScheduleSettings:
-        """Returns the steps to run and the blocks that have gates."""
+        """The steps to run and the blocks that have gates."""
         return ScheduleSettings(
             steps=self.steps, scheduler=self.scheduler, eta=self.eta, blocks=self.blocks
         )

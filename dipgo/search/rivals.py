@@ -1,4 +1,4 @@
-"""Rivals: what other methods skip, at a kept share, as SubNets of the same model."""
+"""Makes SubNets of the same model by rival methods, at a kept share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ from dipgo.search.problem import Problem
 from dipgo.search.supernet.supernet import SuperNet
 
 LONGEST_LAG = 10
-"""Of SmoothCache, whose paper measures 3: cheaper SubNets than that allows are asked for here."""
+"""The longest lag measured for SmoothCache; the paper's 3 would not allow cheap enough SubNets."""
 
 
 class Rivals:
-    """Makes rivals' SubNets, and has the `Inputs` of their rules: measured once, when needed.
+    """Makes rivals' SubNets, and provides the `Inputs` of their rules, measured once when needed.
 
-    `count` batches of prompts are measured. `of` is the SubNet whose timesteps `steps-of` takes,
-    `router` the file of `l2c`.
+    Args:
+        problem: The model, and what its calls cost.
+        prompts: The prompts to measure with.
+        guidance_scale: The scale of the guidance.
+        count: The number of batches of prompts to measure.
+        seed: The seed of everything random.
+        of: The SubNet whose timesteps the rule `steps-of` takes.
+        router: The file that the rule `l2c` reads.
+        on_gate: Called after every gate that is measured.
     """
 
     def __init__(
@@ -49,14 +56,15 @@ class Rivals:
         self.dense = problem.subnet(np.ones(problem.cost.shape, np.bool_), {"method": "dense"})
 
     def make(self, method: str, kept: float) -> SubNet:
-        """The SubNet of one of RULES that costs nearest to `kept`, at most 0.0125 above it.
+        """Returns the SubNet by one of RULES that costs nearest to `kept`, at most 0.0125 above.
 
-        Raises DipgoError for a method that cannot, or lacks what it needs.
+        Raises:
+            DipgoError: The method cannot meet the share, or lacks an input that it needs.
         """
         return RULES[method].meet(self, self.kept, kept)
 
     def kept(self, subnet: SubNet) -> float:
-        """The share of the dense cost that a SubNet keeps; all gates of a shorter one are on."""
+        """Returns the share of the dense cost kept by a SubNet; a shorter one has all gates on."""
         steps, dense_steps = subnet.num_inference_steps, self.dense.num_inference_steps
         if steps < dense_steps:
             return self.evaluations_at(steps) / self.evaluations_at(dense_steps)
@@ -64,31 +72,43 @@ class Rivals:
 
     @cached_property
     def macs(self) -> dict[str, int]:
-        """MACs of one call of each block."""
+        """The MACs of one call of each block."""
         return {node.name: node.macs for node in self.problem.traced.graph.blocks}
 
     @property
     def subnet(self) -> SubNet:
-        """`of`. Raises DipgoError where there is none."""
+        """The SubNet `of`.
+
+        Raises:
+            DipgoError: It was left out.
+        """
         if self.of is None:
-            raise _not_given("--of", "a SubNet whose busiest timesteps are to be taken")
+            raise _left_out("--of", "a SubNet whose busiest timesteps are to be taken")
         return self.of
 
     @property
     def path(self) -> Path:
-        """`router`. Raises DipgoError where there is none."""
+        """The file `router`.
+
+        Raises:
+            DipgoError: It was left out.
+        """
         if self.router is None:
-            raise _not_given("--router", "the file of a Learning-to-Cache router")
+            raise _left_out("--router", "the file of a Learning-to-Cache router")
         return self.router
 
     def timesteps_at(self, steps: int) -> tuple[float, ...]:
-        """The scheduler's timesteps at another number of steps. Raises DipgoError."""
+        """Returns the scheduler's timesteps at another number of steps.
+
+        Raises:
+            DipgoError: The scheduler does not allow that number.
+        """
         source, scheduler = self.problem.source, self.problem.scheduler
         options = source.timestep_options(scheduler, self.problem.geometry, steps)
         return probe(scheduler, steps, **options).timesteps
 
     def evaluations_at(self, steps: int) -> int:
-        """How often the denoiser runs at another number of steps."""
+        """Returns how often the denoiser runs at another number of steps."""
         sampler = self.problem.sampler
         return steps + len(sampler.rows) - sampler.num_inference_steps
 
@@ -117,17 +137,17 @@ class Rivals:
 
     @cached_property
     def changes(self) -> Changes:
-        """How much blocks change from step to step, over all examples."""
+        """The mean over all examples of how much blocks change from step to step."""
         examples = self._examples
-        found = [
+        tables = [
             activation_changes(self._net, examples[index].inputs, LONGEST_LAG).relative
             for index in range(self.count)
         ]
-        return Changes(self.problem.blocks, np.mean(found, axis=0))
+        return Changes(self.problem.blocks, np.mean(tables, axis=0))
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
-        """What each gate's removal alone costs, f64[steps, blocks]."""
+        """The loss f64[steps, blocks] when one gate alone is off, the mean over all examples."""
         tables = []
         for index in range(self.count):
             example = self._examples[index]
@@ -143,5 +163,5 @@ class Rivals:
         return np.asarray(np.mean(tables, axis=0), np.float64)
 
 
-def _not_given(option: str, expected: str) -> DipgoError:
+def _left_out(option: str, expected: str) -> DipgoError:
     return DipgoError(option, found="nothing", expected=expected, remedy=f"give {option} FILE")

@@ -1,4 +1,4 @@
-"""What a search is made with: every choice and number, with the defaults and the paper's."""
+"""The settings of a search: every choice and number, with the defaults and the paper's."""
 
 from __future__ import annotations
 
@@ -27,21 +27,31 @@ GRADIENT, EXCHANGE, REUSE, EXAMPLES = "gradient search", "exchange", "reuse", "p
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """Defaults are what measurements prefer (docs/guide/search.md); `published()` is the paper's.
+    """The choices and numbers of a search.
 
-    `parameters`: free logits, or the pruner network, its encoder an identity as in the released
-    code, or one head for all steps of a block. `estimator`: gates between 0 and 1, sharpened from
-    `sharpness_start` to `sharpness_end`, or straight-through. `loss` compares `compare`. `budget`:
-    a hinge of weight `hinge` on what is kept above a budget that falls linearly from 1 to the
-    target over `anneal_share` of the run, or the paper's penalty: `alpha` times the mean gate,
-    weighted by γ if `gamma`, while what is kept is above `tau`. `pool` batches of prompts are used
-    in turn; with `same_noise` all start from the same noise, as published.
+    The defaults are what measurements prefer (docs/guide/search.md); `published()` returns the
+    paper's.
 
-    Then `exchanges` tries of gates that trade places, judged on `exchange_examples` batches, and
-    for rows that are wholly off weights of the latest `reuse_terms` predictions (`reuse_halves`:
-    and of their unconditional halves). In the end filters of `reuse_filter` latent pixels a side,
-    fitted to `pool` batches, take the place of weights; with 0 weights stay, and are trained for
-    `reuse_iterations`. Without `iterations` the exchange starts from regular rows.
+    The gradient search: `parameters` are free logits, or come from the pruner network, with an
+    identity for its encoder as in the released code, or with one head for all steps of a block.
+    `estimator` is relaxed (gates between 0 and 1, sharpened from `sharpness_start` to
+    `sharpness_end`) or straight-through. `loss` compares what `compare` names. `budget` is either
+    annealed, a hinge of weight `hinge` on the share kept above a budget that falls linearly from
+    1 to the target over `anneal_share` of the run; or the paper's penalty, `alpha` times the mean
+    gate, weighted by γ if `gamma`, while the share kept is above `tau`. `pool` batches of prompts
+    are used in turn; with `same_noise` all start from the same noise, as published. With
+    `iterations` 0 there is no gradient search, and the exchange starts from regular rows.
+
+    The exchange: `exchanges` tries of gates that trade places, judged on `exchange_examples`
+    batches.
+
+    Reuse: rows that are wholly off have weights of the latest `reuse_terms` predictions, and with
+    `reuse_halves` of their unconditional halves. In the end, filters of `reuse_filter` latent
+    pixels a side, fitted to `pool` batches, replace the weights; if it is 0 the weights stay, and
+    are trained for `reuse_iterations`.
+
+    Raises:
+        DipgoError: A value has a wrong type or is out of bounds.
     """
 
     parameters: Parameters = option(
@@ -100,9 +110,7 @@ class SearchSettings:
         group=REUSE,
         least=0,
     )
-    reuse_halves: bool = option(
-        True, help="with weights of their own for unconditional halves", group=REUSE
-    )
+    reuse_halves: bool = option(True, help="with own weights for unconditional halves", group=REUSE)
     reuse_filter: int = option(
         3,
         help="latent pixels of a filter's side for each of them; 0 for weights",
@@ -122,9 +130,12 @@ class SearchSettings:
 
 
 def published(settings: SearchSettings | None = None) -> SearchSettings:
-    """DiP-GO as its authors run it (arXiv 2410.16942, section 4.1, and the released script).
+    """Returns `settings` changed to DiP-GO as its authors run it.
 
-    1000 prompts, one at a time: 500 steps of the optimiser, each over two of them.
+    They use 1000 prompts, one at a time: 500 steps of the optimiser, each over two prompts.
+
+    Source:
+        DiP-GO (arXiv 2410.16942), section 4.1, and the released script.
     """
     return replace(
         settings or SearchSettings(),

@@ -1,4 +1,4 @@
-"""The stages of a search: scores by gradient, a choice of gates, exchanges, weights for reuse."""
+"""Stages of a search: scores by gradient, a choice of gates, exchanges, weights for reuse."""
 
 from __future__ import annotations
 
@@ -40,7 +40,21 @@ SELECTIONS = {
 
 
 class Search:
-    """One search; each stage is checkpointed in a file of its own in the folder `checkpoint`."""
+    """A search; each stage has its own checkpoint file in the folder `checkpoint`.
+
+    Args:
+        problem: The model, and what its calls cost.
+        prompts: The prompts to search with.
+        settings: The choices and numbers of the search.
+        kept: The share of the dense cost to keep.
+        accelerator: An `accelerate.Accelerator`.
+        checkpointing: Whether activations are computed twice, to keep fewer of them.
+        checkpoint: The folder to save to and resume from.
+        on_progress: Called after every iteration.
+
+    Raises:
+        DipgoError: The share is out of reach with the filters' cost, or the folder cannot be made.
+    """
 
     def __init__(
         self,
@@ -100,7 +114,7 @@ class Search:
         }
 
     def run(self) -> SubNet:
-        """All stages that the settings ask for."""
+        """Runs all stages that the settings ask for and returns the SubNet."""
         scores = self.scores() if self.settings.iterations else None
         gates = self.start() if scores is None else self.choose(scores)
         if self.settings.exchanges:
@@ -117,7 +131,7 @@ class Search:
         return self.problem.subnet(gates, provenance, scores, **reuse)
 
     def scores(self) -> NDArray[np.float64]:
-        """Keep-scores f64[steps, blocks] by gradient."""
+        """Returns keep-scores f64[steps, blocks], found by gradient."""
         optimisation = Optimisation(
             self.problem,
             self.net,
@@ -134,16 +148,20 @@ class Search:
         )
 
     def choose(self, scores: NDArray[np.float64]) -> Gates:
-        """Gates by their scores, within the kept share."""
+        """Returns gates bool[steps, blocks] by their scores, within the kept share."""
         return SELECTIONS[self.settings.selection](scores, self.problem.cost, self.kept)
 
     def start(self) -> Gates:
-        """Without scores: what is best of regular rows on one example. Raises DipgoError."""
+        """Returns the gates of regular rows that are best on one example; used without scores.
+
+        Raises:
+            DipgoError: No regular rows fit the kept share.
+        """
         tables, first = regular_rows(self.problem.cost, self.kept), self._on(1)
         return min(tables, key=lambda gates: first.run(gates).distance)
 
     def exchange(self, gates: Gates) -> Gates:
-        """Gates that have traded places."""
+        """Returns the best gates that the exchange leads to from `gates`."""
         cost, kept = self.problem.cost, self.kept
         return exchange(
             self._trajectories,
@@ -154,15 +172,15 @@ class Search:
             seed=self.settings.seed,
             identity=self.identity,
             checkpoint=self._file("exchange"),
-            on_try=lambda done, total, distance: self._tell("exchange", done, total, distance),
+            on_try=lambda done, total, distance: self._report("exchange", done, total, distance),
         )
 
     def reuse(self, gates: Gates) -> dict[str, Any]:
-        """Weights of the latest predictions, and of their halves if they have any; or filters.
+        """Returns weights of the latest predictions and of their halves, or filters.
 
-        They are fitted on all examples, and weights then trained: filters have so many numbers that
-        training takes them away from what holds for other pictures (docs/results/results.md).
-        By the names that SubNets have for them.
+        The keys are the names of SubNet's fields. All are fitted on all examples; weights are then
+        trained, filters are not: they have so many numbers that training overfits them to the
+        examples (docs/results/results.md).
         """
         terms = self._terms
         everything = self._on(self.settings.pool, self.settings.reuse_filter)
@@ -183,35 +201,35 @@ class Search:
                 distance=self.distance,
                 identity=self.identity,
                 checkpoint=self._file("reuse"),
-                on_iteration=lambda done, total, found: self._tell("reuse", done, total, found),
+                on_iteration=lambda done, total, loss: self._report("reuse", done, total, loss),
             )
-        rows = [as_rows(weights[:, kind::kinds], gates) for kind in range(kinds)]
+        rows = [as_rows(weights[:, half::kinds], gates) for half in range(kinds)]
         return dict(zip(("reuse", "reuse_unconditional"), rows, strict=False))
 
     @property
     def _terms(self) -> int:
-        """Weights of a row."""
+        """The number of weights of a row."""
         return self.settings.reuse_terms * len(self.net.predicted)
 
     @cached_property
     def _trajectories(self) -> Trajectories:
-        """What choices are judged on."""
+        """The trajectories that choices are judged on."""
         return self._on(min(self.settings.exchange_examples, self.settings.pool))
 
     def _on(self, count: int, filter_size: int = 0) -> Trajectories:
-        """Trajectories of the first examples."""
+        """Returns trajectories of the first `count` examples."""
         judge = DISTANCES[without_logarithm(self.settings.loss)]
         examples = [self.examples[index] for index in range(count)]
         return Trajectories(self.net, examples, self._terms, judge, filter_size)
 
-    def _tell(self, stage: str, done: int, total: int, distance: float) -> None:
+    def _report(self, stage: str, done: int, total: int, distance: float) -> None:
         self.on_progress(Progress(stage, done, total, distance, distance, self.kept))
 
     def _file(self, stage: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{stage}.safetensors"
 
     def _decode(self) -> Decode:
-        """The VAE's decoder where pictures are compared."""
+        """Returns the VAE's decoder if pictures are compared, else the identity."""
         if self.settings.compare == "latents":
             return lambda latents: latents
         vae = getattr(self.problem.source.pipeline, "vae", None)

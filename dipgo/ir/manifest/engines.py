@@ -1,4 +1,4 @@
-"""The engines' manifest: what `engines/<target>/engines.json` within an export directory holds."""
+"""Records of the engines' manifest, `engines/<target>/engines.json` of an export directory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ENGINES_FORMAT: Literal["dipgo.engines"] = "dipgo.engines"
 ENGINES_VERSION: Literal[1] = 1
 
 TargetName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]*$")]
-"""As in `--target`, and the folder's name; which there are, dipgo.engines.targets says."""
+"""A target's name, as in `--target`, and its folder's; dipgo.engines.targets lists them."""
 
 ComputeCapability: TypeAlias = Annotated[str, Meta(pattern=r"^\d+\.\d+$")]
-"""As NVIDIA writes it: `8.6`."""
+"""A compute capability as NVIDIA writes it: `8.6`."""
 
 
 class RangeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The shapes that an engine takes for one input; `opt` is what it is tuned for."""
+    """The shapes that an engine takes for one input; it is tuned for `opt`."""
 
     min: list[Count]
     opt: list[Count]
@@ -33,10 +33,10 @@ class RangeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One engine. `key` hashes all that it was built of and for: graph, weights, flags, GPU.
+    """An engine. `key` hashes all that it was built from and for: graph, weights, flags, GPU.
 
-    `profile` has the inputs whose shape is not fixed in the graph; `weights` names the tensors
-    of the export's weights file that are given after the inputs, for an engine without its own.
+    `profile` has the inputs whose shape is not fixed in the graph. `weights` names the tensors of
+    the export's weights file that an engine without its own weights takes after the inputs.
     """
 
     file: FileName
@@ -50,9 +50,9 @@ class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`engines.json`. `engines` is by the names of segments, linear combinations and parts.
 
-    `plan_sha256` is that of the export's `plan.json`. `gpu` names the GPU that the engines were
-    tuned on; None for engines that were built without one, for `compute_capabilities`.
-    `refittable` engines can be given other weights.
+    `plan_sha256` is the hash of the export's `plan.json`. `gpu` names the GPU that the engines
+    were tuned on; it is None if they were built without a GPU, for `compute_capabilities`.
+    `refittable` engines accept other weights.
     """
 
     format: Literal["dipgo.engines"]
@@ -68,5 +68,5 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def encode_engines(manifest: EngineManifest) -> bytes:
-    """Indented JSON; equal manifests give equal bytes."""
+    """Returns the manifest as indented JSON; equal manifests give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"

@@ -1,6 +1,6 @@
-"""The manifest's records: what `plan.json` of an export directory holds, field by field.
+"""Records of the manifest, `plan.json` of an export directory, field by field.
 
-Kept apart from the plan's own classes, so that the file format has one place of its own.
+They are kept apart from the plan's classes, so that the file format has its own place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dipgo.ir.types import ELEMENT_TYPES, PrecisionName
 MANIFEST_FILE = "plan.json"
 
 SIZE_PATTERN = r"^([1-9]\d*x)?[1-9]\d*x[1-9]\d*$"
-"""`512x768`, height x width in pixels; or `4x512x768`, with the pictures a run before them."""
+"""A size: `512x768`, height x width in pixels, or `4x512x768`, with the pictures a run first."""
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -30,21 +30,24 @@ REMEDY = "the export is damaged: export again"
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
 FileName: TypeAlias = Annotated[str, Meta(pattern=r"^\w[^/\\]*$")]
-"""Of a file within the directory, never a path out of it."""
+"""The name of a file within the directory, never a path out of it."""
 
 Type: TypeAlias = Annotated[
     str, Meta(pattern=rf"^({'|'.join(ELEMENT_TYPES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
 ]
-"""As in the plan's text: `f32[2,77,768]`."""
+"""A tensor type as in the plan's text: `f32[2,77,768]`."""
 
 
 def manifest_file(size: str = "") -> str:
-    """The name of the manifest for a size such as `512x768`; without, that of the export."""
+    """Returns the name of the manifest of a size such as `512x768`, or of the export's own."""
     return f"plan-{size}.json" if size else MANIFEST_FILE
 
 
 def constants_file(size: str = "") -> str:
-    """The name of the file with the tables, likewise: tables may have an axis for the pictures."""
+    """Returns the name of the file with the tables of a size, or of the export's own size.
+
+    Sizes have their own tables because a table may have an axis for the pictures.
+    """
     return f"constants-{size}.safetensors" if size else CONSTANTS_FILE
 
 
@@ -59,10 +62,10 @@ One: TypeAlias = Annotated[list[TensorRecord], Meta(min_length=1, max_length=1)]
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One ONNX graph; `members` are the blocks and glue that it computes.
+    """An ONNX graph; `members` are the blocks and glue that it computes.
 
-    The inputs in `stacked`, if any, and then all outputs, have a leading axis: an entry a lane.
-    Types and costs are those of one lane.
+    The inputs in `stacked` have a leading axis with an entry for each lane; if there are any, all
+    outputs have it too. Types and costs are those of one lane.
     """
 
     name: str
@@ -85,7 +88,7 @@ class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tensor of `constants.safetensors`: along its first axis an entry for each of `rows`."""
+    """A tensor of `constants.safetensors` whose first axis has an entry for each of `rows`."""
 
     name: str
     type: Type
@@ -95,7 +98,7 @@ class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CallRecord(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="call", tag_field="op"
 ):
-    """Run a segment, at a step or, with a step of -1, in the prologue; results are values.
+    """A call of a segment at a step, or in the prologue if the step is -1; results are values.
 
     Operands are `%value`, `table[row]` or, for a stacked input, `{lane lane …}` of these.
     """
@@ -109,7 +112,7 @@ class CallRecord(
 class CombineRecord(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="combine", tag_field="op"
 ):
-    """result = sum of coefficients[i] * values[i], in float32, in this order."""
+    """A linear combination: result = sum of coefficients[i] * values[i], in float32, in order."""
 
     step: Count
     result: str
@@ -118,7 +121,7 @@ class CombineRecord(
 
 
 class SlotRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bytes [offset, offset + nbytes) of the arena."""
+    """The place of a value: bytes [offset, offset + nbytes) of the arena."""
 
     value: str
     offset: Count
@@ -126,9 +129,9 @@ class SlotRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An input that is noise of unit variance: draw `index` of a seed, of which 0 is the first.
+    """An input that is noise of unit variance: draw `index` of a seed.
 
-    `init_noise_sigma` is for draw 0 alone, the input `latents`.
+    Draw 0 is the input `latents`; it alone is multiplied by `init_noise_sigma`.
     """
 
     value: str
@@ -136,7 +139,7 @@ class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The plan. Statements are executed in order. `draws` are noise as `state` is, drawn later."""
+    """The plan. Statements are executed in order. `draws` are noise like `state`, drawn later."""
 
     name: str
     num_inference_steps: Annotated[int, Meta(ge=1)]
@@ -153,7 +156,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoraRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A LoRA in the weights: its file's name and hash, and what its weights were multiplied by."""
+    """A LoRA in the weights: its file's name and hash, and the scale of its weights."""
 
     name: str
     sha256: str
@@ -161,7 +164,7 @@ class LoraRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was exported; `source` is an `arch:` name or a pipeline's own name, never a path."""
+    """The exported model; `source` is an `arch:` name or a pipeline's own name, never a path."""
 
     class_name: str = msgspec.field(name="class")
     config_sha256: str
@@ -172,10 +175,10 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The scheduler whose arithmetic the plan's combinations are.
 
-    Noise of unit variance times `init_noise_sigma` is what goes in as `latents`. `eta` is what the
-    scheduler's steps were given, where they take one. An export for image-to-image has a
-    `strength`, the share of the steps that is run: there `image_scale` times the picture's latents
-    are added.
+    The input `latents` is noise of unit variance times `init_noise_sigma`. `eta` is that of the
+    scheduler's steps, if they take one. An export for image-to-image has a `strength`, the share
+    of the steps that is run; `image_scale` times the picture's latents are then added to the
+    input.
     """
 
     scheduler_class: str = msgspec.field(name="class")
@@ -195,10 +198,10 @@ class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`file` is read by the `tokenizers` library; every prompt is padded to `length`.
+    """A tokenizer; the `tokenizers` library reads `file`, and every prompt is padded to `length`.
 
-    `ids` and `mask` name the inputs of the text encoder, or of the plan, that it fills; without a
-    mask that is "". `lower` says that texts are lower-cased, and stripped of white space, before.
+    `ids` and `mask` name the inputs of the text encoder, or of the plan, that it fills; `mask` is
+    "" if there is no mask. If `lower`, texts are first lower-cased and stripped of white space.
     """
 
     file: FileName
@@ -218,12 +221,12 @@ class ClassesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What diffusers' pipeline of that class does besides running its models.
+    """The work of diffusers' pipeline of that class besides running its models.
 
-    `guidance_scale` is its default. With `zeros_without_negative` all that the text encoder
-    yields is zeros in the unconditional rows, where no negative prompt is given. `fixed` is
-    conditioning that no prompt decides: by name a row, alike for all rows. `packed` is rows and
-    columns of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent pixels; else it is null.
+    `guidance_scale` is its default. If `zeros_without_negative`, all outputs of the text encoder
+    are zeros in the unconditional rows when there is no negative prompt. `fixed` is conditioning
+    that no prompt decides, a row by name, the same for all rows. `packed` is the rows and columns
+    of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent pixels; null for other latents.
     """
 
     class_name: str = msgspec.field(name="class")
@@ -235,7 +238,7 @@ class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NumericsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a segment or part in the export's precision is from fp32 on the same numbers.
+    """The error of a segment or part in the export's precision, against fp32 on the same inputs.
 
     `error` is the largest relative L2 distance over `calls` calls of a real trajectory.
     """
@@ -245,19 +248,19 @@ class NumericsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file of the directory must be."""
+    """The hash and size that a file of the directory must have."""
 
     sha256: str
     nbytes: Count
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`plan.json`. Units: bytes. Names of tensors are those of the ONNX graphs.
+    """`plan.json`. Sizes in memory are in bytes. Names of tensors are those of the ONNX graphs.
 
-    `kept_fp32` names what is in fp32 whatever the `precision`; `numerics` is by segment and part.
-    `sizes` are further sizes of the export, height x width in pixels, perhaps with the pictures a
-    run before them: each has a manifest of its own, `plan-512x768.json`, over the same graphs.
-    The graphs of a `refittable` export hold for any weights of these names and sizes.
+    `kept_fp32` names everything that is in fp32 whatever the `precision`; `numerics` is by
+    segment and part. `sizes` are further sizes of the export, height x width in pixels, optionally
+    after the pictures a run: each has its own manifest, `plan-512x768.json`, over the same graphs.
+    The graphs of a `refittable` export are valid for any weights of these names and sizes.
     """
 
     format: Literal["dipgo.export"]

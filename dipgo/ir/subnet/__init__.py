@@ -1,1 +1,1 @@
-"""SubNets: gates for each row and block, and what rows that are off yield."""
+"""SubNets: gates for each row and block, and the rules for what rows that are off yield."""

@@ -1,8 +1,8 @@
-"""Backups: what a block yields while its gate is 0. A new one is a class here, named in BACKUPS.
+"""Backups: the outputs of a block while its gate is 0. A new one is a class here, named in BACKUPS.
 
-A backup is written once for whatever stands for a tensor: its name when a SubNet is unrolled, the
-tensor itself in the SuperNet, the number of a statement when calls are counted. All that it may
-do with them is to combine them linearly.
+A backup is written once for all stand-ins of a tensor: its name when a SubNet is unrolled, the
+tensor itself in the SuperNet, the number of a statement when calls are counted. It may only
+combine them linearly.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from functools import cached_property
 from typing import ClassVar, TypeAlias, TypeVar
 
 V = TypeVar("V")
-"""The type of what stands for a tensor."""
+"""The type of a tensor's stand-in."""
 
 Values: TypeAlias = tuple[V, ...]
 
 CombineTerms: TypeAlias = Callable[[tuple[tuple[float, V], ...]], V]
-"""Makes the sum of coefficient · value over its terms."""
+"""A function that returns the sum of coefficient · value over its terms."""
 
 
 class Backup(ABC):
     """A way to do without a block; a SubNet names it by its `word`.
 
-    `entered` is the input that the block adds to: it has the type of the block's only output. A
-    backup that makes nothing of it also serves other blocks, for which `entered` is any value.
+    In both methods `entered` is the input that the block adds to; it has the type of the block's
+    only output. A backup that ignores it also serves other blocks, whose `entered` is any value.
     """
 
     word: ClassVar[str]
 
     @abstractmethod
     def keep(self, results: Values[V], entered: V, combine: CombineTerms[V]) -> Values[V]:
-        """Returns what is kept when the block is computed; `results` are its outputs."""
+        """Returns the values to keep when the block is computed; `results` are its outputs."""
 
     @abstractmethod
     def reuse(self, kept: Values[V], entered: V, combine: CombineTerms[V]) -> Values[V]:
@@ -40,17 +40,17 @@ class Backup(ABC):
 
     @cached_property
     def reads_input(self) -> bool:
-        """Whether the block's outputs are made of its input, today's or an earlier one."""
+        """Whether the block's outputs are made of its input, the current or an earlier one."""
         return any("input" in sources for sources in self._sources)
 
     @cached_property
     def repeats(self) -> bool:
-        """Whether the block's outputs are the last ones, so that nothing has to be done."""
+        """Whether the block's outputs are the last ones unchanged, so nothing has to be done."""
         return self._sources == (frozenset({"result"}),)
 
     @cached_property
     def _sources(self) -> tuple[frozenset[str], ...]:
-        """What the outputs are made of: the backup, applied to sets of names."""
+        """The names of what each output is made of: the backup applied to sets of names."""
         result, entered = frozenset({"result"}), frozenset({"input"})
         return self.reuse(self.keep((result,), entered, _united), entered, _united)
 
@@ -74,16 +74,16 @@ class Output(Backup):
 
 
 class Delta(Backup):
-    """The input, plus what the block last added to its input."""
+    """The input, plus the difference that the block last added to its input."""
 
     word = "delta"
 
     def keep(self, results: Values[V], entered: V, combine: CombineTerms[V]) -> Values[V]:
-        """Keeps what the block adds."""
+        """Keeps the difference that the block adds."""
         return (combine(((1.0, results[0]), (-1.0, entered))),)
 
     def reuse(self, kept: Values[V], entered: V, combine: CombineTerms[V]) -> Values[V]:
-        """Returns the input plus what was kept."""
+        """Returns the input plus the difference kept."""
         return (combine(((1.0, entered), (1.0, kept[0]))),)
 
 

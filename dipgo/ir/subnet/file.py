@@ -1,4 +1,4 @@
-"""The SubNet file's format: the JSON document as typed structs, read and written."""
+"""Reads and writes the SubNet file: a JSON document as typed structs."""
 
 import json
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ FORMAT = "dipgo.subnet"
 
 VERSION = 1
 
-REMEDY = "mend the file, or write it anew with SubNet.save"
+REMEDY = "fix the file, or write it again with SubNet.save"
 
 ROW_PER_LINE = ("gates", "reuse", "reuse_unconditional", "reuse_filters", "scores")
 
 
 class ModelRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Whose gates these are; the hash may be absent from a file written by hand."""
+    """The model that the gates are for; a file written by hand may lack the hash."""
 
     class_name: str = msgspec.field(name="class")
     config_sha256: str | None = None
 
 
 class SchedulerRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The scheduler the timesteps come from, with its config where it is known."""
+    """The scheduler that the timesteps come from, with its config if it is known."""
 
     class_name: str = msgspec.field(name="class")
     config: dict[str, Any] | None = None
 
 
 class PriorNoiseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of the initial noise, `scale` times is added again at every timestep under `below`."""
+    """Initial noise to add again, `scale` times, at every timestep under `below`."""
 
     scale: float
     below: float
@@ -46,7 +46,7 @@ Filters = list[list[list[list[list[float]]]]]
 
 
 class GapFiltersRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Filters of rows that are off: for each prediction, output channel and input channel."""
+    """Filters of rows that are off, by prediction, output channel and input channel."""
 
     rows: list[int]
     predictions: Filters
@@ -54,7 +54,7 @@ class GapFiltersRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
 
 
 class Header(msgspec.Struct):
-    """What is read first, whatever else the document holds."""
+    """The keys that are read first, whatever else the document holds."""
 
     format: str
     version: int
@@ -81,19 +81,31 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def read_document(path: Path) -> Document:
-    """The document at `path`; DipgoError where it is missing, not JSON, or of other types."""
+    """Returns the document at `path`.
+
+    Raises:
+        DipgoError: The file is missing, not JSON, of another version, or has wrong types.
+    """
     data = read_file(path, expected="a SubNet file")
     _check_header(decode_json(data, Header, name=path.name, remedy=REMEDY), path.name)
     return decode_json(data, Document, name=path.name, remedy=REMEDY)
 
 
 def write_document(path: Path, document: Document) -> None:
-    """Write the document in one step; the same document gives the same bytes."""
+    """Writes the document in one step; the same document gives the same bytes.
+
+    Raises:
+        DipgoError: The file cannot be written, or the document has a value that JSON lacks.
+    """
     write_text(path, format_document(document))
 
 
 def format_document(document: Document) -> str:
-    """The document as JSON to be read: one key a line, one row of gates or scores a line."""
+    """Returns the document as readable JSON: one key a line, one row of gates or scores a line.
+
+    Raises:
+        DipgoError: The document has a value that JSON lacks.
+    """
     fields = [(key, getattr(document, key)) for key in Document.__struct_fields__]
     lines = [
         f"  {json.dumps(key)}: {_format_field(key, value)}"
@@ -104,7 +116,11 @@ def format_document(document: Document) -> str:
 
 
 def parse_gates(rows: Sequence[str], blocks: Sequence[str]) -> NDArray[np.bool_]:
-    """bool[steps, blocks] from one text of 0 and 1 a row."""
+    """Returns gates bool[steps, blocks] from one text of 0 and 1 a row.
+
+    Raises:
+        DipgoError: A row has another length, or another character.
+    """
     for index, row in enumerate(rows):
         _check_row(f"gates row {index}", row, blocks)
     bits = [[character == "1" for character in row] for row in rows]
@@ -112,7 +128,11 @@ def parse_gates(rows: Sequence[str], blocks: Sequence[str]) -> NDArray[np.bool_]
 
 
 def parse_scores(rows: Sequence[Sequence[float]], blocks: Sequence[str]) -> NDArray[np.float64]:
-    """f64[steps, blocks] from one list of numbers a row."""
+    """Returns scores f64[steps, blocks] from one list of numbers a row.
+
+    Raises:
+        DipgoError: A row has another length.
+    """
     for index, row in enumerate(rows):
         if len(row) != len(blocks):
             raise DipgoError(
@@ -147,13 +167,13 @@ def _check_header(header: Header, name: str) -> None:
         ("format", header.format, FORMAT),
         ("version", header.version, VERSION),
     )
-    for key, found, expected in facts:
-        if found != expected:
+    for key, value, expected in facts:
+        if value != expected:
             raise DipgoError(
                 f"{name}, {key}",
-                found=json.dumps(found),
+                found=json.dumps(value),
                 expected=json.dumps(expected),
-                remedy="use the release of dipgo that wrote the file, or write it anew",
+                remedy="use the release of dipgo that wrote the file, or write it again",
             )
 
 

@@ -1,4 +1,4 @@
-"""Filters for rows that are wholly off: a SubNet's data, and what must hold of it. No torch."""
+"""Filters for rows that are wholly off: a SubNet's data and its checks, without torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GapFilters:
-    """How consecutive rows that are wholly off make their prediction of the latest computed ones.
+    """The filters by which consecutive rows that are wholly off make their prediction.
 
-    `predictions` f32[T, C, C, k, k] has a filter for each of the latest T predictions, the newest
-    first: output channel, input channel, k × k latent pixels, with zeros beyond the edge. The
-    prediction is the sum of all, so filtered. `unconditional` has as many for the unconditional
-    halves, or is None.
+    The prediction is the sum of the latest computed predictions, each filtered, with zeros beyond
+    the edge.
+
+    Attributes:
+        rows: The consecutive rows.
+        predictions: f32[T, C, C, k, k], a filter for each of the latest T predictions, the newest
+            first: output channel, input channel, k × k latent pixels.
+        unconditional: As many filters for the predictions' unconditional halves, or None.
     """
 
     rows: tuple[int, ...]
@@ -37,23 +41,25 @@ class GapFilters:
 
     @property
     def terms(self) -> int:
-        """How many predictions are filtered."""
+        """The number of predictions that are filtered."""
         return len(self.predictions)
 
     @property
     def channels(self) -> int:
-        """Of the latents."""
+        """The number of channels of the latents."""
         return int(self.predictions.shape[1])
 
     @property
     def size(self) -> int:
-        """Latent pixels of a filter's side."""
+        """The side of a filter in latent pixels."""
         return int(self.predictions.shape[-1])
 
     def stacked(self, terms: int, halves: bool) -> Array:
-        """f32[C, K·C, k, k] over `terms` predictions, each followed by its half with `halves`.
+        """Returns the filters as one convolution f32[C, K·C, k, k] over K predictions or halves.
 
-        Filters of predictions beyond `self.terms` are 0.
+        Args:
+            terms: The number of predictions; filters of those beyond `self.terms` are 0.
+            halves: Whether each prediction is followed by its unconditional half.
         """
         kinds = 2 if halves else 1
         channels, size = self.channels, self.size
@@ -68,15 +74,25 @@ class GapFilters:
 def check_filters(
     filters: Sequence[GapFilters], gates: NDArray[np.bool_], weighted: Sequence[Sequence[float]]
 ) -> None:
-    """Raises DipgoError. `weighted` are the weights that SubNets have for each row, if any."""
+    """Checks a SubNet's filters against its gates and weights.
+
+    Args:
+        filters: The entries.
+        gates: bool[steps, blocks].
+        weighted: The SubNet's weights for each row, if it has any.
+
+    Raises:
+        DipgoError: An entry names a row that computes, is weighted or is in another entry, or
+            its filters have a wrong shape or number.
+    """
     seen: set[int] = set()
     computed = np.cumsum(gates.any(axis=1))
-    for index, one in enumerate(filters):
+    for index, entry in enumerate(filters):
         where = f"reuse_filters, entry {index}"
-        _check_rows(where, one.rows, gates, seen)
-        seen.update(one.rows)
-        _check_shape(where, one, filters[0], int(computed[one.rows[0]]))
-        taken = [row for row in one.rows if row < len(weighted) and len(weighted[row])]
+        _check_rows(where, entry.rows, gates, seen)
+        seen.update(entry.rows)
+        _check_shape(where, entry, filters[0], int(computed[entry.rows[0]]))
+        taken = [row for row in entry.rows if row < len(weighted) and len(weighted[row])]
         if taken:
             raise DipgoError(
                 f"{where}, row {taken[0]}",
@@ -93,7 +109,7 @@ def _check_rows(where: str, rows: Sequence[int], gates: NDArray[np.bool_], seen:
             f"{where}, rows",
             found=" ".join(map(str, rows)) or "none",
             expected=f"consecutive rows from 1 to {len(gates) - 1}",
-            remedy="give each run of rows an entry of its own",
+            remedy="give each run of rows its own entry",
         )
     for row in rows:
         if gates[row].any() or row in seen:
@@ -105,15 +121,15 @@ def _check_rows(where: str, rows: Sequence[int], gates: NDArray[np.bool_], seen:
             )
 
 
-def _check_shape(where: str, one: GapFilters, first: GapFilters, computed: int) -> None:
-    arrays: list[Any] = [("predictions", one.predictions)]
-    if one.unconditional is not None:
-        arrays.append(("unconditional", one.unconditional))
+def _check_shape(where: str, entry: GapFilters, first: GapFilters, computed: int) -> None:
+    arrays: list[Any] = [("predictions", entry.predictions)]
+    if entry.unconditional is not None:
+        arrays.append(("unconditional", entry.unconditional))
     channels, size = first.predictions.shape[1:2], first.predictions.shape[-1:]
     for key, array in arrays:
         square = array.ndim == 5 and array.shape[1:] == (*channels * 2, *size * 2)
         terms = array.shape[0] if array.ndim else 0
-        if not square or not size[0] % 2 or terms != len(one.predictions) or not terms:
+        if not square or not size[0] % 2 or terms != len(entry.predictions) or not terms:
             raise DipgoError(
                 f"{where}, {key}",
                 found=f"numbers of shape {list(array.shape)}",
@@ -128,10 +144,10 @@ def _check_shape(where: str, one: GapFilters, first: GapFilters, computed: int) 
                 expected="finite numbers",
                 remedy="correct it",
             )
-    if one.terms > computed:
+    if entry.terms > computed:
         raise DipgoError(
             f"{where}, predictions",
-            found=f"filters of {one.terms}",
+            found=f"filters of {entry.terms}",
             expected=f"at most {computed}, as many as rows before it compute",
             remedy="leave out the last of them",
         )

@@ -1,8 +1,8 @@
-"""Reader of the gate pickles that the DiP-GO authors publish (github.com/haoweiz23/dip-go).
+"""Reads the gate pickles that the DiP-GO authors publish (github.com/haoweiz23/dip-go).
 
 Such a pickle is a list with one dictionary a step. A key is ("down" | "mid" | "up", name, index,
 layer); a value is the pair [reuse score, keep score]. The index of an up block counts from the
-last one. Nothing but dictionaries, lists, tuples, texts, numbers and tensors is ever built.
+last block. Only dictionaries, lists, tuples, texts, numbers and tensors are ever built.
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ def read_gate_pickle(path: Path) -> GatePickle:
     """Reads a published gate pickle as data; nothing in it is executed.
 
     Raises:
-        DipgoError: where the file is missing or cut short, holds anything but plain data and
-            tensors (the refused global is named), or is of another structure.
+        DipgoError: The file is missing or cut short, holds anything but plain data and tensors
+            (the refused global is named), or is of another structure.
     """
     data = load_data(read_file(path, expected="a gate pickle"), name=path.name)
     keys = _read_keys(data, path.name)
@@ -52,7 +52,7 @@ def read_gate_pickle(path: Path) -> GatePickle:
 
 
 def _read_keys(data: object, name: str) -> list[Key]:
-    """The keys of every step, from the first block of the denoiser to the last."""
+    """Returns the keys of every step, from the first block of the denoiser to the last."""
     if not isinstance(data, list) or not data or not all(isinstance(s, dict) for s in data):
         raise DipgoError(
             name,
@@ -99,14 +99,14 @@ def _read_pair(step: dict[Any, Any], key: Key, name: str) -> NDArray[np.float64]
 
 
 def _place(key: Key) -> tuple[int, int, int, bool]:
-    """Sorts keys into the order in which the denoiser runs the blocks; resnets go first."""
+    """Returns a sort key: blocks in the order in which the denoiser runs them, resnets first."""
     part, word, index, layer = key
     sign = -1 if part == "up" else 1
     return PARTS.index(part), sign * index, sign * (layer or 0), "resnet" not in word
 
 
 def _name_blocks(keys: list[Key]) -> tuple[str, ...]:
-    """Module paths of diffusers' U-Nets for the keys."""
+    """Returns the module paths of diffusers' U-Nets for the keys."""
     if all(layer in (None, 0) for *_, layer in keys):
         return tuple(_name_part(key, keys) for key in keys)
     return tuple(_name_part(key, keys) + _name_layer(key, keys) for key in keys)
@@ -121,7 +121,7 @@ def _name_part(key: Key, keys: list[Key]) -> str:
 
 
 def _name_layer(key: Key, keys: list[Key]) -> str:
-    """The layer within its block; within an up block, layers too count from the last one."""
+    """Returns the path of the layer in its block; an up block's layers count from the last."""
     part, word, index, layer = key
     number = layer or 0
     if word == "mid_block":
@@ -131,7 +131,7 @@ def _name_layer(key: Key, keys: list[Key]) -> str:
     if part == "up":
         number = max(other[3] or 0 for other in keys if (other[0], other[2]) == (part, index))
         number -= layer or 0
-    for kind in ("resnet", "attention"):
-        if kind in word:
-            return f".{kind}s.{number}"
+    for module in ("resnet", "attention"):
+        if module in word:
+            return f".{module}s.{number}"
     return f".{word}.{number}"

@@ -1,4 +1,4 @@
-"""The predictions that a row which is wholly off may be made of: those of the rows that compute."""
+"""Tracks the predictions of computing rows, of which rows that are wholly off make their own."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
-"""The type of what stands for a prediction."""
+"""The type of a prediction's stand-in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past(Generic[V]):
-    """The `latest` predictions of rows that compute, the newest first.
+    """The latest predictions of rows that compute.
 
-    Of two evaluations in a row at one timestep the second counts: it follows the predictions that
-    the first followed. `row` is the last that was evaluated, `earlier` what `latest` was before.
+    If one timestep is evaluated twice in succession, the second evaluation counts: it follows the
+    predictions that the first followed.
+
+    Attributes:
+        latest: The predictions, the newest first.
+        row: The row that was evaluated last.
+        earlier: The value of `latest` before that row.
     """
 
     latest: tuple[V, ...] = ()
@@ -22,12 +27,15 @@ class Past(Generic[V]):
     earlier: tuple[V, ...] = ()
 
     def before(self, row: int) -> tuple[V, ...]:
-        """Returns the predictions that one of `row`, the next to be evaluated, follows."""
+        """Returns the predictions before that of `row`, the next row to be evaluated."""
         return self.earlier if row == self.row else self.latest
 
     def after(self, row: int, latest: tuple[V, ...]) -> Past[V]:
-        """Returns the past once `row` is evaluated, with the predictions that are then the latest.
+        """Returns the past after `row` is evaluated.
 
-        A row that is off leaves those before it, a row that computes puts its own in front.
+        Args:
+            row: The row.
+            latest: The latest predictions from then on: for a row that is off, those before it;
+                for a row that computes, its own followed by those.
         """
         return Past(latest, row, self.before(row))

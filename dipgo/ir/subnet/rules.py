@@ -1,4 +1,4 @@
-"""What must hold of a SubNet's parts, each rule with the error that names its breach."""
+"""Checks a SubNet's parts; each rule raises the error that names its breach."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,11 @@ from dipgo.ir.subnet.backups import BACKUPS
 
 
 def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
-    """At least one step; timesteps finite and strictly falling, so none stands twice."""
+    """Checks that there is at least one step, and that timesteps are finite and strictly falling.
+
+    Raises:
+        DipgoError: They are not.
+    """
     if num_inference_steps < 1:
         raise DipgoError(
             "num_inference_steps",
@@ -41,7 +45,11 @@ def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
 
 
 def check_blocks(blocks: Sequence[str]) -> None:
-    """At least one block, every name non-empty and once."""
+    """Checks that there is at least one block, and that names are not empty and differ.
+
+    Raises:
+        DipgoError: They do not.
+    """
     if not blocks:
         raise DipgoError(
             "blocks",
@@ -55,12 +63,16 @@ def check_blocks(blocks: Sequence[str]) -> None:
                 f"blocks, entry {index}",
                 found=f"{block} a second time" if block else "an empty name",
                 expected="each block's module path once",
-                remedy="take the entry and its column of gates out, or mend its name",
+                remedy="take the entry and its column of gates out, or fix its name",
             )
 
 
 def check_gates(gates: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]) -> None:
-    """bool[steps, blocks], with row 0 all on."""
+    """Checks that gates are bool[steps, blocks] with row 0 all on.
+
+    Raises:
+        DipgoError: They are not.
+    """
     _check_table("gates", gates, timesteps, blocks)
     if gates.dtype != np.bool_ and not np.isin(gates, (0, 1)).all():
         raise DipgoError(
@@ -80,7 +92,11 @@ def check_gates(gates: NDArray[Any], timesteps: Sequence[float], blocks: Sequenc
 
 
 def check_backup(backup: Sequence[str], blocks: Sequence[str]) -> None:
-    """One known word a block."""
+    """Checks that there is one known word a block.
+
+    Raises:
+        DipgoError: A word is missing or unknown.
+    """
     if len(backup) != len(blocks):
         raise DipgoError(
             "backup",
@@ -99,7 +115,11 @@ def check_backup(backup: Sequence[str], blocks: Sequence[str]) -> None:
 
 
 def check_prior_noise(prior_noise: PriorNoise | None) -> None:
-    """Finite numbers."""
+    """Checks that prior noise, if any, has finite numbers.
+
+    Raises:
+        DipgoError: It does not.
+    """
     if prior_noise is None:
         return
     for name, number in (("scale", prior_noise.scale), ("below", prior_noise.below)):
@@ -118,7 +138,13 @@ Weights: TypeAlias = Sequence[Sequence[float]]
 def check_reuse(
     reuse: Weights | None, unconditional: Weights | None, gates: NDArray[np.bool_]
 ) -> None:
-    """As `check_weights`, and no more weights of unconditional halves a row than of predictions."""
+    """Checks weights of predictions and of their unconditional halves.
+
+    Both must pass `check_weights`, and no row may have more weights of halves than of predictions.
+
+    Raises:
+        DipgoError: A row breaks a rule.
+    """
     for key, weights in (("reuse", reuse), ("reuse_unconditional", unconditional)):
         if weights is not None:
             check_weights(key, weights, gates)
@@ -134,7 +160,13 @@ def check_reuse(
 
 
 def check_weights(key: str, reuse: Weights, gates: NDArray[np.bool_]) -> None:
-    """A list of finite weights a row, empty where the row computes, none longer than the past."""
+    """Checks that each row has a list of finite weights, empty if the row computes.
+
+    No list may be longer than the number of rows before it that compute.
+
+    Raises:
+        DipgoError: A row breaks a rule; the error names `key`.
+    """
     if len(reuse) != len(gates):
         raise DipgoError(
             key,
@@ -168,7 +200,11 @@ def check_weights(key: str, reuse: Weights, gates: NDArray[np.bool_]) -> None:
 
 
 def check_scores(scores: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]) -> None:
-    """Finite f64[steps, blocks]."""
+    """Checks that scores are finite numbers [steps, blocks].
+
+    Raises:
+        DipgoError: They are not.
+    """
     _check_table("scores", scores, timesteps, blocks)
     if not np.isfinite(scores).all():
         step, block = np.argwhere(~np.isfinite(scores))[0]

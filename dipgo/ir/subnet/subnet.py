@@ -1,4 +1,4 @@
-"""The SubNet: which block is computed and which reused at every step of a trajectory."""
+"""The SubNet: a table of which blocks are computed and which reused at every step."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -42,21 +42,32 @@ RowWeights: TypeAlias = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubNet:
-    """A table of gates, step × block: 1 compute, 0 reuse what the block last yielded.
+    """A table of gates, step × block: 1 computes the block, 0 reuses its last result.
 
-    `gates` is bool[steps, blocks] and read-only, as is `scores`, f64[steps, blocks]. A row
-    belongs to one of `timesteps` (strictly falling), a column to one of `blocks` (module paths
-    of the denoiser). `backup` has one word a block for what a gated-off block yields, such as its
-    last `output` (`dipgo.ir.subnet.backups` has all). `prior_noise` is what the method that made
-    the gates adds to the latents late in the trajectory, if it does.
-    `reuse` has, for each row, weights of the denoiser's latest predictions, the newest first (one
-    for each row that computes: of two evaluations in a row at one timestep the second): the
-    prediction of a row whose gates are all 0 is their sum, so weighted. Without weights it is
-    what the backups make of it: with outputs, the latest. `reuse_unconditional` has weights of
-    these predictions' unconditional halves, which add to the sum: no more a row than `reuse`.
-    `reuse_filters` has filters in place of weights, for the rows that it names.
+    Attributes:
+        num_inference_steps: The number of steps that the scheduler is set to.
+        timesteps: The timestep of each row, strictly falling.
+        blocks: The block of each column: module paths of the denoiser.
+        gates: bool[steps, blocks], read-only; row 0 is all on.
+        backup: A word for each block that names its result when its gate is 0, such as its last
+            `output`; `dipgo.ir.subnet.backups` has all words.
+        model: The model that the gates are for.
+        scheduler: The scheduler that the timesteps come from.
+        scores: The keep-scores f64[steps, blocks] that the gates were chosen by, read-only.
+        provenance: How the gates were made.
+        prior_noise: The noise that the method which made the gates adds to the latents late in
+            the trajectory, if it does.
+        reuse: Weights, for each row, of the denoiser's latest predictions, the newest first. The
+            prediction of a row whose gates are all 0 is their weighted sum. Each row that
+            computes counts as one prediction; of two evaluations in succession at one timestep,
+            the second. Without weights the backups decide: with `output`, the prediction is the
+            latest one.
+        reuse_unconditional: Weights of the same predictions' unconditional halves, which add to
+            the sum; no more a row than `reuse` has.
+        reuse_filters: Filters in place of weights, for the rows that they name.
 
-    Raises DipgoError where the parts contradict one another.
+    Raises:
+        DipgoError: The parts contradict one another.
     """
 
     num_inference_steps: int
@@ -102,7 +113,11 @@ class SubNet:
         model: ModelRef | None = None,
         scheduler: SchedulerRef | None = None,
     ) -> "SubNet":
-        """All gates on: the denoiser as it is."""
+        """Returns a SubNet with all gates on: the denoiser as it is.
+
+        Raises:
+            DipgoError: The arguments contradict one another.
+        """
         steps, names = tuple(timesteps), tuple(blocks)
         gates = np.ones((len(steps), len(names)), dtype=np.bool_)
         words = (backup,) * len(names)
@@ -110,7 +125,11 @@ class SubNet:
 
     @classmethod
     def load(cls, path: str | Path) -> "SubNet":
-        """The SubNet in a JSON file; DipgoError, naming file and place, where it is not one."""
+        """Returns the SubNet in a JSON file.
+
+        Raises:
+            DipgoError: The file is not a SubNet; the error names the file and the place in it.
+        """
         path = Path(path)
         document = read_document(path)
         try:
@@ -134,16 +153,16 @@ class SubNet:
         """Reads a gate pickle that the DiP-GO authors publish, as data: nothing is executed.
 
         Args:
-            path: the pickle, a list with one dictionary a step.
-            timesteps: those of the scheduler, one for each item of the pickle.
-            num_inference_steps: their number, unless given.
+            path: The pickle, a list with one dictionary a step.
+            timesteps: The scheduler's timesteps, one for each item of the pickle.
+            num_inference_steps: The scheduler's number of steps; by default that of `timesteps`.
 
         Returns:
             The SubNet. A gate is 1 where keep score ≥ reuse score; `scores` are the keep scores.
 
         Raises:
-            DipgoError: where the file is missing or cut short, holds anything but plain data
-                and tensors (the refused global is named), or is of another structure.
+            DipgoError: The file is missing or cut short, holds anything but plain data and
+                tensors (the refused global is named), or is of another structure.
         """
         path, steps = Path(path), tuple(timesteps)
         published = read_gate_pickle(path)
@@ -158,7 +177,11 @@ class SubNet:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write JSON in one step; the same SubNet gives the same bytes."""
+        """Writes JSON in one step; the same SubNet gives the same bytes.
+
+        Raises:
+            DipgoError: The file cannot be written, or `provenance` has a value that JSON lacks.
+        """
         write_document(Path(path), self._to_document())
 
     @property
@@ -167,15 +190,15 @@ class SubNet:
         return float(self.gates.mean())
 
     def without_reuse(self) -> "SubNet":
-        """The same, but rows that are wholly off yield what the backups make of them."""
+        """Returns the SubNet without weights and filters; backups decide for rows that are off."""
         return replace(self, reuse=None, reuse_unconditional=None, reuse_filters=None)
 
     @property
     def uses_halves(self) -> bool:
-        """Whether unconditional halves of predictions are weighed or filtered on their own."""
+        """Whether unconditional halves of predictions have their own weights or filters."""
         filters = self.reuse_filters or ()
         return bool(self.reuse_unconditional) or any(
-            one.unconditional is not None for one in filters
+            entry.unconditional is not None for entry in filters
         )
 
     def __eq__(self, other: object) -> bool:
@@ -233,17 +256,21 @@ def _as_lists(rows: Sequence[Sequence[float]] | None) -> list[list[float]] | Non
 
 
 def _filters(entries: Sequence[GapFiltersRef] | None) -> tuple[GapFilters, ...] | None:
-    """Raises DipgoError for lists that make no array."""
+    """Returns the filters of a file's entries.
+
+    Raises:
+        DipgoError: The lists of an entry do not make an array.
+    """
     if entries is None:
         return None
     try:
         return tuple(
             GapFilters(
-                tuple(one.rows),
-                np.asarray(one.predictions, np.float32),
-                None if one.unconditional is None else np.asarray(one.unconditional, np.float32),
+                tuple(ref.rows),
+                np.asarray(ref.predictions, np.float32),
+                None if ref.unconditional is None else np.asarray(ref.unconditional, np.float32),
             )
-            for one in entries
+            for ref in entries
         )
     except ValueError as error:
         raise DipgoError(
@@ -259,19 +286,19 @@ def _as_refs(filters: Sequence[GapFilters] | None) -> list[GapFiltersRef] | None
         return None
     return [
         GapFiltersRef(
-            list(one.rows),
-            _shortest(one.predictions),
-            None if one.unconditional is None else _shortest(one.unconditional),
+            list(entry.rows),
+            _shortest(entry.predictions),
+            None if entry.unconditional is None else _shortest(entry.unconditional),
         )
-        for one in filters
+        for entry in filters
     ]
 
 
 def _shortest(array: NDArray[np.float32]) -> Filters:
-    """Lists of the shortest numbers that are these in float32."""
+    """Returns lists of the shortest decimal numbers that round to these in float32."""
     flat = np.array([float(str(number)) for number in array.ravel()])
-    found: Filters = flat.reshape(array.shape).tolist()
-    return found
+    filters: Filters = flat.reshape(array.shape).tolist()
+    return filters
 
 
 def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:
@@ -279,7 +306,7 @@ def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:
 
 
 def _read_only(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
-    """A copy of `values` that cannot be written to."""
+    """Returns a copy of `values` that cannot be written to."""
     array = np.array(values, dtype=dtype)
     array.setflags(write=False)
     return array

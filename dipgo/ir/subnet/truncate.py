@@ -11,10 +11,13 @@ from dipgo.ir.subnet.subnet import RowWeights, SubNet
 
 
 def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
-    """The rows of `timesteps`, which are the last of the SubNet's; else the SubNet as it is.
+    """Returns the SubNet of the rows of `timesteps`, if these are the SubNet's last timesteps.
 
-    Raises DipgoError where the first of them reuses anything, and for prior noise: what it adds
-    is the first state, which now holds a picture.
+    Other SubNets are returned as they are.
+
+    Raises:
+        DipgoError: The first row left reuses anything, or the SubNet has prior noise: that adds
+            the first state, which holds a picture when the trajectory starts late.
     """
     if subnet.prior_noise is not None:
         raise DipgoError(
@@ -38,7 +41,7 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
             reuse_unconditional=_cut(subnet.reuse_unconditional, begin),
             reuse_filters=_cut_filters(subnet.reuse_filters, begin),
         )
-    except DipgoError as error:  # what is left reuses more than is left
+    except DipgoError as error:  # the rows left reuse predictions of rows that are cut off
         raise DipgoError(
             f"{setting('strength')}, {error.where}, of the rows from {begin} on",
             found=error.found,
@@ -50,9 +53,12 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
 def _cut_filters(
     filters: tuple[GapFilters, ...] | None, begin: int
 ) -> tuple[GapFilters, ...] | None:
-    """A first row that computes is in no gap: gaps are left whole or fall away."""
-    left = [one for one in filters or () if one.rows[0] >= begin]
-    moved = [replace(one, rows=tuple(row - begin for row in one.rows)) for one in left]
+    """Returns the filters of the gaps that are left, with their rows renumbered.
+
+    The first row left computes, so it is not in a gap: each gap is left whole or falls away.
+    """
+    left = [gap for gap in filters or () if gap.rows[0] >= begin]
+    moved = [replace(gap, rows=tuple(row - begin for row in gap.rows)) for gap in left]
     return tuple(moved) or None
 
 

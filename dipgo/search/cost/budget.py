@@ -1,6 +1,6 @@
-"""Meeting a kept share with gates in a fixed order: what all ways of choosing gates share.
+"""Meets a kept share with gates in a fixed order; all ways of choosing gates use it.
 
-Orders of gates are flat indices into a table of gates, i[gates], rows after the first only.
+An order of gates is i[gates]: flat indices into a table of gates, of rows after the first only.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Scores: TypeAlias = NDArray[np.float64]
 Order: TypeAlias = NDArray[np.intp]
 
 TOLERANCE = 0.0125
-"""How far from the target a kept share may be (DiP-GO, Algorithm 1)."""
+"""The greatest distance of a kept share from the target (DiP-GO, Algorithm 1)."""
 
 MAX_TRADES = 100
-"""How many gates are given up, one at a time, for others to come closer to the target."""
+"""The most gates that are given up, one at a time, for others that come closer to the target."""
 
 _ROUNDING = 1e-9
 
@@ -39,15 +39,15 @@ class Choice:
 
     @classmethod
     def of(cls, model: CostModel, gates: Bools) -> Choice:
-        """The choice of these gates."""
+        """Returns the choice of `gates`."""
         return cls(gates, model.kept(gates))
 
     def without(self, model: CostModel, order: Order) -> Choice:
-        """The same with these gates off."""
+        """Returns the choice with the gates of `order` off."""
         return self._switched(model, order, False)
 
     def with_(self, model: CostModel, order: Order) -> Choice:
-        """The same with these gates on."""
+        """Returns the choice with the gates of `order` on."""
         return self._switched(model, order, True)
 
     def _switched(self, model: CostModel, order: Order, on: bool) -> Choice:
@@ -64,28 +64,28 @@ class Bracket:
     below: Choice
 
     def is_close(self, target: float) -> bool:
-        """Whether what fits uses the budget up to the tolerance."""
+        """Returns whether the choice that fits uses the budget up to the tolerance."""
         return target - self.below.kept < TOLERANCE
 
     def with_above(self, choice: Choice) -> Bracket:
-        """With `choice` above the target, if that is nearer to it."""
+        """Returns the bracket with `choice` above the target, if that is nearer to it."""
         return replace(self, above=choice) if choice.kept < self.above.kept else self
 
 
 def dense(model: CostModel) -> Choice:
-    """All gates on."""
+    """Returns the choice with all gates on."""
     return Choice.of(model, np.ones(model.shape, dtype=np.bool_))
 
 
 def order_by_score(scores: Scores) -> Order:
-    """Gates after row 0 by rising keep-score; of equal ones the last of the table comes first."""
+    """Returns the gates after row 0 by rising keep-score; of equal ones, the table's last first."""
     blocks = scores.shape[1]
     backward = np.arange(scores.size - 1, blocks - 1, -1)
     return backward[np.argsort(scores.flat[backward], kind="stable")]
 
 
 def fits(kept: float, target: float) -> bool:
-    """Whether a kept share is within the target, up to rounding."""
+    """Returns whether a kept share is within the target, up to rounding."""
     return kept <= target + _ROUNDING
 
 
@@ -94,8 +94,15 @@ def bisect_count(
 ) -> tuple[Bracket, int]:
     """Bisects how many gates go off, in order, until neighbours in `counts` bracket the target.
 
-    The first count must keep more than the target and the last must fit. Also returns the
-    index, in `counts`, of the count that fits.
+    Args:
+        model: The cost of gates.
+        start: The choice from which gates go off.
+        order: The gates, the first to go off first.
+        counts: Rising numbers of gates; the first must keep more than the target, the last fit.
+        target: The share of the dense cost to keep.
+
+    Returns:
+        The bracket, and the index in `counts` of the count that fits.
     """
     low, high = 0, len(counts) - 1
     above = start.without(model, order[: counts[low]])
@@ -111,9 +118,9 @@ def bisect_count(
 
 
 def come_close(model: CostModel, bracket: Bracket, order: Order, target: float) -> Bracket:
-    """Fills the budget; where that stops short, trades gates, the first of the order first.
+    """Fills the budget; if that stops short, trades gates, the first of the order first.
 
-    A trade gives up one gate and fills what that leaves with others.
+    A trade gives up one gate and fills the budget that this frees with others.
     """
     bracket = fill(model, bracket, order, target)
     for gate in order[bracket.below.gates.flat[order]][:MAX_TRADES]:
@@ -152,9 +159,9 @@ def fill(model: CostModel, bracket: Bracket, order: Order, target: float) -> Bra
 
 
 def prune_dead(gates: Bools, model: CostModel) -> Bools:
-    """The same SubNet without the gates whose calls nothing reads; row 0 stays all on.
+    """Returns the gates without those whose calls nothing reads; row 0 stays all on.
 
-    Exact: the plan's calls and its result are the same.
+    This is exact: the plan's calls and its result are the same.
     """
     pruned = model.used(gates)
     pruned[0] = True
@@ -162,9 +169,10 @@ def prune_dead(gates: Bools, model: CostModel) -> Bools:
 
 
 def settle(model: CostModel, bracket: Bracket, target: float, allow_overshoot: bool) -> Bools:
-    """The gates of what fits, or with `allow_overshoot` of what is nearer; without dead gates.
+    """Returns the gates that fit, or with `allow_overshoot` those that are nearer; no dead gates.
 
-    Raises DipgoError where neither is within the tolerance.
+    Raises:
+        DipgoError: Neither choice is within the tolerance.
     """
     above, below = bracket.above, bracket.below
     chosen = below
@@ -183,7 +191,11 @@ def settle(model: CostModel, bracket: Bracket, target: float, allow_overshoot: b
 
 
 def check(model: CostModel, scores: Scores, target: float) -> None:
-    """Scores in [0, 1] for every gate, and `check_target`. Raises DipgoError."""
+    """Checks that there is a score in [0, 1] for every gate, and the target.
+
+    Raises:
+        DipgoError: A score is missing or out of range, or the target cannot be reached.
+    """
     if scores.shape != model.shape or not ((scores >= 0) & (scores <= 1)).all():
         rows, columns = model.shape
         raise DipgoError(
@@ -196,7 +208,11 @@ def check(model: CostModel, scores: Scores, target: float) -> None:
 
 
 def check_target(model: CostModel, target: float) -> None:
-    """Raises DipgoError for a kept share that cannot be reached."""
+    """Checks that the kept share `target` can be reached.
+
+    Raises:
+        DipgoError: It cannot.
+    """
     if fits(model.fixed, target) and target <= 1:
         return
     raise DipgoError(
@@ -208,5 +224,5 @@ def check_target(model: CostModel, target: float) -> None:
 
 
 def _ratio(kept: float) -> str:
-    """The ratio for a kept share, rounded so that the share fits."""
+    """Returns the ratio for a kept share, rounded so that the share fits."""
     return f"{max(0, floor((1 - kept + _ROUNDING) * 1e4)) / 1e4:.4f}"

@@ -1,4 +1,4 @@
-"""The cascade: what dies with a block when its gate goes to 0, and γ, its share of the work."""
+"""Computes the cascade: the blocks that die with a block, and γ, their share of the work."""
 
 from __future__ import annotations
 
@@ -13,23 +13,33 @@ from dipgo.ir.subnet.backups import BACKUPS
 
 
 def dying_with(graph: BlockGraph, backup: Sequence[str] | None = None) -> dict[str, frozenset[str]]:
-    """For every block those that die in one evaluation when it is taken out, itself included.
+    """Returns for every block the blocks that die in one evaluation when it is taken out.
 
-    All other gates are on. A block dies when all that reads it, through glue, is dead (DiP-GO,
-    arXiv 2410.16942, section 3.2). `backup` has one word a block in the order of `graph.blocks`,
-    all `output` if None: one that reads the input that the block adds to needs it even where the
-    block is not needed.
+    The block itself is one of them. All other gates are on. A block dies when all that reads it,
+    through glue, is dead.
+
+    Args:
+        graph: The graph.
+        backup: A word for each block in the order of `graph.blocks`; all `output` if None. A
+            backup that reads the input that its block adds to needs this input to be computed,
+            even though the block is out.
+
+    Source:
+        DiP-GO (arXiv 2410.16942), section 3.2.
     """
     names = frozenset(node.name for node in graph.blocks)
     return {block: names - live for block, live in _live_without(graph, backup).items()}
 
 
 def cascade_shares(graph: BlockGraph, backup: Sequence[str] | None = None) -> NDArray[np.float64]:
-    """γ, f64[blocks]: the share of an evaluation's MACs of each block and all that dies with it.
+    """Returns γ, f64[blocks]: the share of an evaluation's MACs of each block and its cascade.
 
-    An evaluation's MACs are those of all nodes that depend on the state, glue included: the rest
-    leaves the loop, and with it the blocks whose modules it belongs to (0.4 % of SD-1.5).
-    In the order of `graph.blocks`. Source: the factor γ of the sparsity loss (section 3.3).
+    An evaluation's MACs are those of all nodes that depend on the state, glue included. The other
+    nodes leave the loop, and their MACs are missing from the blocks whose modules they belong to
+    (0.4 % of SD-1.5). Blocks are in the order of `graph.blocks`.
+
+    Source:
+        DiP-GO (arXiv 2410.16942), section 3.3: the factor γ of the sparsity loss.
     """
     macs = {node.name: node.macs for node in graph.nodes if Dependence.STATE in node.dependence}
     total = sum(macs.values())
@@ -41,7 +51,7 @@ def cascade_shares(graph: BlockGraph, backup: Sequence[str] | None = None) -> ND
 
 
 def _live_without(graph: BlockGraph, backup: Sequence[str] | None) -> dict[str, frozenset[str]]:
-    """For every block the nodes that are still called when it is not."""
+    """Returns for every block the nodes that are still called when it is not."""
     words = backup or ("output",) * len(graph.blocks)
     return {
         block.name: _live(graph, block, word)
@@ -50,7 +60,10 @@ def _live_without(graph: BlockGraph, backup: Sequence[str] | None) -> dict[str, 
 
 
 def _live(graph: BlockGraph, taken_out: Node, word: str) -> frozenset[str]:
-    """Backward from the prediction; what is taken out needs at most the input it adds to."""
+    """Returns the nodes that are called, found backward from the prediction.
+
+    The node that is taken out needs at most the input that it adds to.
+    """
     reads = (carrier(graph, taken_out),) if BACKUPS[word].reads_input else ()
     needed = {graph.output}
     live: set[str] = set()

@@ -1,11 +1,11 @@
-"""Which calls a SubNet leaves: the plan's value numbering and liveness, without the plan.
+"""Counts the calls that a SubNet leaves, by the numbering and liveness of a plan, without one.
 
 Statements are integers: the noise is 0, row r of the tables 1 + r, then come the draws of noise,
-then calls and linear combinations in order of execution. A node's value is known by the statement
-that made it, or where it is off, by the one that its backup yields. That is enough to tell values
-apart, since a node always reads the same outputs of the same nodes.
+then calls and linear combinations in order of execution. A node's value is identified by the
+statement that made it, or if the node is off, by the one that its backup yields. That suffices to
+distinguish values, because a node always reads the same outputs of the same nodes.
 
-Where rows that are wholly off filter the latest predictions, a gap of them is one more call.
+If rows that are wholly off filter the latest predictions, a gap of them is one more call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dipgo.ir.subnet.past import Past
 Bools: TypeAlias = NDArray[np.bool_]
 
 _STATE, _ROW, _NODES = 0, 1, 2
-"""Places of what is bound to a statement: the denoiser's input, the row, then every node."""
+"""The places that are bound to statements: the denoiser's input, the row, then every node."""
 
 _NOT_A_CALL = -1
 
@@ -37,12 +37,15 @@ _Read: TypeAlias = Callable[[Sequence[int]], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What one run of the numbering finds.
+    """The calls of one table of gates.
 
-    `executed` is bool[evaluations, nodes]: the calls that are really made, each at the first
-    evaluation that makes it. `used` likewise, bool[evaluations, nodes], is whether anything
-    that the result depends on reads what a node yields there, be it made earlier. `filtered` is
-    how many predictions all filters that are applied read, each gap's as many as the longest's.
+    Attributes:
+        executed: bool[evaluations, nodes], the calls that are really made, each at the first
+            evaluation that makes it.
+        used: bool[evaluations, nodes], whether anything that the result depends on reads the
+            node's value at that evaluation, even if the value was made earlier.
+        filtered: The number of predictions that all applied filters read; every gap counts as
+            many as the longest.
     """
 
     executed: Bools
@@ -52,15 +55,20 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class _Numbering:
-    """Statements so far: what each reads, the call that it is, and how to find it again."""
+    """The statements so far.
+
+    Attributes:
+        reads: The statements that each statement reads.
+        places: The call that each statement is, as evaluation · nodes + node, or _NOT_A_CALL.
+        combinations: The statements of linear combinations by their terms.
+    """
 
     reads: list[tuple[int, ...]]
     places: list[int]
-    """evaluation · nodes + node, or _NOT_A_CALL."""
     combinations: dict[tuple[tuple[float, int], ...], int]
 
     def combine(self, terms: tuple[tuple[float, int], ...]) -> int:
-        """The statement of a linear combination; an earlier one where it is the same."""
+        """Returns the statement of a linear combination, an earlier one if it is the same."""
         known = self.combinations.get(terms)
         if known is None:
             known = self.combinations[terms] = len(self.reads)
@@ -69,7 +77,7 @@ class _Numbering:
         return known
 
     def update(self, terms: tuple[tuple[float, int], ...], trajectory: Sequence[int]) -> int:
-        """The same for a sampler's update, whose sources are places in `trajectory`."""
+        """Returns the statement of a sampler's update, whose sources are places in `trajectory`."""
         merged: dict[int, float] = {}
         for coefficient, place in terms:
             source = trajectory[place]
@@ -79,13 +87,16 @@ class _Numbering:
         return self.combine(tuple((number, source) for source, number in merged.items()))
 
     def filter(self, past: Sequence[int]) -> int:
-        """The statement of a gap's filters over earlier predictions; no two gaps have the same."""
+        """Returns a new statement for a gap's filters over earlier predictions.
+
+        No two gaps have the same filters.
+        """
         self.reads.append(tuple(past))
         self.places.append(_NOT_A_CALL)
         return len(self.reads) - 1
 
     def live(self, result: int) -> Bools:
-        """bool[statements]: what the result depends on."""
+        """Returns bool[statements], those that the result depends on."""
         reads = self.reads
         live = bytearray(len(reads))
         live[result] = True
@@ -98,9 +109,14 @@ class _Numbering:
 
 @dataclass(slots=True)
 class _Predictions:
-    """What was predicted so far, as `dipgo.compiler.unroll` has it.
+    """The predictions so far, by the rules of `dipgo.compiler.unroll`.
 
-    `past` has statements. `filters` are those of gaps, `longest` the most that one reads.
+    Attributes:
+        terms: The most predictions that a gap's filters read; 0 for no filters.
+        past: The statements of the predictions.
+        filters: The statements of the gaps' filters.
+        longest: The most predictions that a gap's filters read so far.
+        in_gap: Whether the last evaluation was in a gap.
     """
 
     terms: int
@@ -110,7 +126,7 @@ class _Predictions:
     in_gap: bool = False
 
     def add(self, numbering: _Numbering, row: int, computes: bool, output: int) -> int:
-        """The statement of an evaluation's prediction; `output` is what the denoiser yields."""
+        """Returns the statement of an evaluation's prediction; `output` is the denoiser's."""
         if not self.terms:
             return output
         before = self.past.before(row)
@@ -127,8 +143,12 @@ class _Predictions:
 class CallFlow:
     """A graph, a sampler and backups, prepared for many tables of gates.
 
-    `blocks` and `backup` are in the SubNet's order; every block depends on the state. With
-    `filtered` above 0, rows that are wholly off filter so many of the latest predictions.
+    Attributes:
+        graph: The graph.
+        sampler: The sampler.
+        blocks: The gated blocks in the SubNet's order; every block depends on the state.
+        backup: A word for each block.
+        filtered: The number of the latest predictions that rows which are wholly off filter.
     """
 
     graph: BlockGraph
@@ -138,7 +158,7 @@ class CallFlow:
     filtered: int = 0
 
     def calls(self, gates: Bools) -> Calls:
-        """The calls of a plan for `gates`, bool[steps, blocks], whose row 0 is all on."""
+        """Returns the calls of a plan for `gates`, bool[steps, blocks] with row 0 all on."""
         numbering, history, predictions, result = self._number(gates)
         live = numbering.live(result)
         shape = len(self.sampler.rows), len(self.graph.nodes)
@@ -152,7 +172,12 @@ class CallFlow:
         return Calls(executed, live[np.array(history)[:, _NODES:]], filtered)
 
     def _number(self, gates: Bools) -> tuple[_Numbering, list[list[int]], _Predictions, int]:
-        """The statements, what is bound at the end of each evaluation, predictions, the result."""
+        """Numbers all statements of a plan for `gates`.
+
+        Returns:
+            The statements; the places' statements at the end of each evaluation; the
+            predictions; the statement of the result.
+        """
         rows = len(self.sampler.timesteps)
         draws = range(1 + rows, 1 + rows + len(self.sampler.draws))
         numbering = _Numbering([()] * draws.stop, [_NOT_A_CALL] * draws.stop, {})
@@ -187,16 +212,16 @@ class CallFlow:
 
     @cached_property
     def folded(self) -> frozenset[str]:
-        """Nodes that depend on the timestep alone: they become tables and are never called."""
+        """The nodes that depend on the timestep alone: they become tables and are never called."""
         return frozenset(
             node.name for node in self.graph.nodes if node.dependence == Dependence.TIMESTEP
         )
 
     @cached_property
     def once(self) -> frozenset[str]:
-        """Nodes that depend on the prompt alone, if on anything: called once per run."""
-        kinds = (Dependence.PROMPT, Dependence.CONSTANT)
-        return frozenset(node.name for node in self.graph.nodes if node.dependence in kinds)
+        """The nodes that depend on the prompt alone, or on nothing: they are called once a run."""
+        fixed = (Dependence.PROMPT, Dependence.CONSTANT)
+        return frozenset(node.name for node in self.graph.nodes if node.dependence in fixed)
 
     @cached_property
     def _made_by(self) -> dict[str, int]:
@@ -209,7 +234,7 @@ class CallFlow:
 
     @cached_property
     def _loop(self) -> list[int]:
-        """Indices of the nodes that depend on the state."""
+        """The indices of the nodes that depend on the state."""
         nodes = enumerate(self.graph.nodes)
         return [index for index, node in nodes if Dependence.STATE in node.dependence]
 
@@ -235,9 +260,9 @@ class CallFlow:
 
     @cached_property
     def _program(self) -> list[tuple[int, int | None, _Read, Backup | None, int]]:
-        """For each node of the loop: its index, gate, what it reads, backup, what that reads.
+        """For each node of the loop: its index, gate, reader, backup, and the backup's input.
 
-        A backup that repeats what was stands for nothing to be done, as no backup does.
+        A backup that only repeats earlier outputs is None here: there is nothing to be done.
         """
         column = {name: index for index, name in enumerate(self.blocks)}
         program = []
@@ -252,7 +277,7 @@ class CallFlow:
         return program
 
     def _reader(self, index: int) -> _Read:
-        """Gets the statements that a node of the loop reads: one a source, the row if any."""
+        """Returns a getter of the statements that a node of the loop reads, its row included."""
         places: dict[int, None] = {}
         for name in self.graph.nodes[index].inputs:
             dependence = self._dependence(name)
@@ -271,11 +296,11 @@ class CallFlow:
 
     @cached_property
     def _outside_loop(self) -> tuple[Bools, NDArray[np.intp], NDArray[np.intp]]:
-        """Nodes that need the prompt but no state: called if and only if the loop reads them.
+        """The n nodes that need the prompt but no state, called if and only if the loop reads them.
 
-        bool[loop, n], whether a node of the loop reads one of the n, be it through others;
-        i[n], the index of each; and i[evaluations, n], the first evaluation that needs the
-        same call: the first of its row, or 0.
+        The arrays are bool[loop, n], whether a node of the loop reads one of them, directly or
+        through others; i[n], the index of each; and i[evaluations, n], the first evaluation that
+        needs the same call, which is the first of its row, or 0.
         """
         nodes, count = self.graph.nodes, len(self.graph.nodes)
         needs = np.zeros((count, count), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""The cost of a SubNet after all that the compiler can see, without making a plan of it."""
+"""Computes the cost of a SubNet as the compiler would reduce it, without making a plan."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from dipgo.search.cost.count_calls import Bools, CallFlow
 
 @dataclass(frozen=True, slots=True)
 class FilterCost:
-    """What it costs that rows which are wholly off filter the latest `terms` predictions.
+    """The cost of filters for rows that are wholly off.
 
-    Fewer where fewer were computed. `each` is the cost of one, its half included, in a gap.
+    Attributes:
+        terms: The number of the latest predictions that are filtered; fewer where fewer were
+            computed.
+        each: The cost, in a gap, of filtering one prediction and its half.
     """
 
     terms: int
@@ -30,16 +33,23 @@ class FilterCost:
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """What a table of gates costs, as a share of the dense plan's cost.
+    """The cost of tables of gates, as a share of the dense plan's cost.
 
-    `blocks` and `backup` are in the SubNet's order. `weights` has the cost of one call of each
-    node, glue included. Nodes that depend on the timestep alone cost nothing (they become
-    tables), those that depend on the prompt alone count once, in the dense plan too: as in
-    `dipgo.ir.plan.cost`, which gives the same share of MACs. Blocks are whole here: where a plan
-    calls some part by part (`dipgo.compiler.split_blocks`), `kept` is an upper bound of its share.
-    With `filters`, rows that are wholly off apply such, which dense does not have.
+    Nodes that depend on the timestep alone cost nothing (they become tables); nodes that depend
+    on the prompt alone count once, in the dense plan too. `dipgo.ir.plan.cost` counts by the same
+    rules and gives the same share of MACs. Blocks are whole here: for a plan that calls some of
+    them part by part (`dipgo.compiler.split_blocks`), `kept` is an upper bound of its share.
 
-    Raises DipgoError where the parts do not fit together.
+    Attributes:
+        graph: The graph.
+        sampler: The sampler.
+        blocks: The gated blocks, in the SubNet's order.
+        backup: A word for each block.
+        weights: The cost of one call of each node, glue included.
+        filters: The cost of the filters of rows that are wholly off, which dense does not have.
+
+    Raises:
+        DipgoError: The parts do not fit together.
     """
 
     graph: BlockGraph
@@ -69,20 +79,30 @@ class CostModel:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Steps and blocks: the shape of a table of gates."""
+        """The shape of a table of gates: steps and blocks."""
         return len(self.sampler.timesteps), len(self.blocks)
 
     def executed(self, gates: Bools) -> Bools:
-        """bool[evaluations, nodes]: the calls that are really made, nodes as in the graph.
+        """Returns bool[evaluations, nodes], the calls that are really made; nodes as in the graph.
 
-        `gates` is bool[steps, blocks] with row 0 all on. A call is made if its gate is on, its
-        inputs differ from those of every earlier call of its node, and the result depends on it.
+        A call is made if its gate is on, its inputs differ from those of every earlier call of
+        its node, and the result depends on it.
+
+        Args:
+            gates: bool[steps, blocks] with row 0 all on.
+
+        Raises:
+            DipgoError: The gates have another shape or type, or row 0 is not all on.
         """
         self._check_gates(gates)
         return self._flow.calls(gates).executed
 
     def kept(self, gates: Bools) -> float:
-        """Cost of the calls that are really made, as a share of the dense plan's."""
+        """Returns the cost of the calls that are really made, as a share of the dense plan's cost.
+
+        Raises:
+            DipgoError: The gates have another shape or type, or row 0 is not all on.
+        """
         self._check_gates(gates)
         calls = self._flow.calls(gates)
         filters = calls.filtered * self.filters.each if self.filters else 0.0
@@ -90,7 +110,11 @@ class CostModel:
         return (float(executed @ self._weights) + filters) / self._dense
 
     def used(self, gates: Bools) -> Bools:
-        """bool[steps, blocks]: gates that are on, and on whose call the result depends."""
+        """Returns bool[steps, blocks], the gates that are on and on whose call the result depends.
+
+        Raises:
+            DipgoError: The gates have another shape or type, or row 0 is not all on.
+        """
         self._check_gates(gates)
         names = [node.name for node in self.graph.nodes]
         read = self._flow.calls(gates).used[:, [names.index(block) for block in self.blocks]]
@@ -99,7 +123,7 @@ class CostModel:
         return used & gates
 
     def share(self, block: str) -> float:
-        """Share of the dense plan's cost of one call of a block."""
+        """Returns the cost of one call of a block, as a share of the dense plan's cost."""
         return float(self.weights[block]) / self._dense
 
     @cached_property
@@ -120,7 +144,7 @@ class CostModel:
 
     @cached_property
     def _dense(self) -> float:
-        """Every node that the prediction needs, at every evaluation or once."""
+        """The cost of every node that the prediction needs, at every evaluation or once."""
         times = [self._times(node) for node in self.graph.nodes]
         return float(np.array(times, dtype=np.float64) @ self._weights)
 
@@ -150,25 +174,32 @@ class CostModel:
 
 
 def macs_weights(graph: BlockGraph) -> dict[str, float]:
-    """MACs of one call of each node, as the papers count them (no attention products)."""
+    """Returns the MACs of one call of each node, as papers count them (no attention products)."""
     return {node.name: float(node.macs) for node in graph.nodes}
 
 
 def parameter_weights(graph: BlockGraph) -> dict[str, float]:
-    """Parameters that one call of each node touches."""
+    """Returns the number of parameters that one call of each node touches."""
     return {node.name: float(node.parameters) for node in graph.nodes}
 
 
 def latency_weights(
     graph: BlockGraph, plan: Plan, seconds_by_callee: Mapping[str, float]
 ) -> dict[str, float]:
-    """Seconds of one call of each node, from the times of an export's callees.
+    """Returns the seconds of one call of each node, from the times of an export's callees.
 
-    `plan` is that export's, `seconds_by_callee` what all calls of a callee take in a run, such
-    as `dipgo.engines.timing.Timing.segments`. A lane takes its share of that; the members of a
-    callee share a lane's time in proportion to their MACs, attention's included, or equally where
-    none has any. Nodes that depend on the timestep alone take no time: they are tables.
-    Raises DipgoError for a node that the plan does not call, and for a callee without a time.
+    A callee's time is divided equally among its lanes; its members share a lane's time in
+    proportion to their MACs, attention's included, or equally if none has any. Nodes that depend
+    on the timestep alone take no time: they are tables.
+
+    Args:
+        graph: The graph to price.
+        plan: The plan of the export that was timed.
+        seconds_by_callee: The seconds that all calls of a callee take in a run, such as
+            `dipgo.engines.timing.Timing.segments`.
+
+    Raises:
+        DipgoError: The plan does not call a node, or a callee has no time.
     """
     macs = _macs_with_parts(graph)
     seconds: dict[str, float] = {}
@@ -187,15 +218,15 @@ def latency_weights(
             node = member.split(PART)[0]
             lane = share * seconds_by_callee[callee.name] / lanes
             seconds[node] = seconds.get(node, 0.0) + lane
-    for one in graph.nodes:
-        if one.name not in seconds and one.dependence != Dependence.TIMESTEP:
-            raise _not_of_this_export(one.name)
+    for called in graph.nodes:
+        if called.name not in seconds and called.dependence != Dependence.TIMESTEP:
+            raise _not_of_this_export(called.name)
     return {node.name: seconds.get(node.name, 0.0) for node in graph.nodes}
 
 
 def _macs_with_parts(graph: BlockGraph) -> dict[str, int]:
-    nodes = (one for node in graph.nodes for one in (node, *node.parts))
-    return {one.name: one.macs + one.attention_macs for one in nodes}
+    nodes = (part for node in graph.nodes for part in (node, *node.parts))
+    return {node.name: node.macs + node.attention_macs for node in nodes}
 
 
 def _not_of_this_export(name: str) -> DipgoError:

@@ -1,10 +1,9 @@
-"""Selection: from the scores of gates to gates that keep a given share of the cost.
+"""Selects, from the scores of gates, gates that keep a target share of the cost.
 
-Scores are keep-scores, f64[steps, blocks] from 0 to 1; gates bool[steps, blocks], row 0 all on.
-`target` is the share of the dense cost that is kept, so 0.2 for `--ratio 0.8`. Every function
-ends within `TOLERANCE` of it and, unless `allow_overshoot`, not above it; where its own rule
-stops short of that, it finishes gate by gate, in the order of the scores. It raises DipgoError
-where that does not get there, or where scores or target are out of range. Gates whose calls
+Scores are keep-scores, f64[steps, blocks] from 0 to 1; gates are bool[steps, blocks], row 0 all
+on. `target` is the share of the dense cost that is kept, so 0.2 for `--ratio 0.8`. Every function
+ends within `TOLERANCE` of the target and, unless `allow_overshoot`, not above it. If its own rule
+stops short of that, it finishes gate by gate, in the order of the scores. Gates whose calls
 nothing reads are off. Of equal scores, the last of the table goes off first.
 """
 
@@ -40,17 +39,29 @@ __all__ = [
 ]
 
 _THRESHOLDS = tuple(round(0.95 - 0.05 * index, 2) for index in range(20))
-"""Of the reuse-score, from 0.95 down to 0."""
+"""The thresholds on the reuse-score, from 0.95 down to 0."""
 
 
 def bisect_threshold(
     scores: Scores, model: CostModel, target: float, *, allow_overshoot: bool = False
 ) -> Bools:
-    """Bisects c: gates with a keep-score below c go off. Source: DiP-GO's Algorithm 1.
+    """Bisects the threshold c below whose keep-score gates go off.
 
-    The cascade is that of the cost: what nothing reads costs nothing. Ends at the lowest c that
-    fits, not at the first within the tolerance. Where many gates have that score and plain
-    bisection stops short, goes on within them, in their fixed order.
+    The cascade is that of the cost: calls that nothing reads cost nothing. The bisection ends at
+    the lowest c that fits, not at the first within the tolerance. If it stops short because many
+    gates have that score, it goes on among them, in their fixed order.
+
+    Args:
+        scores: Keep-scores f64[steps, blocks].
+        model: The cost of gates.
+        target: The share of the dense cost to keep.
+        allow_overshoot: Whether the result may keep more than the target, within the tolerance.
+
+    Raises:
+        DipgoError: Scores or target are out of range, or no gates are within the tolerance.
+
+    Source:
+        DiP-GO (arXiv 2410.16942), Algorithm 1.
     """
     check(model, scores, target)
     everything = dense(model)
@@ -71,12 +82,24 @@ def bisect_threshold(
 def sweep_threshold(
     scores: Scores, model: CostModel, target: float, *, allow_overshoot: bool = False
 ) -> Bools:
-    """Takes blocks out with their cascades, while thresholds on 1 − score fall: the released way.
+    """Takes blocks out with their cascades while a threshold on 1 − score falls.
 
-    For each threshold from 0.95 down, each block from the last to the first and, by falling
-    reuse-score above the threshold, each step: the block goes off, with what dies with it at
-    that step, unless too little would be kept. The released code stays above the target; only
-    with `allow_overshoot` does this. A gate refused once is not tried again.
+    For each threshold from 0.95 down, for each block from the last to the first, and for each
+    step by falling reuse-score above the threshold: the block goes off, with what dies with it at
+    that step, unless too little would be kept. A gate that was refused is not tried again. The
+    released code stays above the target; this function does so only with `allow_overshoot`.
+
+    Args:
+        scores: Keep-scores f64[steps, blocks].
+        model: The cost of gates.
+        target: The share of the dense cost to keep.
+        allow_overshoot: Whether the result may keep more than the target, within the tolerance.
+
+    Raises:
+        DipgoError: Scores or target are out of range, or no gates are within the tolerance.
+
+    Source:
+        The code that DiP-GO's authors released.
     """
     check(model, scores, target)
     everything = dense(model)
@@ -99,9 +122,9 @@ def sweep_threshold(
 
 
 def _sweep(reuse: Scores, model: CostModel, choice: Choice, least: float, most: float) -> Choice:
-    """The first choice to keep at most `most`, or that of the last threshold; none below `least`.
+    """Returns the first choice that keeps at most `most`, or that of the last threshold.
 
-    What is tried keeps at least `least`, up to rounding.
+    No choice keeps less than `least`, up to rounding.
     """
     columns = _columns_dying_with(model)
     refused = np.zeros(model.shape, dtype=np.bool_)
@@ -122,7 +145,7 @@ def _sweep(reuse: Scores, model: CostModel, choice: Choice, least: float, most: 
 
 
 def _columns_dying_with(model: CostModel) -> dict[int, Order]:
-    """For each block, from the last in the graph to the first, the columns of its cascade."""
+    """Returns the columns of each block's cascade, the last block of the graph first."""
     column = {name: index for index, name in enumerate(model.blocks)}
     words = dict(zip(model.blocks, model.backup, strict=True))
     dying = dying_with(model.graph, [words[node.name] for node in model.graph.blocks])
@@ -133,7 +156,7 @@ def _columns_dying_with(model: CostModel) -> dict[int, Order]:
 
 
 def _steps_by_reuse(reuse: Scores, threshold: float) -> list[int]:
-    """Steps after the first with a reuse-score above the threshold, the highest first."""
+    """Returns the steps after the first whose reuse-score is above the threshold, highest first."""
     steps = 1 + np.argsort(-reuse[1:], kind="stable")
     return [int(step) for step in steps if reuse[step] > threshold]
 
@@ -143,8 +166,17 @@ def fill_budget(
 ) -> Bools:
     """Switches the lowest gates off until the rest fits, then on again all that still fit.
 
-    How many go off first is found by bisection; then, by falling score, each gate comes back
-    that adds to the cost and keeps within the target.
+    Bisection finds how many go off first; then, by falling score, each gate comes back that adds
+    to the cost and keeps within the target.
+
+    Args:
+        scores: Keep-scores f64[steps, blocks].
+        model: The cost of gates.
+        target: The share of the dense cost to keep.
+        allow_overshoot: Whether the result may keep more than the target, within the tolerance.
+
+    Raises:
+        DipgoError: Scores or target are out of range, or no gates are within the tolerance.
     """
     check(model, scores, target)
     everything = dense(model)

@@ -1,10 +1,10 @@
-"""The SuperNet: the traced graph over all steps, with a gate on every block."""
+"""Runs the SuperNet: the traced graph over all steps, with a gate on every block."""
 
 import sys
 
 from dipgo.common.moved import forward
 
-# A module of this name held what is in these until 0.1.
+# Until dipgo 0.1 a module of this name held these definitions.
 forward(
     sys.modules[__name__],
     "dipgo.search.supernet.supernet",

@@ -1,4 +1,4 @@
-"""What a gate makes of a block: computed, reused, or a mixture of both."""
+"""Applies a gate to a block: computes it, reuses it, or mixes both."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dipgo.ir.subnet.backups import Backup
 Tensors: TypeAlias = tuple[Tensor, ...]
 
 Gate: TypeAlias = Tensor | bool
-"""Between 0 and 1, or a choice: what a gate of False controls is not computed."""
+"""A number between 0 and 1, or a choice: the block of a gate that is False is not computed."""
 
 OFF = 0.02
-"""Relaxed gates below are choices: their blocks are skipped, and have no gradient."""
+"""The value below which relaxed gates are choices: their blocks are skipped, without gradient."""
 
 
 def combined(terms: tuple[tuple[float, Tensor], ...]) -> Tensor:
@@ -31,10 +31,17 @@ def combined(terms: tuple[tuple[float, Tensor], ...]) -> Tensor:
 def gated(
     backup: Backup, gate: Gate, computed: Tensors, entered: Tensor, kept: Tensors | None
 ) -> tuple[Tensors, Tensors]:
-    """Returns the outputs of a block that was computed, and what is kept of it from now on.
+    """Returns the outputs of a block that was computed, and the tensors kept of it from now on.
 
-    Both are mixed by the gate with what they are when the block is off: the backup's outputs, and
-    what was `kept` before. A block that has never been computed yet mixes with nothing.
+    The gate mixes both with their values when the block is off: the backup's outputs, and the
+    tensors `kept` before. A block that is computed for the first time mixes with nothing.
+
+    Args:
+        backup: The block's backup.
+        gate: The gate; if it is True, nothing is mixed.
+        computed: The block's outputs.
+        entered: The input that the block adds to.
+        kept: The tensors kept so far; None before the block was ever computed.
     """
     fresh = backup.keep(computed, entered, combined)
     if kept is None or not isinstance(gate, Tensor):
@@ -51,7 +58,12 @@ def _blend(gate: Tensor, new: Tensors, old: Tensors) -> Tensors:
 
 
 def choice(gate: Tensor, skip_closed: bool = True) -> Gate:
-    """A gate that is all but closed, and one without a gradient at 0 or 1, is a choice."""
+    """Returns a choice for a gate that is all but closed, or at 0 or 1 without a gradient.
+
+    Args:
+        gate: f32[] from 0 to 1.
+        skip_closed: Whether gates below OFF that have a gradient are choices too.
+    """
     value = float(gate.detach())
     if value < OFF and (skip_closed or not gate.requires_grad):
         return False
@@ -59,25 +71,30 @@ def choice(gate: Tensor, skip_closed: bool = True) -> Gate:
 
 
 def weighted(weights: Tensor, latest: Sequence[Tensor]) -> Tensor:
-    """The sum of the latest predictions by their weights, or of what their filters make of them.
+    """Returns the weighted, or filtered, sum of the latest predictions.
 
-    Those beyond the past do nothing.
+    Weights and filters beyond the number of predictions do nothing.
+
+    Args:
+        weights: Weights f32[K], or filters f32[K, C, C, k, k].
+        latest: The predictions f32[B, C, h, w], the newest first.
     """
     if weights.ndim > 1:
         filters = weights[: len(latest)].transpose(0, 1).flatten(1, 2)
         past = torch.cat(latest[: len(weights)], dim=1)  # type: ignore[arg-type]
         return nn.functional.conv2d(past, filters, padding=filters.shape[-1] // 2)
-    terms = [weight * one for weight, one in zip(weights, latest, strict=False)]
+    terms = [weight * prediction for weight, prediction in zip(weights, latest, strict=False)]
     return torch.stack(terms).sum(0)
 
 
 def shifted(
     latest: tuple[Tensor, ...], new: tuple[Tensor, ...], gate: Tensor
 ) -> tuple[Tensor, ...]:
-    """The latest predictions once a mixture has joined them: each gives way to the one before.
+    """Returns the latest predictions after `new` ones joined them to the degree of `gate`.
 
-    The oldest comes in from nothing, so that both ends of the gate are those of a choice.
+    Each place mixes its own prediction with the one that moves into it. The oldest moves into
+    nothing, so that a gate of 0 and a gate of 1 give the results of the two choices.
     """
     joined = (*new, *latest)
-    moved = (torch.lerp(old, one, gate) for one, old in zip(joined, latest, strict=False))
-    return (*moved, *(gate * one for one in joined[len(latest) :]))
+    moved = (torch.lerp(old, newer, gate) for newer, old in zip(joined, latest, strict=False))
+    return (*moved, *(gate * oldest for oldest in joined[len(latest) :]))

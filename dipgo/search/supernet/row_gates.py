@@ -1,4 +1,4 @@
-"""Gates of whole rows, and weights or filters of earlier predictions."""
+"""Reads, from a SubNet, the gates of whole rows and its weights or filters of predictions."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from dipgo.search.supernet.gating import Gate, choice
 
 @dataclass(frozen=True, slots=True)
 class RowGates:
-    """Gates of whole rows, f32[steps], and weights f32[steps, K] of the latest predictions.
+    """Gates of whole rows, and weights or filters of the latest predictions.
 
-    K of them, or K/2 and their unconditional halves by turns: what `Walk.latest` has. Filters
-    f32[steps, K, C, C, k, k] may take the place of weights.
+    Attributes:
+        gates: f32[steps].
+        weights: Weights f32[steps, K] or filters f32[steps, K, C, C, k, k] of `Walk.latest`: of K
+            predictions, or of K/2 predictions and their unconditional halves, interleaved.
     """
 
     gates: Tensor
     weights: Tensor
 
     def choices(self) -> list[Gate]:
-        """A gate a row; row 0 is computed."""
+        """Returns a gate for each row; row 0 is computed."""
         return [True, *map(choice, self.gates[1:])]
 
 
 def row_gates(subnet: SubNet) -> RowGates | None:
-    """A SubNet's weights of earlier predictions, or its filters.
+    """Returns a SubNet's row gates with its weights or filters, or None if it has neither.
 
-    With those of halves the SuperNet has `halves`. Raises DipgoError for a SubNet that has both.
+    If the SubNet weights unconditional halves, they need a SuperNet with `halves`.
+
+    Raises:
+        DipgoError: The SubNet has both weights and filters.
     """
     on = torch.tensor(subnet.gates.any(axis=1), dtype=torch.float32)
     if subnet.reuse_filters:
@@ -48,25 +53,25 @@ def row_gates(subnet: SubNet) -> RowGates | None:
         return RowGates(on, _filters(subnet, subnet.reuse_filters))
     if subnet.reuse is None:
         return None
-    kinds = [subnet.reuse, *([subnet.reuse_unconditional] if subnet.reuse_unconditional else [])]
+    tables = [subnet.reuse, *([subnet.reuse_unconditional] if subnet.reuse_unconditional else [])]
     terms = max(1, *map(len, subnet.reuse))
-    weights = torch.zeros(len(subnet.gates), terms, len(kinds))
-    for kind, rows in enumerate(kinds):
+    weights = torch.zeros(len(subnet.gates), terms, len(tables))
+    for half, rows in enumerate(tables):
         for row, numbers in enumerate(rows):
-            weights[row, : len(numbers), kind] = torch.tensor(numbers)
+            weights[row, : len(numbers), half] = torch.tensor(numbers)
     return RowGates(on, weights.flatten(1))
 
 
 def _filters(subnet: SubNet, filters: Sequence[GapFilters]) -> Tensor:
-    """f32[steps, K, C, C, k, k]; rows that are off without filters repeat the latest prediction.
+    """Returns filters f32[steps, K, C, C, k, k].
 
-    That is what backups of outputs make of them.
+    Rows that are off and have no filters repeat the latest prediction, as the backup `output` does.
     """
     shape = FilterShape.of(filters)
     channels, size = filters[0].channels, shape.size
     table = torch.zeros(len(subnet.gates), channels, shape.values, channels, size, size)
     table[:, range(channels), 0, range(channels), size // 2, size // 2] = 1.0
-    for one in filters:
-        own = torch.from_numpy(one.stacked(shape.terms, shape.halves))
-        table[list(one.rows)] = own.reshape(channels, shape.values, channels, size, size)
+    for gap in filters:
+        own = torch.from_numpy(gap.stacked(shape.terms, shape.halves))
+        table[list(gap.rows)] = own.reshape(channels, shape.values, channels, size, size)
     return table.transpose(1, 2)

@@ -1,9 +1,11 @@
 """The SuperNet: the traced denoiser over all steps, with a gate on every block.
 
-It is the same traced graph that is exported, so what is searched is what is deployed. A gate
-mixes what the block computes with what it would reuse, and the mixture is what later steps find
-in the cache (DiP-GO, arXiv 2410.16942, section 3.2, and the released code). A gate of the whole
-row mixes the prediction with one made of earlier predictions, in the same way.
+It runs the same traced graph that is exported, so the search judges what is deployed. A gate
+mixes the block's outputs with those that it would reuse, and later steps read the mixture from
+the cache. A gate of a whole row mixes the prediction, in the same way, with one made of earlier
+predictions.
+
+Source: DiP-GO (arXiv 2410.16942), section 3.2, and the released code.
 """
 
 from __future__ import annotations
@@ -29,13 +31,21 @@ Values: TypeAlias = dict[str, Tensor]
 
 
 class SuperNet(nn.Module):
-    """The denoiser over all evaluations of a sampler; gates f32[steps, blocks] say what is reused.
+    """The denoiser over all evaluations of a sampler, with gates f32[steps, blocks].
 
-    `blocks` orders the gates' columns; `backup` has one word a block. Inputs are those of the
-    traced graph but for the timestep. With `checkpointing`, activations are computed again on the
-    way back, so that only states and caches are kept for every step. Without `skip_closed` what
-    a closed gate controls is computed where that gate has a gradient, as straight-through needs.
-    With `halves` a prediction's unconditional half, of a graph with guidance, is weighted as well.
+    Its inputs are those of the traced graph but for the timestep.
+
+    Args:
+        traced: The traced denoiser.
+        sampler: The sampler.
+        blocks: The gated blocks, in the order of the gates' columns.
+        backup: A word for each block.
+        checkpointing: Whether activations are computed again in the backward pass, so that only
+            states and caches are kept for every step.
+        skip_closed: Whether a block whose gate is closed is skipped even if the gate has a
+            gradient; straight-through gates need it computed.
+        halves: Whether a prediction's unconditional half, of a graph with guidance, is weighted
+            as well.
     """
 
     def __init__(
@@ -64,14 +74,14 @@ class SuperNet(nn.Module):
         self.entered = {
             node.name: carrier(self.graph, node) or self.state for node in self.graph.blocks
         }
-        """The input that each block adds to, or where there is none, anything."""
+        """The input that each block adds to; for a block that has no such input, any value."""
         self.timestep = self.graph.input_of(Dependence.TIMESTEP).name
         self.device = next(iter(traced.tensors.values())).device
         self.tables = [self._timestep_values(timestep) for timestep in sampler.timesteps]
 
     @torch.no_grad()
     def _timestep_values(self, timestep: float) -> Values:
-        """What depends on the timestep alone."""
+        """Returns the values that depend on the timestep alone."""
         values = {self.timestep: torch.tensor(timestep, dtype=torch.float32, device=self.device)}
         self._compute(values, Dependence.TIMESTEP)
         return values
@@ -85,9 +95,12 @@ class SuperNet(nn.Module):
     def forward(
         self, gates: Tensor, inputs: Mapping[str, Tensor], rows: RowGates | None = None
     ) -> Tensor:
-        """The final latents f32[B, C, h, w]; differentiable in the gates.
+        """Returns the final latents f32[B, C, h, w], differentiable in the gates.
 
-        Row 0 is computed whatever its gates say.
+        Args:
+            gates: f32[steps, blocks]; row 0 is computed whatever its gates are.
+            inputs: The inputs of the traced graph but for the timestep.
+            rows: Gates of whole rows; None leaves every row to its gates.
         """
         walk = self.begin(inputs)
         skip = self.skip_closed
@@ -101,12 +114,12 @@ class SuperNet(nn.Module):
 
     @torch.no_grad()
     def begin(self, inputs: Mapping[str, Tensor]) -> Walk:
-        """Before the first evaluation."""
-        given = dict(inputs)
-        noise = given.pop(self.state)
-        draws = {index: given.pop(draw_name(index)) for index in self.sampler.draws}
-        self._compute(given, Dependence.PROMPT)
-        return Walk(self.sampler, given, noise, draws)
+        """Returns a walk that stands before the first evaluation."""
+        values = dict(inputs)
+        noise = values.pop(self.state)
+        draws = {index: values.pop(draw_name(index)) for index in self.sampler.draws}
+        self._compute(values, Dependence.PROMPT)
+        return Walk(self.sampler, values, noise, draws)
 
     def advance(
         self,
@@ -115,10 +128,14 @@ class SuperNet(nn.Module):
         row_gate: Gate = True,
         weights: Tensor | None = None,
     ) -> None:
-        """One evaluation; `gates` None computes every block.
+        """Runs one evaluation.
 
-        With `weights` f32[K], what is off of the row is a sum of the latest predictions; with
-        filters f32[K, C, C, k, k], of what these make of them.
+        Args:
+            walk: The trajectory, which goes one evaluation further.
+            gates: A gate for each block; None computes every block.
+            row_gate: The gate of the whole row: the share of the denoiser's prediction; the rest
+                is made of the latest predictions by `weights`.
+            weights: Weights f32[K] or filters f32[K, C, C, k, k] of the latest predictions.
         """
         state, row = walk.next_input(), self.sampler.rows[walk.index]
         past = walk.past.before(row)
@@ -144,14 +161,14 @@ class SuperNet(nn.Module):
     def _step(
         self, given: Values, row: int, state: Tensor, gates: Sequence[Gate] | None, caches: Caches
     ) -> tuple[tuple[Tensor, ...], Caches]:
-        """Prediction, with its half if need be, and what every block would reuse from now on."""
+        """Returns the predictions that `predicted` names, and the caches from now on."""
         values = self.values_of_step(given, row, state)
         kept: Caches = {}
         for node in self.graph.nodes:
             if Dependence.STATE not in node.dependence:
                 continue
             if node.kind == "glue":
-                results = tuple(self.functions[node.name](*(values[one] for one in node.inputs)))
+                results = tuple(self.functions[node.name](*(values[name] for name in node.inputs)))
             else:
                 gate = True if gates is None else gates[self.column[node.name]]
                 results, kept[node.name] = self._block(node, gate, values, caches.get(node.name))
@@ -159,7 +176,11 @@ class SuperNet(nn.Module):
         return tuple(values[name] for name in self.predicted), kept
 
     def values_of_step(self, given: Values, row: int, state: Tensor) -> Values:
-        """All that a step starts from: prompt, tables, state, and what prompt and timestep make."""
+        """Returns all values that a step starts from.
+
+        These are the prompt's values, the row's tables, the state, and the values that depend on
+        prompt and timestep.
+        """
         values = {**given, **self.tables[row], self.state: state}
         with torch.no_grad():
             self._compute(values, Dependence.TIMESTEP | Dependence.PROMPT)
@@ -168,7 +189,7 @@ class SuperNet(nn.Module):
     def _block(
         self, node: Node, gate: Gate, values: Values, cached: tuple[Tensor, ...] | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The block's outputs, and what it would reuse from now on."""
+        """Returns the block's outputs, and the tensors that it would reuse from now on."""
         backup, entered = self.backups[node.name], values[self.entered[node.name]]
         if gate is False:
             assert cached is not None, "a block that is off before it was ever on"

@@ -1,4 +1,4 @@
-"""A trajectory on its way: states, predictions and caches so far."""
+"""The state of a trajectory between two evaluations: states, predictions and caches so far."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from dipgo.ir.sampler import Sampler, Term
 from dipgo.ir.subnet.past import Past
 
 Caches: TypeAlias = dict[str, tuple[Tensor, ...]]
-"""What each block would reuse: its outputs, or its delta."""
+"""The tensors that each block would reuse: its outputs, or its delta."""
 
 
 @dataclass(slots=True)
 class Walk:
-    """What the next evaluation starts from. Tensors are never written to, so copies are cheap.
+    """A trajectory on its way. Tensors are never written to, so copies are cheap.
 
-    `given` are the inputs but for the noise, and what depends on the prompt alone. `draws` has the
-    noise that is drawn on the way, by the draw's index. `inputs` and
-    `outputs` are the denoiser's, one an evaluation; `past` the predictions that were computed,
-    the newest first, each followed by its unconditional half where these are weighted too.
+    Attributes:
+        sampler: The sampler.
+        given: The inputs but for the noise, and the values that depend on the prompt alone.
+        noise: The initial noise.
+        draws: The noise that is drawn on the way, by the draw's index.
+        inputs: The denoiser's inputs, one an evaluation.
+        outputs: The predictions, one an evaluation.
+        caches: The tensors that each block would reuse.
+        past: The predictions that were computed, the newest first, each followed by its
+            unconditional half if the halves are weighted too.
     """
 
     sampler: Sampler
@@ -35,30 +41,30 @@ class Walk:
     past: Past[Tensor] = field(default_factory=Past)
 
     def copy(self) -> Walk:
-        """Another that goes on from here without changing this one."""
+        """Returns a walk that goes on from here without changing this one."""
         return replace(self, inputs=list(self.inputs), outputs=list(self.outputs))
 
     @property
     def index(self) -> int:
-        """The evaluation that comes next."""
+        """The index of the next evaluation."""
         return len(self.outputs)
 
     def next_input(self) -> Tensor:
-        """The denoiser's input at the next evaluation."""
+        """Returns the denoiser's input at the next evaluation."""
         return self._sum(self.sampler.inputs[self.index])
 
     @property
     def latest(self) -> tuple[Tensor, ...]:
-        """The predictions that were computed, as said above."""
+        """The predictions that were computed, in the order of `past`."""
         return self.past.latest
 
     def add(self, state: Tensor, output: Tensor) -> None:
-        """Goes one evaluation further."""
+        """Adds an evaluation: the denoiser's input and the prediction."""
         self.inputs.append(state)
         self.outputs.append(output)
 
     def result(self) -> Tensor:
-        """The final latents."""
+        """Returns the final latents."""
         return self._sum(self.sampler.result)
 
     def _sum(self, terms: tuple[Term, ...]) -> Tensor:
