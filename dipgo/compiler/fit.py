@@ -31,7 +31,7 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             "SubNet, reuse_filters",
             found="filters",
             expected="none for a graph that was traced without what applies them",
-            remedy="compile the SubNet with the model (dipgo.export), which traces it anew",
+            remedy="compile the SubNet with the model (dipgo.export), which traces it again",
         )
     for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
         _check_backup(graph, block, backup)
