@@ -37,7 +37,7 @@ class Basis:
         return 1 + self.evaluations + len(self.draws)
 
     def column(self, term: Term) -> int:
-        """Returns the column of the coefficient of a term that is no input."""
+        """Returns the column of the coefficient of a term that is not an input."""
         first = {"noise": 0, "output": 1, "draw": self.evaluations}
         return first[term.kind] + term.index
 
