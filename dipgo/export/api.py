@@ -90,11 +90,7 @@ def _passes_for(names: Sequence[str], also_sizes: Sequence[Size]) -> Sequence[Pa
     Lanes and sizes cannot both be symbolic: for several sizes nothing is batched.
     """
     chosen = find_passes(names)
-    return (
-        [candidate for candidate in chosen if not candidate.needs_one_size]
-        if also_sizes
-        else chosen
-    )
+    return [each for each in chosen if not each.needs_one_size] if also_sizes else chosen
 
 
 def _check_target(target: str, build: BuildOptions) -> Target:

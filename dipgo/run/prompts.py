@@ -29,7 +29,7 @@ class Conditioning(Protocol):
     """Turns a batch of prompts into inputs of an export's plan."""
 
     takes_negatives: bool
-    """Whether there are negative prompts: texts of what pictures should not show."""
+    """True if there are negative prompts: texts of what pictures should not show."""
     gives: Collection[str]
     """Inputs of the plan that it makes; the caller provides all others."""
 

@@ -33,7 +33,7 @@ class Basis:
 
     @property
     def size(self) -> int:
-        """The number of columns: the noise, the outputs and the draws."""
+        """Returns the number of columns: the noise, the outputs and the draws."""
         return 1 + self.evaluations + len(self.draws)
 
     def column(self, term: Term) -> int:

@@ -82,7 +82,7 @@ class Executor:
         return _Bound(launch, function, inputs, outputs)
 
     def _view(self, binding: Binding) -> torch.Tensor:
-        """The binding's tensor, in place."""
+        """Returns the binding's tensor, in place."""
         region = self._regions[binding.place.region]
         held = region[binding.place.offset : binding.place.offset + binding.type.nbytes]
         return held.view(getattr(torch, ELEMENT_TYPES[binding.type.dtype].torch)).view(

@@ -33,11 +33,11 @@ def _expand_mask(graph: ir.Graph, node: ir.Node, mask: ir.Value) -> None:
         return
     assert len(shape) == len(wanted) == RANK, "attention without axes of batch and heads"
     ones = ir.node("Constant", [], {"value_ints": [1, 1]})
-    last_axis = ir.node("Constant", [], {"value_ints": [1]})
+    unit = ir.node("Constant", [], {"value_ints": [1]})
     queries = ir.node("Shape", [query], {"start": RANK + QUERIES, "end": RANK + QUERIES + 1})
-    size = ir.node("Concat", [made.outputs[0] for made in (ones, queries, last_axis)], {"axis": 0})
+    size = ir.node("Concat", [made.outputs[0] for made in (ones, queries, unit)], {"axis": 0})
     result = ir.node("Expand", [mask, size.outputs[0]])
-    graph.insert_before(node, [ones, last_axis, queries, size, result])
+    graph.insert_before(node, [ones, unit, queries, size, result])
     (value,) = result.outputs
     value.type, value.shape = mask.type, ir.Shape([*shape[:QUERIES], wanted[QUERIES], shape[-1]])
     node.replace_input_with(MASK, value)

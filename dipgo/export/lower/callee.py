@@ -31,7 +31,7 @@ class Lowering:
     module: nn.Module
     example: Sequence[torch.Tensor]
     dynamic_shapes: Any
-    """In the form that `torch.export` takes; None if all shapes are static."""
+    """The symbolic sizes, in the form that `torch.export` takes; None if all shapes are static."""
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:

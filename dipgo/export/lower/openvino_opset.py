@@ -59,8 +59,8 @@ def _check_attention(where: str, node: ir.Node, operands: Sequence[ir.Value]) ->
     shapes = [_shape(operand) for operand in operands]
     plain = all(len(shape) == 4 and shape[1] == shapes[0][1] for shape in shapes)
     more = [key for key, entry in node.attributes.items() if key != "scale" and entry.value]
-    more += [str(attribute.name) for attribute in node.inputs[4:] if attribute is not None]
-    more += [str(operand.name) for operand in node.outputs[1:] if operand.uses()]
+    more += [str(operand.name) for operand in node.inputs[4:] if operand is not None]
+    more += [str(output.name) for output in node.outputs[1:] if output.uses()]
     if more or not plain:
         raise DipgoError(
             where,

@@ -94,9 +94,9 @@ class _Check:
             for operand, value in zip(operands, callee.inputs, strict=True)
         ]
         results = self.rounded[callee.name](*narrow)
-        for value, numerics, expected in zip(callee.outputs, results, exact, strict=True):
-            error = relative_error(numerics, expected)
-            if not numerics.isfinite().all() or error > TOLERANCE[self.traced.precision.name]:
+        for value, result, expected in zip(callee.outputs, results, exact, strict=True):
+            error = relative_error(result, expected)
+            if not result.isfinite().all() or error > TOLERANCE[self.traced.precision.name]:
                 raise self._problem(call, value.name, error, narrow)
             before = self.figures.get(callee.name, Numerics(0.0, 0))
             self.figures[callee.name] = Numerics(max(before.error, error), before.calls)
