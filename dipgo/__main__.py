@@ -1,4 +1,4 @@
-"""`dipgo X` and `python -m dipgo X`: the same as `python -m dipgo.X`."""
+"""Runs `dipgo X` and `python -m dipgo X` as `python -m dipgo.X`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from dipgo.ir.plan.plan import evaluations
 
 
 def main(arguments: list[str]) -> None:
-    """Times one export, or two by turns, and prints a table."""
+    """Times an export, or two interleaved, and prints a table."""
     _parser().run(_bench, arguments)
 
 
@@ -48,7 +48,7 @@ def _bench(options: Namespace) -> None:
 
 
 def _load(path: Path, name: str, options: Any) -> Runner:
-    """A dense twin is made for the size that is asked for, and has no other."""
+    """Loads a runner; a dense twin is made for the requested size, and has no other."""
     settings = target_options(options)
     if name == "against" and options.against == "dense":
         settings["size"] = ""
@@ -57,7 +57,7 @@ def _load(path: Path, name: str, options: Any) -> Runner:
 
 @contextmanager
 def _other(options: Any) -> Iterator[Path | None]:
-    """The export to compare with; a dense twin is exported for the occasion."""
+    """Yields the export to compare with; a dense twin is exported to a temporary directory."""
     if options.against != "dense":
         yield Path(options.against) if options.against else None
         return
@@ -82,7 +82,7 @@ def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str,
 
 
 def make_report(runners: dict[str, Runner], timings: dict[str, Timing]) -> dict[str, Any]:
-    """All figures, ready for JSON; seconds are medians a run."""
+    """Returns all figures, ready for JSON; times are in seconds, medians of the runs."""
     report: dict[str, Any] = {"machine": describe_machine()}
     for name, runner in runners.items():
         plan, timing = runner.export.plan, timings[name]

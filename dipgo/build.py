@@ -15,7 +15,7 @@ from dipgo.engines.targets import any_of, build_targets, find_builder
 
 
 def main(arguments: list[str]) -> None:
-    """Parses the arguments, builds, and tells where the engines are."""
+    """Parses the arguments, builds, and reports where the engines are."""
     _parser().run(_build, arguments)
 
 

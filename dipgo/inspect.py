@@ -37,11 +37,11 @@ EXAMPLES = (
 )
 
 TABLE_WIDTH = 110
-"""Columns that the savings of the passes need, also where the output is no terminal."""
+"""Columns that the savings of the passes need, also if the output is not a terminal."""
 
 
 def main(arguments: list[str]) -> None:
-    """Shows a SubNet file, an export directory, or a plan and what the passes make of it."""
+    """Shows a SubNet file, an export directory, or a plan before and after the passes."""
     _parser().run(_inspect, arguments)
 
 
@@ -76,7 +76,7 @@ def _parser() -> Parser:
 
 
 def _refuse_passes(options: Namespace, found: str) -> None:
-    """An option that would do nothing is an error."""
+    """Refuses options about passes that would have no effect."""
     for name in ("passes", "print_between_passes"):
         if getattr(options, name):
             raise DipgoError(
@@ -94,7 +94,7 @@ class _History:
     plans: list[tuple[str, Plan]] = field(default_factory=list)
 
     def add(self, name: str, plan: Plan) -> None:
-        """Called by the pass manager."""
+        """Adds a plan; the pass manager calls it."""
         self.plans.append((name, plan))
 
 
@@ -122,20 +122,20 @@ def _passes_on_model(options: Namespace) -> _History:
 
 def _show_passes(history: _History, options: Namespace, console: Console) -> None:
     plan = history.plans[-1][1]
-    for name, one in history.plans if options.print_between_passes else ():
-        console.print(Text(f"# after {name}\n{one}\n"))
+    for name, step in history.plans if options.print_between_passes else ():
+        console.print(Text(f"# after {name}\n{step}\n"))
     if not options.print_between_passes and not options.no_plan:
         console.print(Text(str(plan)))
     console.print()
-    console.print(_savings([(name, plan_size(one)) for name, one in history.plans]))
+    console.print(_savings([(name, plan_size(plan)) for name, plan in history.plans]))
     if plan.slots:
         console.print(_cache(plan))
 
 
 def _savings(sizes: Sequence[tuple[str, PlanSize]]) -> Table:
-    """A line for each pass: what the plan calls, computes and keeps, and the change.
+    """Returns a table of what the plan calls, computes and keeps after each pass, with the change.
 
-    The parameters are those of what the loop calls, in millions.
+    The parameters are those of the callees that the loop calls, in millions.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("after", no_wrap=True)
@@ -178,8 +178,8 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
         console.print(f"rows made of weighted earlier predictions {weighed}{halves}")
     filters = subnet.reuse_filters or ()
     if filters:
-        size, rows_filtered = filters[0].size, sum(len(one.rows) for one in filters)
-        apart = any(one.unconditional is not None for one in filters)
+        size, rows_filtered = filters[0].size, sum(len(record.rows) for record in filters)
+        apart = any(record.unconditional is not None for record in filters)
         console.print(
             f"rows made of earlier predictions by {size} × {size} filters {rows_filtered}"
             f"{', halves apart' if apart else ''}"
@@ -207,7 +207,7 @@ def _show_export(path: Path, options: Namespace, console: Console) -> None:
 def _show_gates(
     blocks: Sequence[str], timesteps: Sequence[float], rows: Sequence[str], console: Console
 ) -> None:
-    """One row a block, one column a step: full where it is computed, a dot where reused."""
+    """Prints a row a block and a column a step: full if computed, a dot if reused."""
     width = max(map(len, blocks))
     first, last = timesteps[0], timesteps[-1]
     console.print(f"{'':{width}} t = {first:g} … {last:g}, {len(timesteps)} timesteps")

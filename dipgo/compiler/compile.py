@@ -1,4 +1,4 @@
-"""Compile: model, SubNet and sampler become a plan."""
+"""Compiles model, SubNet and sampler into a plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dipgo.models.source import Source
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan, what its callees are cut from, and the scheduler that it contains."""
+    """A plan, the trace from which its callees are cut, and the scheduler that it contains."""
 
     plan: Plan
     traced: Traced
@@ -37,9 +37,18 @@ def compile_plan(
     on_pass: OnPass = lambda name, plan: None,
     precision: Precision = FP32,
 ) -> Compiled:
-    """Traces, unrolls and optimises. Raises DipgoError where the parts do not fit together.
+    """Traces, unrolls and optimises.
 
-    `on_pass` is called with "unroll" and the plan before the passes, then after each.
+    Args:
+        source: The model.
+        schedule: The SubNet, or the dense schedule, and the steps.
+        geometry: The sizes of a run.
+        passes: The passes to run, in order.
+        on_pass: Called with "unroll" and the plan before the passes, then after each.
+        precision: The types of the graph.
+
+    Raises:
+        DipgoError: Model, SubNet and scheduler do not fit together.
     """
     traced, sampler = read_model(source, schedule, geometry, precision)
     subnet = schedule.remaining(sampler.timesteps) or SubNet.dense(

@@ -1,4 +1,4 @@
-"""Whether SubNet, sampler and graph fit together."""
+"""Checks that SubNet, sampler and graph fit together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from dipgo.ir.subnet.subnet import SubNet
 
 
 def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
+    """Checks that a SubNet names the graph's blocks, the sampler's timesteps and usable backups.
+
+    Raises:
+        DipgoError: SubNet, sampler and graph do not fit together.
+    """
     names = [node.name for node in graph.blocks]
     if set(names) != set(subnet.blocks):
         raise DipgoError(
@@ -31,14 +36,18 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             "SubNet, reuse_filters",
             found="filters",
             expected="none for a graph that was traced without what applies them",
-            remedy="compile the SubNet with the model (dipgo.export), which traces it anew",
+            remedy="compile the SubNet with the model (dipgo.export), which traces it again",
         )
     for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
         _check_backup(graph, block, backup)
 
 
 def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
-    """Raises DipgoError where the rows of the SubNet are not those of the sampler."""
+    """Checks the SubNet's rows against the sampler's evaluations.
+
+    Raises:
+        DipgoError: Their timesteps differ.
+    """
     if tuple(map(float, subnet.timesteps)) != tuple(map(float, sampler.timesteps)):
         raise DipgoError(
             "SubNet, timesteps",
@@ -49,7 +58,7 @@ def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
 
 
 def _check_backup(graph: BlockGraph, block: str, backup: str) -> None:
-    (node,) = (one for one in graph.blocks if one.name == block)
+    (node,) = (candidate for candidate in graph.blocks if candidate.name == block)
     if not can_have(graph, node, backup):
         outputs = " ".join(str(value.type) for value in node.outputs)
         raise DipgoError(
@@ -61,13 +70,16 @@ def _check_backup(graph: BlockGraph, block: str, backup: str) -> None:
 
 
 def can_have(graph: BlockGraph, node: Node, backup: str) -> bool:
-    """Whether a block can have the backup of this word."""
+    """Returns whether a block can have the backup of this name."""
     return not BACKUPS[backup].reads_input or carrier(graph, node) is not None
 
 
 def carrier(graph: BlockGraph, node: Node) -> str | None:
-    """The input that a block with one output adds to: the first it reads that the state made."""
-    made_by = {value.name: one for one in graph.nodes for value in one.outputs}
+    """Returns the input that a block with one output adds to, or None.
+
+    It is the first input that depends on the state, if it has the type of the output.
+    """
+    made_by = {value.name: maker for maker in graph.nodes for value in maker.outputs}
     from_state = (
         name
         for name in node.inputs

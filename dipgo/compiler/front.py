@@ -1,4 +1,4 @@
-"""The front half of compiling and searching: a model, as the sampler calls it, and the sampler."""
+"""Reads a model and its sampler, the first half of compiling and of searching."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ def read_model(
 ) -> tuple[Traced, Sampler]:
     """Opens the sampler of a schedule and traces the denoiser with the blocks that it gates.
 
-    Raises DipgoError where SubNet, scheduler and model do not fit together.
+    Args:
+        source: The model.
+        schedule: The SubNet, or the dense schedule, and the steps.
+        geometry: The sizes of a run.
+        precision: The types of the graph.
+
+    Raises:
+        DipgoError: SubNet, scheduler and model do not fit together.
     """
     sampler, blocks = fit_schedule(source, schedule, geometry)
     subnet = schedule.remaining(sampler.timesteps)
@@ -36,8 +43,14 @@ def fit_schedule(
 ) -> tuple[Sampler, tuple[str, ...]]:
     """Returns the sampler and the paths of the gated modules, without a trace.
 
-    Raises DipgoError where SubNet, scheduler and model do not fit together, as far as that shows
-    before the denoiser is traced.
+    Args:
+        source: The model.
+        schedule: The SubNet, or the dense schedule, and the steps.
+        geometry: The sizes of a run.
+
+    Raises:
+        DipgoError: SubNet, scheduler and model do not fit together, as far as that shows before the
+            denoiser is traced.
     """
     if schedule.subnet is not None:
         _check_model(schedule.subnet, source)
@@ -56,7 +69,7 @@ def _trace(
     blocks: tuple[str, ...],
     precision: Precision,
 ) -> Traced:
-    """The denoiser and, for a SubNet with filters, what applies them; their numbers are a table."""
+    """Traces the denoiser and, for a SubNet with filters, their application; they are a table."""
     filters = subnet.reuse_filters if subnet else None
     if not filters:
         return trace_source(source, geometry, blocks, precision)
@@ -85,7 +98,7 @@ def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Ge
 
 
 def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:
-    """Paths of the gated modules; a SubNet names each of its own in full."""
+    """Returns the paths of the gated modules; a SubNet names each of its blocks in full."""
     if schedule.subnet is None:
         return match_blocks(source.denoiser, schedule.blocks or source.family.default_blocks)
     paths = {path for path, _ in source.denoiser.named_modules()}

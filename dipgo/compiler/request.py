@@ -1,4 +1,4 @@
-"""Prepare: what the user asks for, checked: the model, the schedule and the sizes."""
+"""Checks a user's request and loads its model, schedule and sizes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dipgo.models.source import Source, load_source
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What to unroll: a SubNet, or with None every block that `blocks` match at every step.
+    """The steps to unroll, with a SubNet or, if that is None, with all blocks at every step.
 
     `scheduler` None stands for the SubNet's, else the model's own; no `blocks` for the family's.
-    `eta` is how much noise a scheduler draws that lets one choose (DDIM): a SubNet does not say.
-    With a `strength` the last share of the steps is run, from a picture.
+    `eta` is how much noise a scheduler with this option (DDIM) draws: a SubNet does not say. With a
+    `strength` the last share of the steps is run, from a picture.
     """
 
     subnet: SubNet | None
@@ -42,7 +42,8 @@ class Schedule:
 def read_schedule(subnet: SubNet | str | Path, settings: ScheduleSettings) -> Schedule:
     """Returns the schedule of a SubNet, its path or "dense".
 
-    Raises DipgoError where the settings contradict the SubNet.
+    Raises:
+        DipgoError: The settings contradict the SubNet.
     """
     if subnet == DENSE:
         return _schedule(None, _steps_of_dense(settings.steps), settings)
@@ -57,7 +58,7 @@ def read_schedule(subnet: SubNet | str | Path, settings: ScheduleSettings) -> Sc
     if settings.blocks:
         raise DipgoError(
             setting("blocks"),
-            found="patterns beside a SubNet",
+            found="patterns as well as a SubNet",
             expected="none: the SubNet names its blocks",
             remedy=f"leave {setting('blocks')} out",
         )
@@ -86,13 +87,13 @@ Progress = Callable[[str], AbstractContextManager[object]]
 
 
 def silent(stage: str) -> AbstractContextManager[object]:
-    """No progress is shown."""
+    """Shows no progress."""
     return nullcontext()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `compile_plan` takes."""
+    """A request with its model loaded, as `compile_plan` takes it."""
 
     source: Source
     schedule: Schedule
@@ -100,9 +101,15 @@ class Prepared:
 
 
 def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepared:
-    """Checks the request and loads the model. Raises DipgoError.
+    """Checks a request and loads its model.
 
-    `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
+    Args:
+        model: A path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
+        request: The SubNet and the settings.
+        progress: Called with what is about to happen.
+
+    Raises:
+        DipgoError: The request is contradictory, or the model cannot have it.
     """
     schedule = read_schedule(request.subnet, request)
     with progress("load the model"):
@@ -126,7 +133,11 @@ def _check_takes_pictures(source: Source, geometry: Geometry) -> None:
 
 
 def check_pixels(geometry: Geometry, source: Source, where: str = "") -> None:
-    """Raises DipgoError, at `where`, for a size that is not a whole number of latents."""
+    """Checks that a size is a whole number of latents.
+
+    Raises:
+        DipgoError: It is not; the error is at `where`.
+    """
     scale = source.pixels_per_latent
     for name, size in (("height", geometry.height), ("width", geometry.width)):
         if size % scale:

@@ -1,4 +1,4 @@
-"""What a model is compiled for: each number and choice with its default, bounds and help."""
+"""The settings for compiling a model: each number and choice with default, bounds and help."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SCHEDULE, MODEL, SIZE = "schedule", "model", "size"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSettings:
-    """Which steps are run, and what of the denoiser is gated in them.
+    """The choice of steps that are run, and of the modules that are gated in them.
 
     `steps` None stands for a SubNet's own, `scheduler` None for the SubNet's, else the model's own,
-    and no `blocks` for the family's. `eta` is for a scheduler that lets one choose how much noise
-    it draws (DDIM). With a `strength` the last share of the steps is run, from a picture.
+    and no `blocks` for the family's. `eta` is how much noise a scheduler with this option (DDIM)
+    draws. With a `strength` the last share of the steps is run, from a picture.
     """
 
     steps: int | None = option(
@@ -53,10 +53,10 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, slots=True)
 class Request(ScheduleSettings):
-    """What to compile a model for: a SubNet, its path or "dense", and a size.
+    """The request to compile a model for a SubNet, its path or "dense", and a size.
 
     `height` and `width` are in pixels, 0 for the model's own. `guidance` None stands for
-    classifier-free guidance where the model's pipeline has it. `loras` are fused into the weights.
+    classifier-free guidance if the model's pipeline has it. `loras` are fused into the weights.
     """
 
     subnet: SubNet | str | Path = DENSE

@@ -1,4 +1,4 @@
-"""Unroll: BlockGraph, SubNet and sampler become a plan over all steps.
+"""Unrolls BlockGraph, SubNet and sampler into a plan over all steps.
 
 docs/internals/design.md, stage 5.
 
@@ -37,10 +37,16 @@ from dipgo.ir.types import TensorType, Value
 def unroll(
     graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str] = frozenset()
 ) -> Plan:
-    """The plan that computes, at every step, each block whose gate is 1 and all of the glue.
+    """Returns the plan that computes, at every step, the glue and each block whose gate is 1.
 
-    Blocks in `split` are called part by part, so that a part can be dead where others are not.
-    Raises DipgoError where the SubNet does not fit the graph or the sampler.
+    Args:
+        graph: The traced denoiser.
+        subnet: The gates and backups.
+        sampler: The sampler's updates.
+        split: Blocks to call part by part, so that a part can be dead while others are not.
+
+    Raises:
+        DipgoError: The SubNet does not fit the graph or the sampler.
     """
     check_fit(graph, subnet, sampler)
     filters = graph.reuse_filter if subnet.reuse_filters else None
@@ -53,7 +59,7 @@ def unroll(
 
 
 class _Unrolling:
-    """The state of unrolling: what each value of the graph is called at the present step."""
+    """The state of unrolling: the name of each value of the graph at the present step."""
 
     def __init__(
         self, graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str]
@@ -65,9 +71,11 @@ class _Unrolling:
         words = dict(zip(subnet.blocks, subnet.backup, strict=True))
         self.backups = {name: BACKUPS[word] for name, word in words.items()}
         self.entered = {node.name: carrier(graph, node) or self.state for node in graph.blocks}
-        """The input that each block adds to, or where there is none, anything."""
+        """The input that each block adds to, or any value for a block that adds to none."""
         self.kept: dict[str, tuple[str, ...]] = {}
-        self.filters = {row: one for one in subnet.reuse_filters or () for row in one.rows}
+        self.filters = {
+            row: filters for filters in subnet.reuse_filters or () for row in filters.rows
+        }
         parts = (part for node in graph.nodes for part in node.parts)
         self.types = graph.types | {v.name: v.type for part in parts for v in part.outputs}
         self.bindings: dict[str, Operand] = {
@@ -98,7 +106,7 @@ class _Unrolling:
         self.outputs.append(self._prediction(index, row))
 
     def _prediction(self, index: int, row: int) -> str:
-        """The denoiser's output; of a row that is wholly off, the latest ones as it weighs them."""
+        """Returns the denoiser's output; for a row that is wholly off, the latest ones weighted."""
         output = self._bound(self.graph.output)
         before = self.past.before(row)
         if self.subnet.gates[row].any():
@@ -116,7 +124,7 @@ class _Unrolling:
         return result
 
     def _filtered(self, index: int, filters: GapFilters, result: str) -> Call:
-        """A call: its table has a row a gap, so all rows of a gap make the same one."""
+        """Adds a call; its table has a row a gap, so all rows of a gap make the same call."""
         reuse = self.graph.reuse_filter
         assert reuse is not None, "a graph that was traced without filters"
         pairs = (pair if reuse.halves else pair[:1] for pair in self.past.latest)
@@ -138,7 +146,7 @@ class _Unrolling:
         return self._bound(self.graph.unconditional)
 
     def _weighted(self, row: int) -> tuple[tuple[float, str], ...]:
-        """The terms of a prediction that is made of earlier ones."""
+        """Returns the terms of a prediction that is made of earlier ones."""
         reuse, halves = self.subnet.reuse, self.subnet.reuse_unconditional
         latest = self.past.latest
         terms = [
@@ -177,7 +185,7 @@ class _Unrolling:
             self.bindings[value.name] = Read(result)
 
     def _combining(self, index: int, node: Node, suffix: str = "") -> CombineTerms[str]:
-        """Makes statements named after the block's output, from the second on with a number."""
+        """Returns a function that adds statements named after the block's output, then numbered."""
         numbers = count(1)
 
         def combine(terms: tuple[tuple[float, str], ...]) -> str:
@@ -234,19 +242,19 @@ class _Unrolling:
         )
 
     def _reuse_filters(self) -> tuple[ReuseFilter, ...]:
-        """What makes predictions by filters, if any row has some."""
-        found = self.graph.reuse_filter
-        return (found,) if found and self.filters else ()
+        """Returns the graph's reuse filter, if any row has filters."""
+        reuse = self.graph.reuse_filter
+        return (reuse,) if reuse and self.filters else ()
 
     def _filter_table(self, reuse: ReuseFilter) -> Table:
-        rows = sorted({one.rows[0] for one in self.filters.values()})
+        rows = sorted({filters.rows[0] for filters in self.filters.values()})
         return Table(reuse.filters.name, reuse.filters.type, tuple(rows))
 
     def _inputs(self) -> tuple[Value, ...]:
-        """The graph's but for the timestep, and the sampler's draws, which are like the state."""
-        given = (one.value for one in self.graph.inputs if one.role != Dependence.TIMESTEP)
-        kind = self.graph.types[self.state]
-        return (*given, *(Value(draw_name(index), kind) for index in self.sampler.draws))
+        """Returns the graph's inputs but the timestep, and the sampler's draws."""
+        inputs = (entry.value for entry in self.graph.inputs if entry.role != Dependence.TIMESTEP)
+        state_type = self.graph.types[self.state]
+        return (*inputs, *(Value(draw_name(index), state_type) for index in self.sampler.draws))
 
     def _timestep_table(self) -> Table:
         rows = tuple(range(len(self.sampler.timesteps)))

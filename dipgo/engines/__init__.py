@@ -1,4 +1,4 @@
-"""Engines: run an export directory. Imports no torch, no diffusers, no transformers."""
+"""Runs an export directory. Imports no torch, no diffusers, no transformers."""
 
 if __name__ != "dipgo.engines":
     raise ImportError(

@@ -1,4 +1,4 @@
-"""What `inspect` says of an export directory besides its plan."""
+"""Describes an export directory, besides its plan, for `inspect`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ MIB = 1 << 20
 
 
 def export_facts(export: ExportDirectory) -> dict[str, str]:
-    """By name, in the order in which they are shown. Raises DipgoError for damaged engines."""
+    """Returns the facts of an export by name, in the order in which they are shown.
+
+    Raises:
+        DipgoError: The export's engines are damaged.
+    """
     plan, manifest = export.plan, export.manifest
     cost = plan_cost(plan)
     return {
@@ -30,12 +34,12 @@ def export_facts(export: ExportDirectory) -> dict[str, str]:
         "MACs kept": f"{cost.kept:.4f}, with attention {cost.kept_with_attention:.4f}",
         "weights": f"{manifest.files[WEIGHTS_FILE].nbytes / MIB:.1f} MiB",
         "directory": f"{sum(file.nbytes for file in manifest.files.values()) / MIB:.1f} MiB",
-        **{one.target: _engines(one) for one in _built(export.path)},
+        **{built.target: _engines(built) for built in _built(export.path)},
     }
 
 
 def _precision(manifest: Manifest) -> str:
-    """With what it cost, where that was measured while exporting."""
+    """Returns the precision with its error, if that was measured while exporting."""
     if manifest.precision == "fp32":
         return "fp32"
     kept = f"{manifest.precision}; in fp32: {', '.join(manifest.kept_fp32)}"
@@ -48,7 +52,7 @@ def _precision(manifest: Manifest) -> str:
 def _built(path: Path) -> Iterator[EngineManifest]:
     for file in sorted((path / ENGINES_FOLDER).glob(f"*/{ENGINES_FILE}")):
         content = read_file(file, expected="the manifest of built engines")
-        yield decode_json(content, EngineManifest, name=str(file), remedy="build the engines anew")
+        yield decode_json(content, EngineManifest, name=str(file), remedy="build the engines again")
 
 
 def _engines(built: EngineManifest) -> str:

@@ -1,4 +1,4 @@
-"""Built engines, opened and checked: they are whole, and are of this export, library and GPU."""
+"""Opens built engines and checks that they are whole and of this export, library and GPU."""
 
 from __future__ import annotations
 
@@ -36,9 +36,16 @@ class EngineDirectory:
     def open(
         cls, export: ExportDirectory, target: str, names: Iterable[str], remedy: str
     ) -> EngineDirectory:
-        """Reads the engines' manifest; `remedy` is what makes these engines.
+        """Reads the manifest of an export's engines.
 
-        Raises DipgoError where it is not of this very export, or an engine of `names` is missing.
+        Args:
+            export: The export directory.
+            target: The engines' target.
+            names: Names of engines that must be there.
+            remedy: What makes these engines, for errors.
+
+        Raises:
+            DipgoError: The engines are not of this very export, or an engine of `names` is missing.
         """
         path = export.path / ENGINES_FOLDER / target
         if not path.is_dir():
@@ -68,14 +75,22 @@ class EngineDirectory:
             )
 
     def check_library(self, title: str, version: str) -> None:
-        """Raises DipgoError where the engines were built with another version."""
+        """Checks the version of the library that runs the engines.
+
+        Raises:
+            DipgoError: The engines were built with another version.
+        """
         if version != self.manifest.library_version:
             raise self._mismatch(
                 f"engines of {title} {self.manifest.library_version}", f"{title} {version}"
             )
 
     def check_gpu(self, name: str, capability: str) -> None:
-        """Raises DipgoError where the engines were built for other GPUs than this."""
+        """Checks the GPU on which the engines are to run.
+
+        Raises:
+            DipgoError: The engines were built for other GPUs.
+        """
         built = self.manifest
         if built.gpu not in (None, name) or capability not in built.compute_capabilities:
             made_for = built.gpu or f"compute capability {', '.join(built.compute_capabilities)}"
@@ -84,27 +99,35 @@ class EngineDirectory:
             )
 
     def check_shapes(self, launches: Iterable[Launch]) -> None:
-        """Raises DipgoError where a profile does not hold a shape that a launch needs."""
+        """Checks that the engines take the shapes of all launches.
+
+        Raises:
+            DipgoError: An engine's profile does not hold a shape that a launch needs.
+        """
         for launch in launches:
             profile = self.manifest.engines[launch.engine].profile
-            for one in launch.inputs:
-                record = profile.get(one.tensor)
+            for binding in launch.inputs:
+                record = profile.get(binding.tensor)
                 if record is None:
                     continue
                 sizes = ShapeRange(tuple(record.min), tuple(record.opt), tuple(record.max))
-                if not sizes.holds(one.type.shape):
+                if not sizes.holds(binding.type.shape):
                     raise self._mismatch(
-                        f"engine {launch.engine}, whose input {one.tensor} takes "
+                        f"engine {launch.engine}, whose input {binding.tensor} takes "
                         f"{record.min} to {record.max}",
-                        f"{list(one.type.shape)}, as the plan has it",
+                        f"{list(binding.type.shape)}, as the plan has it",
                     )
 
     def nbytes(self, names: Iterable[str]) -> int:
-        """Bytes of these engines; what their weights take on the device, and little else."""
+        """Returns the bytes of these engines: on the device their weights take little more."""
         return sum(self.manifest.engines[name].nbytes for name in names)
 
     def read(self, name: str, check_hash: bool = True) -> bytes:
-        """A serialised engine. Raises DipgoError where it is not what was built."""
+        """Returns a serialised engine.
+
+        Raises:
+            DipgoError: The engine is not the one that was built.
+        """
         record: EngineRecord = self.manifest.engines[name]
         path = self.path / record.file
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""An export directory, opened and checked: every file is there and is the one that was written."""
+"""Opens an export directory and checks that every file is there and as it was written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dipgo.ir.types import COMBINE_FILES
 
 @dataclass(frozen=True)
 class ExportDirectory:
-    """What an engine needs to know of an export."""
+    """An export directory with its manifest, as engines read it."""
 
     path: Path
     manifest: Manifest
@@ -41,9 +41,15 @@ class ExportDirectory:
     def open(
         cls, path: str | Path, *, size: str = "", check_hashes: bool = True
     ) -> ExportDirectory:
-        """Reads the manifest, for one of its further sizes if given, and checks every file.
+        """Reads the manifest and checks every file.
 
-        Raises DipgoError.
+        Args:
+            path: The export directory.
+            size: A further size of the export, such as `512x768`; "" for its first.
+            check_hashes: Whether to compare the hash of every file with the manifest's.
+
+        Raises:
+            DipgoError: The size is unknown, or a file is missing, damaged or not listed.
         """
         path = Path(path)
         if size:
@@ -56,22 +62,23 @@ class ExportDirectory:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan, verified when the manifest was read."""
+        """Returns the plan, verified when the manifest was read."""
         return plan_of(self.manifest)
 
     @cached_property
     def engine_files(self) -> Mapping[str, str]:
-        """The graph of every engine that a launch may name: segments and linear combinations."""
+        """Returns the graph file of every engine that launches name: segments and combinations."""
         combinations = {
             combine_engine(dtype): COMBINE_FILES[dtype] for dtype in combined_dtypes(self.plan)
         }
-        return {one.name: one.file for one in self.manifest.segments} | combinations
+        return {segment.name: segment.file for segment in self.manifest.segments} | combinations
 
     @cached_property
     def tables(self) -> Mapping[str, NDArray[np.uint8]]:
-        """The bytes of the plan's tables, with one entry along the first axis for each stored row.
+        """Returns the bytes of the plan's tables, with an entry of the first axis for each row.
 
-        Raises DipgoError where the file holds others.
+        Raises:
+            DipgoError: The file holds other tables.
         """
         path = self.path / constants_file(self.size)
         try:
@@ -107,7 +114,7 @@ def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
 def _check_table(
     table: Table, stored: Mapping[str, Mapping[str, Any]], path: Path
 ) -> NDArray[np.uint8]:
-    """Engines read rows by their address, so a table must be as large as the plan has it."""
+    """Returns the table's bytes: engines read rows by address, so its size must be exact."""
     entry, shape = stored.get(table.name), [len(table.rows), *table.type.shape]
     dtype = table.type.dtype
     if entry is None or entry["dtype"] != dtype.upper() or entry["shape"] != shape:
@@ -118,7 +125,7 @@ def _check_table(
 
 
 def _check_listed(manifest: Manifest, path: Path, size: str) -> None:
-    """A file that the manifest uses but does not list could be any file."""
+    """Refuses a file that the manifest uses but does not list: it could be any file."""
     used: Iterable[str] = [
         *(segment.file for segment in manifest.segments),
         *(part.file for part in manifest.parts.values()),

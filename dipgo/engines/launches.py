@@ -1,7 +1,7 @@
-"""Launches: the plan as a flat list of engine runs, with the place of every tensor in memory.
+"""Lists the plan as engine runs, with the place of every tensor in memory.
 
-Nothing is left to decide: a backend allocates the regions, fills those with contents, and runs
-the launches in order. No device is needed to make the list.
+Nothing is left to decide: a backend allocates the regions, fills those with contents, and runs the
+launches in order. No device is needed to make the list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dipgo.ir.types import TensorType
 ARENA, RESULT, COEFFICIENTS = "arena", "result", "coefficients"
 
 ALIGNMENT = 256
-"""Bytes; what CUDA allocates at, and kernels may count on."""
+"""Bytes; CUDA allocates at multiples of this, and kernels may rely on it."""
 
 _SCALAR = TensorType("f32", ())
 
@@ -47,7 +47,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One run of an engine. `segment` is None for a part of a linear combination."""
+    """A run of an engine. `segment` is None for a part of a linear combination."""
 
     engine: str
     step: int
@@ -58,7 +58,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class LaunchList:
-    """`regions` maps names to bytes; `contents` are written once, before the first launch."""
+    """The launches of a plan, and the memory that they use.
+
+    `regions` maps names to bytes; `contents` are written once, before the first launch.
+    """
 
     launches: tuple[Launch, ...]
     regions: Mapping[str, int]
@@ -68,24 +71,29 @@ class LaunchList:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all regions."""
+        """Returns the bytes of all regions."""
         return sum(self.regions.values())
 
 
 def input_region(name: str) -> str:
-    """The region of one of the plan's inputs."""
+    """Returns the region of an input of the plan."""
     return f"input {name}"
 
 
 def combine_engine(dtype: str) -> str:
-    """The name, among engines, of the linear combination of that element type."""
+    """Returns the engine's name for the linear combination of an element type."""
     return f"combine {dtype}"
 
 
 def list_launches(plan: Plan, tables: Mapping[str, NDArray[Any]]) -> LaunchList:
-    """The plan's launches; `tables` has, for every table, its rows along the first axis."""
+    """Returns the plan's launches.
+
+    Args:
+        plan: The plan, with slots.
+        tables: For every table, its rows along the first axis.
+    """
     builder = _Builder(plan)
-    launches = tuple(one for s in plan.statements for one in builder.launch(s))
+    launches = tuple(launch for s in plan.statements for launch in builder.launch(s))
     contents = {COEFFICIENTS: _apart(np.asarray([*builder.coefficients, 0.0], np.float32))}
     contents |= {_table_region(name): _apart(array) for name, array in tables.items()}
     for region, (table, rows) in builder.stacks.items():
@@ -102,36 +110,36 @@ def list_launches(plan: Plan, tables: Mapping[str, NDArray[Any]]) -> LaunchList:
 
 
 def launches_of_parts(parts: Mapping[str, PartRecord]) -> list[Launch]:
-    """A launch for each graph around the plan, from regions `input` to the region RESULT."""
+    """Returns a launch for each graph around the plan, from input regions to RESULT."""
     return [launch_of_part(name, part) for name, part in parts.items()]
 
 
 def launch_of_part(name: str, part: PartRecord) -> Launch:
-    """The engine is called as the part is. Its outputs lie as `offsets_of_part` has them."""
+    """Returns a launch of the engine named like the part, its outputs at `offsets_of_part`."""
     inputs = tuple(
-        Binding(one.name, TensorType.parse(one.type), Place(input_region(one.name)))
-        for one in part.inputs
+        Binding(value.name, TensorType.parse(value.type), Place(input_region(value.name)))
+        for value in part.inputs
     )
     outputs = tuple(
-        Binding(one.name, TensorType.parse(one.type), Place(RESULT, offset))
-        for one, offset in zip(part.outputs, offsets_of_part(part), strict=False)
+        Binding(value.name, TensorType.parse(value.type), Place(RESULT, offset))
+        for value, offset in zip(part.outputs, offsets_of_part(part), strict=False)
     )
     return Launch(name, PROLOGUE, name, inputs, outputs)
 
 
 def offsets_of_part(part: PartRecord) -> list[int]:
-    """Where in the region RESULT each output begins, and at last where all end, in bytes."""
-    sizes = (aligned(TensorType.parse(one.type).nbytes) for one in part.outputs)
+    """Returns the byte in the region RESULT at which each output begins, and last their end."""
+    sizes = (aligned(TensorType.parse(value.type).nbytes) for value in part.outputs)
     return list(accumulate(sizes, initial=0))
 
 
 def list_part_launches(name: str, part: PartRecord) -> LaunchList:
-    """A part by itself, as a list of one launch. The result is the bytes of all its outputs."""
+    """Returns a list of one launch for a part; the result is the bytes of all its outputs."""
     launch = launch_of_part(name, part)
     result = TensorType("u8", (offsets_of_part(part)[-1],))
-    regions = {one.place.region: one.type.nbytes for one in launch.inputs}
+    regions = {binding.place.region: binding.type.nbytes for binding in launch.inputs}
     regions[RESULT] = result.nbytes
-    inputs = {one.tensor: one.type for one in launch.inputs}
+    inputs = {binding.tensor: binding.type for binding in launch.inputs}
     return LaunchList((launch,), regions, {}, inputs, result)
 
 
@@ -141,13 +149,13 @@ def _table_region(name: str) -> str:
 
 @dataclass
 class _Builder:
-    """Where every value of the plan lies."""
+    """The places of all values of the plan."""
 
     plan: Plan
     coefficients: dict[float, int] = field(default_factory=dict)
     scratch: dict[str, int] = field(default_factory=dict)
     stacks: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
-    """Regions of rows that are the lanes of one operand: the table, and where in it they are."""
+    """Regions of rows that are the lanes of one operand: the table and the rows' indices in it."""
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -158,7 +166,7 @@ class _Builder:
         self.rows = {table.name: (table.type, table.rows) for table in plan.tables}
 
     def launch(self, statement: Call | Combine) -> Iterator[Launch]:
-        """One for a call, and for a combination one fewer than it has terms."""
+        """Yields a launch for a call, and for a combination one fewer than it has terms."""
         if isinstance(statement, Call):
             yield self._launch_call(statement)
         else:
@@ -185,26 +193,26 @@ class _Builder:
         return Launch(call.callee, call.step, call.callee, inputs, outputs)
 
     def _launch_combine(self, combine: Combine) -> Iterator[Launch]:
-        """sum = c0 x0 + c1 x1, then sum + c2 x2 and so on, by the one graph a x + b y."""
-        kind = _flat(self.types[combine.result])
+        """Computes c0 x0 + c1 x1, then adds c2 x2 and so on, each by the same graph a x + b y."""
+        flat = _flat(self.types[combine.result])
         terms = [(coefficient, self._place(name)) for coefficient, name in combine.terms]
         while len(terms) < 2:
             terms.append((0.0, terms[0][1]))
         total, rest = terms[0], terms[1:]
         for index, term in enumerate(rest):
             last = index == len(rest) - 1
-            target = self._place(combine.result) if last else self._scratch(index, kind)
+            target = self._place(combine.result) if last else self._scratch(index, flat)
             inputs: list[Binding] = []
             for name, (coefficient, place) in zip("xy", (total, term), strict=True):
-                inputs.append(Binding(name, kind, place))
+                inputs.append(Binding(name, flat, place))
                 number = self._coefficient(coefficient)
                 inputs.append(Binding(f"{name}_coefficient", _SCALAR, number))
-            outputs = (Binding("sum", kind, target),)
-            yield Launch(combine_engine(kind.dtype), combine.step, None, tuple(inputs), outputs)
+            outputs = (Binding("sum", flat, target),)
+            yield Launch(combine_engine(flat.dtype), combine.step, None, tuple(inputs), outputs)
             total = (1.0, target)
 
     def _place(self, name: str) -> Place:
-        """Of a value; the result is kept apart, to be read when all is done."""
+        """Returns the place of a value; the result has its own region, read at the end."""
         if name == self.plan.result:
             return Place(RESULT)
         if name in self.inputs:
@@ -212,31 +220,31 @@ class _Builder:
         return Place(ARENA, self.offsets[name])
 
     def _place_of(self, operand: Operand) -> Place:
-        """Of a value, of a row of a table, or of the first lane of a stack."""
+        """Returns the place of a value, of a row of a table, or of the first lane of a stack."""
         leaf = leaves(operand)[0]
         if isinstance(leaf, Read):
             return self._place(leaf.name)
-        kind, rows = self.rows[leaf.table]
+        row_type, rows = self.rows[leaf.table]
         if isinstance(operand, Stack):
-            chosen = [rows.index(one.row) for one in operand.lanes if isinstance(one, TableRow)]
+            chosen = [rows.index(lane.row) for lane in operand.lanes if isinstance(lane, TableRow)]
             region = f"{_table_region(leaf.table)} rows {chosen}"
             self.stacks[region] = (leaf.table, chosen)
             return Place(region)
-        return Place(_table_region(leaf.table), aligned(kind.nbytes) * rows.index(leaf.row))
+        return Place(_table_region(leaf.table), aligned(row_type.nbytes) * rows.index(leaf.row))
 
     def _coefficient(self, number: float) -> Place:
         index = self.coefficients.setdefault(number, len(self.coefficients))
         return Place(COEFFICIENTS, aligned(_SCALAR.nbytes) * index)
 
-    def _scratch(self, index: int, kind: TensorType) -> Place:
-        """One of two regions, by turns, for the partial sums of long combinations."""
+    def _scratch(self, index: int, tensor_type: TensorType) -> Place:
+        """Returns one of two interleaved regions for the partial sums of long combinations."""
         name = f"scratch {index % 2}"
-        self.scratch[name] = max(self.scratch.get(name, 0), kind.nbytes)
+        self.scratch[name] = max(self.scratch.get(name, 0), tensor_type.nbytes)
         return Place(name)
 
 
 def aligned(nbytes: int) -> int:
-    """The least multiple of ALIGNMENT that is not below."""
+    """Returns the least multiple of ALIGNMENT that is not below `nbytes`."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
@@ -245,16 +253,16 @@ def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _apart(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bytes of the rows along the first axis, each at a multiple of ALIGNMENT."""
+    """Returns the bytes of the rows along the first axis, each at a multiple of ALIGNMENT."""
     rows = _bytes(array).reshape(len(array), -1)
     padding = aligned(rows.shape[1]) - rows.shape[1]
     return np.pad(rows, ((0, 0), (0, padding))).reshape(-1)
 
 
-def _with_lanes(kind: TensorType, call: Call) -> TensorType:
-    """The lanes of a stack, or of an output, lie side by side: they are one tensor."""
-    return TensorType(kind.dtype, (call.width, *kind.shape))
+def _with_lanes(lane_type: TensorType, call: Call) -> TensorType:
+    """Returns the type with an axis of lanes: the lanes lie side by side, as one tensor."""
+    return TensorType(lane_type.dtype, (call.width, *lane_type.shape))
 
 
-def _flat(kind: TensorType) -> TensorType:
-    return TensorType(kind.dtype, (prod(kind.shape),))
+def _flat(tensor_type: TensorType) -> TensorType:
+    return TensorType(tensor_type.dtype, (prod(tensor_type.shape),))

@@ -1,4 +1,4 @@
-"""Load: an export directory becomes a runner."""
+"""Loads an export directory as a runner."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ def load(
     threads: int = 0,
     check_hashes: bool = True,
 ) -> Runner:
-    """A runner for the export at `path`; `size`, such as `512x768`, is one of its further sizes.
+    """Returns a runner for an export.
 
-    `target` and `provider` are those of a row of `dipgo.engines.targets`: without a provider, the
-    row's first. `threads`, of ONNX Runtime, of 0 takes every core.
-    `check_hashes=False` skips reading all of the weights to compare their hash with the
-    manifest's. Raises DipgoError.
+    Args:
+        path: The export directory.
+        size: A further size of the export, such as `512x768`; "" for its first.
+        target: The name of a row of `dipgo.engines.targets`.
+        provider: A provider of that row; None for its first.
+        threads: Threads of ONNX Runtime; 0 takes every core.
+        check_hashes: Whether to read all of the weights and compare their hash with the manifest's.
+
+    Raises:
+        DipgoError: The export is damaged, or the target or provider is not available.
     """
     export = ExportDirectory.open(path, size=size, check_hashes=check_hashes)
     return Runner(export, open_backend(export, target, provider, threads, check_hashes))

@@ -1,4 +1,4 @@
-"""The arguments of `run` and `bench` that say on what an export is run."""
+"""Defines the arguments that choose on what an export is run or built."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dipgo.engines.tensorrt.build_cache import default_folder
 
 
 def add_build_arguments(parser: Parser) -> None:
-    """What `export` takes too."""
+    """Adds the arguments of `build`, which `export` takes too."""
     add_options(parser, BuildOptions)
     add = parser.group(ENGINES).add_argument
     add("--no-build-cache", action="store_true", help="build every engine again")
 
 
 def build_options(options: Namespace) -> BuildOptions:
-    """Returns what was asked for; engines are kept in the user's cache unless said otherwise."""
+    """Returns the build options; engines are kept in the user's cache unless said otherwise."""
     cache = None if options.no_build_cache else options.cache or default_folder()
     return read_settings(options, BuildOptions, cache=cache)
 
 
 def add_target_arguments(parser: Parser) -> None:
-    """Size, target, provider and threads."""
+    """Adds the arguments for size, target, provider and threads."""
     add = parser.group(ENGINES).add_argument
     add("--size", default="", metavar="HxW", help="one of the export's further sizes")
     names = ", ".join(run_targets())
@@ -36,5 +36,5 @@ def add_target_arguments(parser: Parser) -> None:
 
 
 def target_options(options: Namespace) -> dict[str, Any]:
-    """What `load` takes of them."""
+    """Returns the target's arguments as keyword arguments of `load`."""
     return {name: getattr(options, name) for name in ("size", "target", "provider", "threads")}

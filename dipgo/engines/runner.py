@@ -1,4 +1,4 @@
-"""Runner: the object that infers. numpy in, numpy out."""
+"""Runs an export: numpy arrays in, numpy arrays out."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ from dipgo.ir.types import TensorType, numpy_dtype
 
 
 class Part:
-    """One of the manifest's parts, on the backend of a runner. `inputs` and `outputs` are types."""
+    """A part of the manifest on the backend of a runner; `inputs` and `outputs` are types."""
 
     def __init__(self, runner: Runner, name: str) -> None:
         record = runner.export.manifest.parts[name]
-        self.inputs = {one.name: TensorType.parse(one.type) for one in record.inputs}
-        self.outputs = {one.name: TensorType.parse(one.type) for one in record.outputs}
+        self.inputs = {value.name: TensorType.parse(value.type) for value in record.inputs}
+        self.outputs = {value.name: TensorType.parse(value.type) for value in record.outputs}
         self._offsets = offsets_of_part(record)
         self._executor = runner.backend.part(name)
 
     def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The part's outputs by name, for arrays of the types of `inputs`."""
+        """Returns the part's outputs by name, for arrays of the types of `inputs`."""
         held, _ = self._executor.run(arrays, lambda step: None)
         return {
-            name: _view(held[offset:], kind)
-            for (name, kind), offset in zip(self.outputs.items(), self._offsets, strict=False)
+            name: _view(held[offset:], tensor_type)
+            for (name, tensor_type), offset in zip(
+                self.outputs.items(), self._offsets, strict=False
+            )
         }
 
 
-def _view(held: NDArray[np.uint8], kind: TensorType) -> NDArray[Any]:
-    return held[: kind.nbytes].view(numpy_dtype(kind.dtype)).reshape(kind.shape)
+def _view(held: NDArray[np.uint8], tensor_type: TensorType) -> NDArray[Any]:
+    return (
+        held[: tensor_type.nbytes].view(numpy_dtype(tensor_type.dtype)).reshape(tensor_type.shape)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class RunTimes:
 
     @property
     def overhead(self) -> float:
-        """The share of the run that was spent outside the segments' engines, 0 to 1."""
+        """Returns the share of the run spent outside the segments' engines, 0 to 1."""
         return 1.0 - sum(self.segments.values()) / self.total
 
 
@@ -62,13 +66,14 @@ class PlanExecutor(Protocol):
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
     ) -> tuple[NDArray[Any], dict[str, float]]:
-        """The result, and the seconds spent in each segment, or in all of them together."""
+        """Returns the result, and the seconds spent in each segment or in all of them together."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSettings:
-    """How a backend is made: the target's name, one of its providers, threads (0: every core).
+    """The settings of a backend.
 
+    `target` is its name, `provider` one of its providers, and `threads` of 0 takes every core.
     `check_hashes` is whether engines are compared with the hashes in their manifest.
     """
 
@@ -79,13 +84,17 @@ class BackendSettings:
 
 
 class Backend(Protocol):
-    """Executors of one export on one target. Raises DipgoError where one cannot be made."""
+    """Makes executors of one export on one target.
+
+    Raises:
+        DipgoError: An executor cannot be made.
+    """
 
     def plan(self) -> PlanExecutor:
-        """An executor of the plan."""
+        """Returns an executor of the plan."""
 
     def part(self, name: str) -> PlanExecutor:
-        """An executor of one of the graphs around the plan, a plan of one call."""
+        """Returns an executor of a graph around the plan, as a plan of one call."""
 
 
 class Runner:
@@ -98,16 +107,22 @@ class Runner:
             record.name: TensorType.parse(record.type) for record in export.manifest.outputs
         }
         self.times: RunTimes | None = None
-        """Of the latest run."""
+        """The times of the latest run."""
         self._executor = backend.plan()
 
     def run(
         self, inputs: Mapping[str, Any], *, on_step: OnStep = lambda step: None
     ) -> dict[str, NDArray[Any]]:
-        """All steps. `latents` is the scheduler's initial noise, already scaled.
+        """Runs all steps and returns `{"latents": f32[B, C, H, W]}`.
 
-        Inputs must have the names, shapes and element types of `self.inputs`; a Python number
-        will do for a scalar. Returns `{"latents": f32[B, C, H, W]}`. Raises DipgoError.
+        Args:
+            inputs: Arrays with the names, shapes and element types of `self.inputs`; a Python
+                number suffices for a scalar. `latents` is the scheduler's initial noise, already
+                scaled.
+            on_step: Called with each step that has just run.
+
+        Raises:
+            DipgoError: An input is missing, unknown, of another type, or not finite.
         """
         arrays = _check_inputs(inputs, self.inputs)
         started = perf_counter()
@@ -118,32 +133,35 @@ class Runner:
 
 
 def _check_inputs(
-    given: Mapping[str, Any], expected: Mapping[str, TensorType]
+    inputs: Mapping[str, Any], expected: Mapping[str, TensorType]
 ) -> dict[str, NDArray[Any]]:
-    for name in (*given, *expected):
-        if name not in given or name not in expected:
+    for name in (*inputs, *expected):
+        if name not in inputs or name not in expected:
             raise DipgoError(
                 f"input {name}",
-                found="missing" if name not in given else "a name that the export does not have",
+                found="missing" if name not in inputs else "a name that the export does not have",
                 expected=f"inputs {', '.join(expected)}",
                 remedy="give each of these, and no other",
             )
-    return {name: _check_input(name, given[name], kind) for name, kind in expected.items()}
+    return {
+        name: _check_input(name, inputs[name], tensor_type)
+        for name, tensor_type in expected.items()
+    }
 
 
-def _check_input(name: str, value: Any, kind: TensorType) -> NDArray[Any]:
-    dtype = numpy_dtype(kind.dtype)
-    if kind.shape == () and isinstance(value, int | float):
+def _check_input(name: str, value: Any, tensor_type: TensorType) -> NDArray[Any]:
+    dtype = numpy_dtype(tensor_type.dtype)
+    if tensor_type.shape == () and isinstance(value, int | float):
         value = np.asarray(value, dtype)
     try:
         array = np.asarray(value)
     except ValueError:  # lists of unequal lengths
         array = np.empty((), object)
-    if array.shape != kind.shape or array.dtype != dtype:
+    if array.shape != tensor_type.shape or array.dtype != dtype:
         raise DipgoError(
             f"input {name}",
             found=f"{array.dtype}{list(array.shape)}",
-            expected=f"{dtype}{list(kind.shape)}",
+            expected=f"{dtype}{list(tensor_type.shape)}",
             remedy="convert it, or export for this size",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -1,4 +1,4 @@
-"""Optimisation profiles: which shapes an engine must take, read off the launches."""
+"""Reads optimisation profiles off the launches: which shapes an engine must take."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class ShapeRange:
     most: Shape
 
     def holds(self, shape: Shape) -> bool:
-        """Whether an engine with this profile takes the shape."""
+        """Returns whether an engine with this profile takes the shape."""
         if not len(self.least) == len(shape) == len(self.most):
             return False
         sizes = zip(self.least, shape, self.most, strict=True)
-        return all(low <= one <= high for low, one, high in sizes)
+        return all(low <= size <= high for low, size, high in sizes)
 
 
 Profile: TypeAlias = Mapping[str, ShapeRange]
 
 
 def profiles_of(launches: Iterable[Launch]) -> dict[str, Profile]:
-    """For every engine the ranges of those inputs whose shape differs, or may differ, by launch.
+    """Returns for every engine the ranges of its inputs whose shapes may differ between launches.
 
     An engine that all launches give the same shapes has an empty profile if its graph fixes them;
     the graphs of linear combinations do not.
@@ -41,8 +41,8 @@ def profiles_of(launches: Iterable[Launch]) -> dict[str, Profile]:
     free: set[str] = set()
     for launch in launches:
         seen = shapes.setdefault(launch.engine, {})
-        for one in launch.inputs:
-            seen.setdefault(one.tensor, Counter())[one.type.shape] += 1
+        for binding in launch.inputs:
+            seen.setdefault(binding.tensor, Counter())[binding.type.shape] += 1
         if launch.segment is None:
             free.add(launch.engine)
     return {

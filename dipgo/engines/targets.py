@@ -110,13 +110,21 @@ class Builder(Protocol):
     """Builds the engines of one target, and gives them other weights."""
 
     def check(self, options: BuildOptions) -> object:
-        """Raises DipgoError for options with which nothing can be built on this machine."""
+        """Checks that engines can be built.
+
+        Raises:
+            DipgoError: Nothing can be built with these options on this machine.
+        """
 
     def build(self, path: Path, options: BuildOptions, on_built: Callable[[str], object]) -> Path:
         """Builds every engine of the export at `path` and returns their folder."""
 
     def open_refittable(self, export: ExportDirectory) -> EngineDirectory:
-        """Returns the export's engines. Raises DipgoError if they cannot be refitted."""
+        """Returns the export's engines.
+
+        Raises:
+            DipgoError: They cannot be refitted.
+        """
 
     def refit(self, engines: EngineDirectory, old: ExportDirectory, new: Path) -> None:
         """Writes the engines of the export `old` into the export `new`, with its weights."""
@@ -186,7 +194,11 @@ def open_backend(
 
 
 def find_builder(target: str) -> Builder:
-    """Returns the builder of a target. Raises DipgoError for one that has none."""
+    """Returns the builder of a target.
+
+    Raises:
+        DipgoError: The target has no builder.
+    """
     if target not in build_targets():
         raise not_built(target)
     make: Callable[[str], Builder] = import_name(TARGETS[target].builder or "")

@@ -1,4 +1,4 @@
-"""Timing: runners run by turns in one process, so that noise falls on all alike."""
+"""Times runners interleaved in one process, so that noise affects all alike."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ def time_runners(
     repeats: int,
     on_run: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
-    """Runs each runner in turn, `warmup` rounds unmeasured and `repeats` measured."""
+    """Runs all runners interleaved, and returns their times by name.
+
+    Args:
+        runners: The runners by name.
+        warmup: Rounds that are not measured.
+        repeats: Rounds that are measured.
+        on_run: Called after every run.
+    """
     inputs = {name: random_inputs(runner) for name, runner in runners.items()}
     measured: dict[str, list[RunTimes]] = {name: [] for name in runners}
     for turn in range(warmup + repeats):
@@ -47,28 +54,30 @@ def time_runners(
 
 def _summary(times: Sequence[RunTimes]) -> Timing:
     return Timing(
-        total=median(one.total for one in times),
-        segments={name: median(one.segments[name] for one in times) for name in times[0].segments},
-        overhead=median(one.overhead for one in times),
-        runs=tuple(one.total for one in times),
+        total=median(run.total for run in times),
+        segments={name: median(run.segments[name] for run in times) for name in times[0].segments},
+        overhead=median(run.overhead for run in times),
+        runs=tuple(run.total for run in times),
     )
 
 
 def random_inputs(runner: Runner, seed: int = 0) -> dict[str, Any]:
-    """Normal noise for what is real, zeros for labels, 7.5 for the guidance scale."""
+    """Returns normal noise for floats, zeros for labels, 7.5 for the guidance scale."""
     generator = np.random.default_rng(seed)
-    return {name: _random(name, kind, generator) for name, kind in runner.inputs.items()}
+    return {
+        name: _random(name, tensor_type, generator) for name, tensor_type in runner.inputs.items()
+    }
 
 
-def _random(name: str, kind: TensorType, generator: np.random.Generator) -> Any:
+def _random(name: str, tensor_type: TensorType, generator: np.random.Generator) -> Any:
     if name == "guidance_scale":
         return 7.5
-    if kind.dtype in ("i64", "i32"):
-        return np.zeros(kind.shape, np.int64 if kind.dtype == "i64" else np.int32)
-    return generator.standard_normal(kind.shape).astype(np.float32)
+    if tensor_type.dtype in ("i64", "i32"):
+        return np.zeros(tensor_type.shape, np.int64 if tensor_type.dtype == "i64" else np.int32)
+    return generator.standard_normal(tensor_type.shape).astype(np.float32)
 
 
 def ideal_speedup(runner: Runner, against: Runner) -> float:
-    """What the MACs promise: those of `against` over those of `runner`, attention included."""
+    """Returns the ratio of the MACs of `against` to those of `runner`, attention included."""
     own, other = plan_cost(runner.export.plan), plan_cost(against.export.plan)
     return (other.macs + other.attention_macs) / (own.macs + own.attention_macs)

@@ -1,4 +1,4 @@
-"""Export: from a model and a SubNet to an export directory."""
+"""Exports a model and a SubNet to an export directory."""
 
 if __name__ != "dipgo.export":
     raise ImportError(

@@ -1,4 +1,4 @@
-"""`export`: from a model and a SubNet to a directory from which engines run."""
+"""Defines `export`, which writes a model and a SubNet as a directory that engines run."""
 
 from __future__ import annotations
 
@@ -35,20 +35,30 @@ def export(
     """Writes an export directory and returns its path; on any error nothing is written.
 
     Args:
-        model: a path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
-        subnet: a SubNet, its path or "dense".
-        out: the directory to write.
-        progress: called with what is about to happen.
-        **settings: fields of `ExportSettings`, such as `steps`, `batch` or `target`.
+        model: A path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
+        subnet: A SubNet, its path or "dense".
+        out: The directory to write.
+        progress: Called with what is about to happen.
+        **settings: Fields of `ExportSettings`, such as `steps`, `batch` or `target`.
 
     Raises:
-        DipgoError: what was asked for cannot be had.
+        DipgoError: The model cannot be exported with these settings.
     """
     return write_export(model, ExportSettings(subnet, **settings), Path(out), progress)
 
 
 def write_export(model: Any, settings: ExportSettings, out: Path, progress: Progress) -> Path:
-    """Does what `export` does, with its settings in one object. Raises DipgoError."""
+    """Writes an export directory as `export` does, with the settings in one object.
+
+    Args:
+        model: A path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
+        settings: What to compile the model for, and how to write it.
+        out: The directory to write.
+        progress: Called with what is about to happen.
+
+    Raises:
+        DipgoError: The model, the settings and the target do not fit together.
+    """
     target, also_sizes = settings.target, settings.also_sizes
     row = _check_target(target, settings.build)
     typed = Precision(settings.precision, settings.keep_fp32)
@@ -75,9 +85,12 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
 
 
 def _passes_for(names: Sequence[str], also_sizes: Sequence[Size]) -> Sequence[Pass]:
-    """Lanes and sizes cannot both be symbolic: for several sizes nothing is batched."""
+    """Returns the passes to run, for several sizes only those that allow symbolic sizes.
+
+    Lanes and sizes cannot both be symbolic: for several sizes nothing is batched.
+    """
     chosen = find_passes(names)
-    return [one for one in chosen if not one.needs_one_size] if also_sizes else chosen
+    return [each for each in chosen if not each.needs_one_size] if also_sizes else chosen
 
 
 def _check_target(target: str, build: BuildOptions) -> Target:
@@ -95,7 +108,7 @@ def _check_target(target: str, build: BuildOptions) -> Target:
 
 
 def _check_slots_are_allocated(passes: Sequence[Pass]) -> None:
-    """Engines write to slots, and no other pass may come after these are allocated."""
+    """Raises DipgoError unless `allocate_slots` is the last pass: engines write to slots."""
     if not passes or not passes[-1].makes_slots:
         raise DipgoError(
             setting("passes"),

@@ -1,4 +1,4 @@
-"""The dense twin of an export: the same model, sampler and sizes, every gate on, one engine."""
+"""The dense twin of an export: the same model, sampler and sizes with every gate on."""
 
 from __future__ import annotations
 
@@ -27,11 +27,20 @@ def export_dense_twin(
     target: str = DEFAULT_TARGET,
     size: str = "",
 ) -> Path:
-    """Exports the twin of `export_dir` to `out`; `model` may be left out for an `arch:` export.
+    """Exports the dense twin of an export and returns its path.
 
-    It has the precision of the export, and is for `target` and `size`.
+    The twin has the precision, sampler and steps of the export.
 
-    Raises DipgoError, also where `model` is not the model that was exported.
+    Args:
+        export_dir: The export directory.
+        model: The model that was exported; None suffices for an `arch:` export.
+        out: The directory to write.
+        progress: Called with what is about to happen.
+        target: The target of the twin.
+        size: The export's further size to take, "" for its first.
+
+    Raises:
+        DipgoError: `model` is missing, is not the model that was exported, or has other LoRAs.
     """
     manifest = read_manifest(export_dir, size)
     model = model or manifest.model.source

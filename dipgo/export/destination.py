@@ -1,4 +1,4 @@
-"""What an export may take the place of."""
+"""Decides which directories an export may replace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipgo.ir.manifest.file import has_format, is_export
 
 
 def may_replace(out: Path) -> bool:
-    """Only what we have written, or an empty directory: --force must not delete anything else."""
+    """Returns whether dipgo wrote `out`, or it is empty: `--force` must delete nothing else."""
     if out.is_symlink() or not out.is_dir():
         return False
     entries = list(out.iterdir())

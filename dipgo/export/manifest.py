@@ -1,4 +1,4 @@
-"""What the manifest says of the pipeline: what it does besides running its models."""
+"""Makes the manifest's record of the pipeline: what it does besides running its models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dipgo.models.vae import packed_grid
 
 
 def pipeline_record(source: Source, variant: Variant) -> PipelineRecord | None:
-    """None of an architecture with random weights, which has no pipeline."""
+    """Returns the record, or None for an architecture with random weights: it has no pipeline."""
     if source.pipeline is None:
         return None
     geometry, model = variant.geometry, source.at(variant.geometry)
@@ -21,7 +21,7 @@ def pipeline_record(source: Source, variant: Variant) -> PipelineRecord | None:
     plan = variant.compiled.plan
     state = next(value for value in plan.inputs if value.name == plan.state)
     scale = default_of_call(source.pipeline, "guidance_scale")
-    if scale is None:  # a video's grows from frame to frame up to this
+    if scale is None:  # for video it grows from frame to frame up to this
         scale = default_of_call(source.pipeline, "max_guidance_scale")
     return PipelineRecord(
         class_name=type(source.pipeline).__name__,

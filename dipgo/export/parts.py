@@ -1,4 +1,4 @@
-"""The pipeline's other parts: text encoders and VAE decoder as graphs, tokenizers as files."""
+"""The pipeline's other parts: text encoders and VAE as graphs, tokenizers as files."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Part:
 def parts_of(
     model: SizedModel, latents: torch.Tensor, from_image: bool = False
 ) -> Iterator[PipelinePart]:
-    """Yields what stands around the denoiser of a pipeline.
+    """Yields the models of a pipeline besides its denoiser.
 
-    A text encoder only where its outputs are the denoiser's conditioning, a VAE encoder only
-    where a run is given pictures.
+    A text encoder is yielded only if its outputs are the denoiser's conditioning, a VAE encoder
+    only if a run starts from pictures.
 
     Args:
-        model: It has a pipeline.
-        latents: An example of the state.
-        from_image: Whether a run is given pictures.
+        model: The sized model; it has a pipeline.
+        latents: An example of the state, f32[B, C, h, w] for pictures.
+        from_image: Whether a run starts from pictures.
     """
     encoding, vae = model.text_encoding, getattr(model.pipeline, "vae", None)
     if encoding is not None and set(encoding.outputs) <= set(model.conditioning):
@@ -69,19 +69,19 @@ def parts_of(
 
 
 def text_encoder_part(encoding: TextEncoding, rows: int) -> PipelinePart:
-    """Returns all text encoders of a pipeline as one part, for so many rows.
+    """Returns all text encoders of a pipeline as one part, for `rows` rows.
 
-    Its example is an empty text in each: a mask of zeros would leave nothing to attend to.
+    Its example is an empty text in each row: a mask of zeros would leave nothing to attend to.
     """
     examples = encoding.tokenize([""] * rows)
     return PipelinePart(TEXT_ENCODER, encoding.module, examples, encoding.outputs)
 
 
 def trace_part(part: PipelinePart, precision: Precision = FP32) -> Part:
-    """Returns the part as a graph, which computes in a precision; its inputs keep their types.
+    """Returns the part as a graph that computes in `precision`; its inputs keep their types.
 
-    It is traced as a denoiser is, without blocks: what it is given counts as its state. A second
-    output is to a trace what the unconditional half is of a denoiser's.
+    It is traced like a denoiser without blocks, and all its inputs count as state. A second output
+    takes the place of the unconditional half of a denoiser's output.
     """
     module, examples = part.module, part.examples
     typed = Precision(precision.name)  # modules to keep in fp32 are the denoiser's
@@ -96,16 +96,16 @@ def trace_part(part: PipelinePart, precision: Precision = FP32) -> Part:
         precision=typed,
     )
     graph = traced.graph
-    results = [one for one in (graph.output, graph.unconditional) if one is not None]
+    results = [result for result in (graph.output, graph.unconditional) if result is not None]
     nodes = [node.name for node in graph.nodes]
     return Part(
         part.name,
         traced.module(nodes, list(examples), results),
         tuple(examples.values()),
-        tuple(Value(one, tensor_type(tensor)) for one, tensor in examples.items()),
+        tuple(Value(name, tensor_type(tensor)) for name, tensor in examples.items()),
         tuple(
-            Value(one, graph.types[result])
-            for one, result in zip(part.outputs, results, strict=True)
+            Value(name, graph.types[result])
+            for name, result in zip(part.outputs, results, strict=True)
         ),
         typed,
         traced.module(nodes, list(examples), results, exact=True),
@@ -113,7 +113,7 @@ def trace_part(part: PipelinePart, precision: Precision = FP32) -> Part:
 
 
 def save_tokenizers(encoding: TextEncoding, directory: Path) -> list[TokenizerRecord]:
-    """Writes the tokenizers in the form of the `tokenizers` library: no transformers needed."""
+    """Writes the tokenizers as files of the `tokenizers` library, read without transformers."""
     return [
         _save_tokenizer(tokens, directory / f"tokenizer{f'_{index}' if index > 1 else ''}.json")
         for index, tokens in enumerate(encoding.tokens, start=1)
@@ -138,7 +138,7 @@ def _save_tokenizer(tokens: Tokens, path: Path) -> TokenizerRecord:
 
 
 def _converted(tokenizer: Any) -> Any:
-    """Of a tokenizer in Python. T5's needs a package that reads its file."""
+    """Converts a slow (Python) tokenizer; T5's needs `sentencepiece`."""
     from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
     try:

@@ -1,4 +1,4 @@
-"""What an export was made for, read off its manifest: to compile the same model for it again."""
+"""Reads off a manifest the options of an export, to compile the same model for it again."""
 
 from __future__ import annotations
 
@@ -13,47 +13,55 @@ from dipgo.models.family import Geometry
 from dipgo.models.source import Source
 
 PACKED_AXES = 3
-"""Latents f32[B, L, C] are packed."""
+"""The rank of packed latents, f32[B, L, C]."""
 
 PACKED_PIXELS = 2
-"""Of a side of what one packed latent holds."""
+"""Latents per side of the square that is packed into one."""
 
 
 def check_same_model(manifest: Manifest, source: Source, where: str) -> None:
-    """Raises DipgoError, where `where` begins, for another architecture than was exported."""
-    found = (source.model_class, source.config_sha256)
+    """Checks that a model has the architecture that was exported.
+
+    Raises:
+        DipgoError: The architecture is another; the error begins with `where`.
+    """
+    actual = (source.model_class, source.config_sha256)
     expected = (manifest.model.class_name, manifest.model.config_sha256)
-    if found != expected:
+    if actual != expected:
         raise DipgoError(
             where,
-            found=f"{found[0]} of configuration {found[1][:12]}… in {source.name}",
+            found=f"{actual[0]} of configuration {actual[1][:12]}… in {source.name}",
             expected=f"{expected[0]} of configuration {expected[1][:12]}…, as was exported",
             remedy="name the model that the export was made of",
         )
 
 
 def scheduler_of(manifest: Manifest, source: Source) -> Any:
-    """That of the export, in all that its configuration tells: null may stand for infinity."""
+    """Returns the export's scheduler with its whole configuration; null may stand for infinity."""
     chosen = make_scheduler(source.scheduler, manifest.sampler.scheduler_class)
-    told = {name: value for name, value in manifest.sampler.config.items() if value is not None}
-    return type(chosen).from_config(chosen.config, **told)
+    known = {name: value for name, value in manifest.sampler.config.items() if value is not None}
+    return type(chosen).from_config(chosen.config, **known)
 
 
 def geometry_of(manifest: Manifest, source: Source, where: str) -> Geometry:
-    """Raises DipgoError, where `where` begins, if the manifest does not tell height and width."""
+    """Returns the geometry of an export.
+
+    Raises:
+        DipgoError: The manifest does not determine height and width; the error begins with `where`.
+    """
     height, width = _size(manifest, source, where)
     return source.geometry(manifest.batch, height, width, manifest.guidance)
 
 
 def precision_of(manifest: Manifest) -> Precision:
-    """What was asked for."""
+    """Returns the precision that the export was asked to have."""
     kept = kept_modules(manifest.kept_fp32, manifest.parts)
     return Precision(manifest.precision, tuple(kept))
 
 
 def _size(manifest: Manifest, source: Source, where: str) -> tuple[int, int]:
-    """Height and width in pixels; 0 and 0, the model's own, where they are that."""
-    latents = next(one for one in manifest.inputs if one.name == "latents")
+    """Returns height and width in pixels, or 0 and 0 for the model's own."""
+    latents = next(record for record in manifest.inputs if record.name == "latents")
     shape = TensorType.parse(latents.type).shape
     scale = source.pixels_per_latent
     if len(shape) > PACKED_AXES:
@@ -66,7 +74,7 @@ def _size(manifest: Manifest, source: Source, where: str) -> tuple[int, int]:
         return rows * PACKED_PIXELS * scale, columns * PACKED_PIXELS * scale
     raise DipgoError(
         where,
-        found=f"packed latents {latents.type}, which do not tell height and width",
+        found=f"packed latents {latents.type}, which do not determine height and width",
         expected="those of the model's own size, or an export of a whole pipeline",
         remedy=f"export with {setting('subnet')} dense and the sizes, and name that export",
     )

@@ -1,4 +1,4 @@
-"""What an export is made with: every choice and number, with its default and its help."""
+"""The settings of an export: every choice and number, with its default and its help."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRECISION, OUTPUT = "precision", "output"
 PASS_NAMES = tuple(each.name for each in OPTIMISE)
 
 Size: TypeAlias = tuple[int, int] | tuple[int, int, int]
-"""Height and width in pixels, perhaps with the pictures a run before them."""
+"""Height and width in pixels, optionally preceded by the number of pictures of a run."""
 
 
 def size(text: str) -> tuple[int, ...]:
@@ -44,20 +44,20 @@ PASSES: dict[str, Any] = {
     "metavar": "A,B,C",
     "type": pass_names,
 }
-"""The option of `export` and of `inspect`."""
+"""The option that `export` and `inspect` share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSettings(Request):
-    """What to compile a model for, and how to write it.
+    """The settings with which a model is compiled and written.
 
-    The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height,
-    width); calls are not batched then. `passes` are names, to run in this order. Modules that
-    `keep_fp32` matches stay in fp32 whatever the precision; `check_numerics` compares every
-    segment with fp32 on a trajectory. The targets `tensorrt` and `tensorrt-rtx` add engines, built
-    as `build` says, the target `torch` adds programs of PyTorch's. The graphs of the target
-    `openvino` have older operators for those that ONNX Runtime's OpenVINO provider lacks. The
-    target `triton` is a Triton model repository around an export directory.
+    The same graphs serve `also_sizes`, further (height, width) in pixels or (batch, height, width);
+    calls are not batched then. `passes` are names, run in this order. Modules that `keep_fp32`
+    matches stay in fp32 whatever the precision; `check_numerics` compares every segment with fp32
+    on a trajectory. The targets `tensorrt` and `tensorrt-rtx` add engines, built as `build` says;
+    the target `torch` adds PyTorch programs. The graphs of the target `openvino` have older
+    operators in place of those that ONNX Runtime's OpenVINO provider lacks. The target `triton` is
+    a Triton model repository around an export directory.
     """
 
     also_sizes: tuple[Size, ...] = option(

@@ -1,4 +1,4 @@
-"""Variants: one export for several sizes. Each has a plan of its own; all share the graphs."""
+"""Compiles one export for several sizes: each size has its own plan, and all share the graphs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dipgo.models.family import Geometry
 
 @dataclass(frozen=True)
 class Variant:
-    """What is exported for one size. `name` is "" for the first, then such as `512x768`."""
+    """The export for one size. `name` is "" for the first, else such as `512x768`."""
 
     name: str
     geometry: Geometry
@@ -33,9 +33,17 @@ def make_variants(
     passes: Sequence[Pass],
     progress: Progress,
 ) -> list[Variant]:
-    """The first, and one for each further size.
+    """Returns the first variant, and a variant for each further size.
 
-    Raises DipgoError for a size that the model cannot have, or that makes another plan.
+    Args:
+        prepared: The model, schedule and first size.
+        first: The variant of the first size.
+        sizes: Further sizes, each (height, width) or (batch, height, width), in pixels.
+        passes: The passes to run.
+        progress: Called with what is about to happen.
+
+    Raises:
+        DipgoError: The model cannot have a size, or has another plan in it.
     """
     variants, precisions = [first], {part.name: part.precision for part in first.parts}
     for size in dict.fromkeys(sizes):
@@ -61,7 +69,7 @@ def make_variants(
 
 
 def _check_is_another(variants: Sequence[Variant], plan: Plan, name: str) -> None:
-    """Some models have one size, whatever is asked for."""
+    """Refuses a size with the inputs of an earlier plan: some models have only one size."""
     for variant in variants:
         if variant.compiled.plan.inputs == plan.inputs:
             raise DipgoError(
@@ -73,7 +81,7 @@ def _check_is_another(variants: Sequence[Variant], plan: Plan, name: str) -> Non
 
 
 def _check_alike(first: Plan, other: Plan, name: str) -> None:
-    """The same callees in the same order: graphs are shared."""
+    """Checks that two plans call the same callees in the same order, as graphs are shared."""
     if _outline(first) == _outline(other):
         return
     raise DipgoError(
@@ -86,6 +94,6 @@ def _check_alike(first: Plan, other: Plan, name: str) -> None:
 
 def _outline(plan: Plan) -> list[tuple[object, ...]]:
     return [
-        (one.name, one.members, *(value.name for value in (*one.inputs, *one.outputs)))
-        for one in plan.callees
+        (callee.name, callee.members, *(value.name for value in (*callee.inputs, *callee.outputs)))
+        for callee in plan.callees
     ]

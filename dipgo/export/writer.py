@@ -1,4 +1,4 @@
-"""The writer: puts a compiled model into a directory, with the manifest last."""
+"""Writes a compiled model into a directory, with the manifest last."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Programs(Protocol):
         """Captures a segment or part; its weights are in the store, under names with `prefix`."""
 
     def write(self, directory: Path) -> None:
-        """Writes them into an export whose manifest has been written."""
+        """Writes the programs into an export whose manifest has been written."""
 
 
 class Writer:
-    """Writes one export into a directory that is nobody's yet."""
+    """Writes one export into a new directory."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Writer:
         directory: Path,
         progress: Progress,
     ) -> None:
-        """All `variants` share the graphs; the first is what an export is unless asked."""
+        """Makes a writer; all `variants` share the graphs, and the first is the default size."""
         self.source, self.variants, self.numerics = source, variants, numerics
         self.compiled, self.parts = variants[0].compiled, variants[0].parts
         self.directory, self.progress = directory, progress
@@ -81,7 +81,7 @@ class Writer:
             self.programs.write(self.directory)
 
     def write_around(self, graphs: Iterable[Path], weights: Mapping[str, torch.Tensor]) -> None:
-        """Writes the directory with graphs that are there, to which these weights belong."""
+        """Writes the directory around existing graphs, to which these weights belong."""
         for path in graphs:
             shutil.copyfile(path, self.directory / path.name)
         for name, tensor in weights.items():
@@ -89,7 +89,7 @@ class Writer:
         self._finish()
 
     def _finish(self) -> None:
-        """The manifest comes last: without it the directory is no export."""
+        """Writes the rest, the manifest last: without it the directory is not an export."""
         with self.progress(f"write {self.weights.nbytes / 1e9:.2f} GB of weights"):
             self._write_tensors()
         tokenizers = self._save_tokenizers()
@@ -104,9 +104,9 @@ class Writer:
 
     def _add_segment(self, index: int) -> None:
         callee = self.compiled.plan.callees[index]
-        compiled = [one.compiled for one in self.variants]
+        compiled = [each.compiled for each in self.variants]
         lowering = sized_lowering(
-            [callee_lowering(one.plan, one.traced, one.plan.callees[index]) for one in compiled]
+            [callee_lowering(each.plan, each.traced, each.plan.callees[index]) for each in compiled]
         )
         self._add(lowering, callee.name, "denoiser", (callee.inputs, callee.outputs))
 
@@ -114,8 +114,8 @@ class Writer:
         part = self.parts[index]
         lowering = sized_lowering(
             [
-                Lowering(one.parts[index].module, one.parts[index].examples, None)
-                for one in self.variants
+                Lowering(variant.parts[index].module, variant.parts[index].examples, None)
+                for variant in self.variants
             ]
         )
         self._add(lowering, part.name, part.name, (part.inputs, part.outputs))
@@ -148,9 +148,9 @@ class Writer:
     def _write_tensors(self) -> None:
         with _disk_errors():
             self.weights.write(self.directory / records.WEIGHTS_FILE)
-            for one in self.variants:
-                tables = fill_tables(one.compiled.plan, one.compiled.traced)
-                save_file(tables, self.directory / records.constants_file(one.name))
+            for variant in self.variants:
+                tables = fill_tables(variant.compiled.plan, variant.compiled.traced)
+                save_file(tables, self.directory / records.constants_file(variant.name))
         for dtype in combined_dtypes(self.compiled.plan):
             self.models[COMBINE_FILES[dtype]] = combine_model(dtype)
         for file, model in self.models.items():
@@ -181,13 +181,13 @@ class Writer:
             precision=precision.name,
             kept_fp32=[*kept_in_fp32(precision), *self._parts_in_fp32(precision)],
             numerics={
-                name: records.NumericsRecord(found.error, found.calls)
-                for name, found in self.numerics.items()
+                name: records.NumericsRecord(figures.error, figures.calls)
+                for name, figures in self.numerics.items()
             },
             opset=OPSET,
             batch=variant.geometry.batch,
             guidance=variant.geometry.guidance,
-            sizes=[one.name for one in self.variants[1:]],
+            sizes=[each.name for each in self.variants[1:]],
             inputs=tensor_records(plan.inputs),
             outputs=tensor_records((replace(result, name="latents"),)),
             segments=segment_records(plan),
@@ -212,14 +212,14 @@ class Writer:
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Libraries in Rust have no OSError: they tell of a full disk in words."""
+    """Raises OSError for a full disk, which libraries in Rust report only in their text."""
     try:
         yield
     except Exception as error:
-        told = re.search(r"\(os error (\d+)\)", str(error))
-        if told is None:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        if match is None:
             raise
-        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
+        raise OSError(int(match[1]), os.strerror(int(match[1]))) from error
 
 
 def _file_record(path: Path) -> records.FileRecord:

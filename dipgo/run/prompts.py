@@ -1,4 +1,4 @@
-"""Prompts become the plan's conditioning, by what an export's manifest says of its pipeline."""
+"""Turns prompts into the plan's conditioning, as an export's manifest describes its pipeline."""
 
 from __future__ import annotations
 
@@ -17,31 +17,39 @@ from dipgo.run.arguments import EMBEDDED_SCALES
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 Prompt: TypeAlias = str | int | None
-"""A text, a class by name or label, or None for a model that takes none."""
+"""A text, a class by name or label, or None for a model that takes no prompt."""
 
 CLASS_LABELS = "class_labels"
 
 OTHERS = ("latents", "guidance_scale", *EMBEDDED_SCALES)
-"""Inputs of plans that are no conditioning by a prompt."""
+"""Inputs of plans that are not conditioning by a prompt."""
 
 
 class Conditioning(Protocol):
-    """How an export turns a batch of prompts into inputs of its plan."""
+    """Turns a batch of prompts into inputs of an export's plan."""
 
     takes_negatives: bool
-    """Whether there are prompts of what pictures should not show."""
+    """True if there are negative prompts: texts of what pictures should not show."""
     gives: Collection[str]
-    """Inputs of the plan that it makes; any others are for the caller to give."""
+    """Inputs of the plan that it makes; the caller provides all others."""
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises DipgoError for a prompt that is none of this export's."""
+        """Checks prompts before a run.
+
+        Raises:
+            DipgoError: A prompt is not of the type that this export takes.
+        """
 
     def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
-        """Inputs of the plan for as many prompts as a batch; `negatives` None is none given."""
+        """Returns inputs of the plan for a batch of prompts; `negatives` may be None."""
 
 
 def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
-    """By what the plan takes and the export has. Raises DipgoError for a denoiser alone."""
+    """Returns the conditioning for an export, and the record of its pipeline.
+
+    Raises:
+        DipgoError: The export is of a denoiser alone.
+    """
     manifest = runner.export.manifest
     pipeline = manifest.pipeline
     if pipeline is None:
@@ -54,9 +62,9 @@ def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
 
 
 def conditioning_inputs(runner: Runner) -> dict[str, TensorType]:
-    """Types of what the plan takes besides noise and guidance scales."""
+    """Returns the types of the plan's inputs besides noise and guidance scales."""
     others = {*OTHERS, *(draw.value for draw in runner.export.plan.draws)}
-    return {name: kind for name, kind in runner.inputs.items() if name not in others}
+    return {name: tensor_type for name, tensor_type in runner.inputs.items() if name not in others}
 
 
 def _no_pipeline(runner: Runner) -> DipgoError:
@@ -69,13 +77,17 @@ def _no_pipeline(runner: Runner) -> DipgoError:
 
 
 class NoPrompt:
-    """Of an unconditional model, or of one whose conditioning is no text: the caller gives it."""
+    """Takes no prompts: the model is unconditional, or the caller provides its conditioning."""
 
     takes_negatives = False
     gives: Collection[str] = ()
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises DipgoError for any."""
+        """Refuses every prompt.
+
+        Raises:
+            DipgoError: There is a prompt.
+        """
         for prompt in prompts:
             if prompt is not None:
                 raise DipgoError(
@@ -86,12 +98,12 @@ class NoPrompt:
                 )
 
     def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
-        """Nothing."""
+        """Returns no inputs."""
         return {}
 
 
 class Labels:
-    """Class labels, or names of classes, to `class_labels` i64[rows]."""
+    """Turns class labels, or names of classes, into `class_labels` i64[rows]."""
 
     takes_negatives = False
     gives: Collection[str] = (CLASS_LABELS,)
@@ -100,12 +112,16 @@ class Labels:
         self._classes, self._guidance = classes, runner.export.manifest.guidance
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises DipgoError for what is no class."""
+        """Checks that every prompt is a class.
+
+        Raises:
+            DipgoError: A prompt is not a class.
+        """
         for prompt in prompts:
             self._label(prompt)
 
     def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
-        """The unconditional rows carry the label one beyond the last class."""
+        """Returns the labels; unconditional rows have the label after that of the last class."""
         labels = [self._label(prompt) for prompt in prompts]
         none = [self._classes.count] * len(labels) if self._guidance else []
         return {CLASS_LABELS: np.asarray(none + labels, np.int64)}
@@ -125,7 +141,7 @@ class Labels:
 
 
 class Texts:
-    """Texts to what the text encoder yields, and masks and sizes beside it."""
+    """Turns texts into outputs of the text encoder, masks and sizes."""
 
     takes_negatives = True
 
@@ -134,14 +150,18 @@ class Texts:
         self._inputs, self._pipeline = runner.inputs, pipeline
         self._guidance, self._batch = manifest.guidance, manifest.batch
         self._encoder = Part(runner, "text_encoder")
-        masks = {one.mask for one in manifest.tokenizers}
+        masks = {record.mask for record in manifest.tokenizers}
         self.gives: Collection[str] = {*self._encoder.outputs, *masks, *pipeline.fixed}
         self._tokenizers = [
-            TextTokens(str(export.path / one.file), one) for one in manifest.tokenizers
+            TextTokens(str(export.path / record.file), record) for record in manifest.tokenizers
         ]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises DipgoError for what is no text."""
+        """Checks that every prompt is a text.
+
+        Raises:
+            DipgoError: A prompt is not a text.
+        """
         for prompt in prompts:
             if not isinstance(prompt, str):
                 raise DipgoError(
@@ -152,21 +172,21 @@ class Texts:
                 )
 
     def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
-        """Rows are those of the negatives, if the export is guided, then those of the prompts."""
+        """Returns rows of the negatives, if the export is guided, then rows of the prompts."""
         texts = [str(prompt) for prompt in prompts]
         if self._guidance:
             texts = [*(negatives or [""] * len(texts)), *texts]
         tokens: Arrays = {}
-        for one in self._tokenizers:
-            tokens |= one.encode(texts)
-        found = self._encoder({name: tokens[name] for name in self._encoder.inputs})
+        for tokenizer in self._tokenizers:
+            tokens |= tokenizer.encode(texts)
+        encoded = self._encoder({name: tokens[name] for name in self._encoder.inputs})
         if self._guidance and negatives is None and self._pipeline.zeros_without_negative:
-            for array in found.values():
+            for array in encoded.values():
                 array[: self._batch] = 0.0
-        return {**self._direct(tokens, len(texts)), **found}
+        return {**self._direct(tokens, len(texts)), **encoded}
 
     def _direct(self, tokens: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
-        """What does not pass through the text encoder, of the types that the plan has."""
+        """Returns the inputs that do not pass through the text encoder, in the plan's types."""
         fixed = {name: np.asarray([row] * rows) for name, row in self._pipeline.fixed.items()}
         return {
             name: array.astype(numpy_dtype(self._inputs[name].dtype))
@@ -176,7 +196,7 @@ class Texts:
 
 
 class TextTokens:
-    """A tokenizer of the export, as its record says that texts go through it."""
+    """A tokenizer of the export, applied as its record says."""
 
     def __init__(self, path: str, record: TokenizerRecord) -> None:
         from tokenizers import Tokenizer
@@ -189,12 +209,12 @@ class TextTokens:
         )
 
     def encode(self, texts: Sequence[str]) -> Arrays:
-        """Ids and, where the model takes it, mask, i64[rows, length], by their names."""
+        """Returns ids and, if the model takes it, the mask, i64[rows, length], by their names."""
         lower = self._record.lower
-        given = [text.lower().strip() if lower else text for text in texts]
-        found = self._tokenizer.encode_batch(given)
-        named = {self._record.ids: np.asarray([one.ids for one in found], np.int64)}
+        prepared = [text.lower().strip() if lower else text for text in texts]
+        encodings = self._tokenizer.encode_batch(prepared)
+        named = {self._record.ids: np.asarray([encoding.ids for encoding in encodings], np.int64)}
         if self._record.mask:
-            mask = np.asarray([one.attention_mask for one in found], np.int64)
+            mask = np.asarray([encoding.attention_mask for encoding in encodings], np.int64)
             named[self._record.mask] = mask
         return named

@@ -1,7 +1,9 @@
-"""Image-to-image: a trajectory that starts late, from a picture's latents with noise on them.
+"""Starts image-to-image trajectories late, from a picture's latents with noise on them.
 
-As the `get_timesteps` and `prepare_latents` of diffusers' image-to-image pipelines have it
-(Meng et al. 2022, SDEdit): of N steps the last share `strength` is run.
+Of N steps the last share `strength` is run, as `get_timesteps` and `prepare_latents` of diffusers'
+image-to-image pipelines do.
+
+Source: Meng et al. 2022, SDEdit.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.sampler import Start
 
 TOLERANCE = 1e-6
-"""Of the largest number: what mixing may miss of being linear."""
+"""Relative tolerance of the linearity check."""
 
 
 def begin_at(started: Any, steps: int, strength: float) -> None:
     """Moves a scheduler with its timesteps set to the step from which it is to run.
 
-    Raises DipgoError for a strength that leaves no step.
+    Raises:
+        DipgoError: The strength leaves no step.
     """
     first = _first_step(steps, strength, flow=not hasattr(started, "add_noise"))
     begin = first * getattr(started, "order", 1)
@@ -31,12 +34,12 @@ def begin_at(started: Any, steps: int, strength: float) -> None:
 
 
 def remaining_timesteps(started: Any) -> Any:
-    """The timesteps that will be evaluated: all, unless the scheduler was told to begin late."""
+    """Returns the timesteps to be evaluated: all, unless the scheduler is to begin late."""
     return started.timesteps[getattr(started, "begin_index", None) or 0 :]
 
 
 def _first_step(steps: int, strength: float, flow: bool) -> int:
-    """`flow`: the pipelines of flow-matching models round the steps left up, not down."""
+    """Returns the first step; pipelines of flow-matching models (`flow`) round the rest up."""
     if not 0 < strength <= 1:
         raise DipgoError(
             setting("strength"),
@@ -56,17 +59,21 @@ def _first_step(steps: int, strength: float, flow: bool) -> int:
 
 
 def find_start(started: Any, strength: float | None) -> Start:
-    """How noise, and with a strength a picture's latents, become the first state.
+    """Returns how noise, and with a strength a picture's latents, become the first state.
 
-    `started` is a scheduler with its timesteps set, at the step from which it is to run. Raises
-    DipgoError for a scheduler that does not mix the two linearly.
+    Args:
+        started: A scheduler with its timesteps set, at the step from which it is to run.
+        strength: The share of the steps that is run; None for a run from noise.
+
+    Raises:
+        DipgoError: The scheduler does not mix the two linearly.
     """
     if strength is None:
         return Start(0.0, float(getattr(started, "init_noise_sigma", 1.0)))
     data = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
-    zero, one = torch.zeros_like(data[0]), torch.ones_like(data[0])
-    image_scale = float(_mix(started, one, zero)[0, 0, 0, 0])
-    noise_scale = float(_mix(started, zero, one)[0, 0, 0, 0])
+    zeros, ones = torch.zeros_like(data[0]), torch.ones_like(data[0])
+    image_scale = float(_mix(started, ones, zeros)[0, 0, 0, 0])
+    noise_scale = float(_mix(started, zeros, ones)[0, 0, 0, 0])
     missed = _mix(started, *data) - image_scale * data[0] - noise_scale * data[1]
     if missed.abs().max() > TOLERANCE * max(abs(image_scale), abs(noise_scale)):
         raise DipgoError(
@@ -79,7 +86,7 @@ def find_start(started: Any, strength: float | None) -> Start:
 
 
 def _mix(started: Any, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """f64[B, C, h, w], as the pipelines noise a picture's latents."""
+    """Returns f64[B, C, h, w], a picture's latents with noise as the pipelines add it."""
     first = remaining_timesteps(started)[:1]
     if hasattr(started, "add_noise"):
         mixed: torch.Tensor = started.add_noise(image, noise, first)

@@ -17,7 +17,8 @@ from dipgo.models.source import Source
 def open_sampler(source: Source, schedule: Schedule, geometry: Geometry) -> Sampler:
     """Makes the schedule's scheduler, sets its timesteps as the pipeline does, and reads it off.
 
-    Raises DipgoError for a scheduler that is not the SubNet's, or that has no linear map.
+    Raises:
+        DipgoError: The scheduler is not the SubNet's, or has no linear map.
     """
     scheduler = _scheduler(schedule.subnet, schedule, source)
     _check_steps(schedule.steps, scheduler)
@@ -32,10 +33,10 @@ def open_sampler(source: Source, schedule: Schedule, geometry: Geometry) -> Samp
 
 
 def _scheduler(subnet: SubNet | None, schedule: Schedule, source: Source) -> Any:
-    given = subnet.scheduler if subnet else None
-    wanted = given.class_name if given else None
-    if schedule.scheduler is None and given is not None:
-        scheduler = make_scheduler(source.scheduler, wanted, given.config)
+    record = subnet.scheduler if subnet else None
+    wanted = record.class_name if record else None
+    if schedule.scheduler is None and record is not None:
+        scheduler = make_scheduler(source.scheduler, wanted, record.config)
     else:
         scheduler = make_scheduler(source.scheduler, schedule.scheduler)
     if wanted and type(scheduler).__name__ != wanted:

@@ -23,18 +23,25 @@ def probe(
     strength: float | None = None,
     **options: Any,
 ) -> Sampler:
-    """The recurrence that a diffusers scheduler performs in `num_inference_steps` steps.
+    """Returns the recurrence that a diffusers scheduler performs in `num_inference_steps` steps.
 
-    `options` go to the scheduler's `set_timesteps` (`mu`, `sigmas`, …), `eta` to its steps, as
-    Stable Diffusion's pipelines do it. The noise is what diffusers calls the initial latents, the
-    scheduler's `init_noise_sigma` already in it; what is drawn later has unit variance.
-    Coefficients are float64: the scheduler's tables as they are, without the roundings of its
-    casts of the latents to float32 (docs/internals/design.md, stage 4). With a `strength` only that
-    share of the steps is run, the last ones, and the noise is a picture's latents with noise on
-    them.
+    The noise is what diffusers calls the initial latents, the scheduler's `init_noise_sigma`
+    already in it; what is drawn later has unit variance. Coefficients are float64: the scheduler's
+    tables as they are, without the roundings of its casts of the latents to float32
+    (docs/internals/design.md, stage 4).
 
-    Raises DipgoError where the scheduler cannot be run so, takes no eta, draws other noise than
-    the pipeline's, or is not linear.
+    Args:
+        scheduler: A diffusers scheduler.
+        num_inference_steps: The number of steps.
+        eta: Passed to the scheduler's steps, as Stable Diffusion's pipelines do it.
+        prior_noise: The noise that the loop adds again, if any.
+        strength: If not None, only the last share of the steps is run, and the noise is a picture's
+            latents with noise on them.
+        **options: Further arguments of the scheduler's `set_timesteps` (`mu`, `sigmas`, …).
+
+    Raises:
+        DipgoError: The scheduler cannot be run so, takes no eta, draws other noise than the
+            pipeline's, or is not linear.
     """
     check_eta(scheduler, eta)
     started = start_scheduler(scheduler, num_inference_steps, options, strength)
@@ -58,7 +65,7 @@ def probe(
 
 
 class Coefficients(NamedTuple):
-    """What E evaluations with D draws of noise come to, as `read_coefficients` finds it.
+    """The coefficients of E evaluations with D draws of noise, as `read_coefficients` reads them.
 
     `timesteps` has that of each evaluation, `draws` the evaluation after which each was made.
     `table` is f64[E + 1, 1 + E + D]: row i has the coefficients of input i over the basis [initial
@@ -73,7 +80,7 @@ class Coefficients(NamedTuple):
 def read_coefficients(
     started: Any, eta: float = 0.0, prior_noise: PriorNoise | None = None
 ) -> Coefficients:
-    """Reads them off a scheduler with its timesteps set, by running it on the basis."""
+    """Reads the coefficients off a scheduler with its timesteps set, by running it on the basis."""
     evaluations = len(remaining_timesteps(started))
     size = 1 + evaluations + _count_draws(started, eta)
     basis = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, 1, size)
@@ -90,7 +97,7 @@ def read_coefficients(
 
 
 def _count_draws(started: Any, eta: float) -> int:
-    """How often a trajectory draws noise: timesteps alone decide that."""
+    """Returns how often a trajectory draws noise: the timesteps alone decide that."""
     ones = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     run = run_scheduler(
         started, ones, lambda index, _: ones.clone(), draw=lambda index: ones.clone(), eta=eta

@@ -33,11 +33,11 @@ class Basis:
 
     @property
     def size(self) -> int:
-        """The number of columns: the noise, the outputs and the draws."""
+        """Returns the number of columns: the noise, the outputs and the draws."""
         return 1 + self.evaluations + len(self.draws)
 
     def column(self, term: Term) -> int:
-        """Returns the column of the coefficient of a term that is no input."""
+        """Returns the column of the coefficient of a term that is not an input."""
         first = {"noise": 0, "output": 1, "draw": self.evaluations}
         return first[term.kind] + term.index
 

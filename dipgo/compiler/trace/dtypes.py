@@ -1,4 +1,4 @@
-"""Between torch's element types and the plan's."""
+"""Converts between torch's element types and the plan's."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def tensor_type(tensor: torch.Tensor) -> TensorType:
-    """The type of a tensor with a static shape."""
+    """Returns the type of a tensor with a static shape."""
     return TensorType(_NAMES[tensor.dtype], tuple(int(size) for size in tensor.shape))

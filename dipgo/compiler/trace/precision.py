@@ -1,6 +1,6 @@
-"""Precision: the traced graph, strongly typed. fp16 or bf16 is in the graph, never a builder flag.
+"""Types the traced graph strongly: fp16 or bf16 is in the graph, never a builder flag.
 
-What stays in fp32: whatever is outside the denoiser itself (guidance, and with it the prediction
+These stay in fp32: everything outside the denoiser itself (guidance, and with it the prediction
 that the sampler reads), what depends on the timestep alone (computed once, when exporting), the
 angles of sinusoidal embeddings, and the modules that are named. Normalisation, attention and
 products have operands and results of the narrow type; their sums are in fp32 on every engine (ONNX
@@ -38,11 +38,11 @@ _CASTS = {aten.to.dtype, aten.to.dtype_layout, conversion()}
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """`name` is a key of PRECISIONS; modules whose path matches `keep_fp32` stay in fp32.
+    """The types of a graph: `name` is a key of PRECISIONS; `keep_fp32` matches modules in fp32.
 
-    A pattern stands for a module and all within it: `mid_block`, `up_blocks.*.resnets.0`.
-    The other fields are what was chosen by measuring (docs/results/results.md, "Half precision"):
-    `keep_operators` are operators of aten, such as `group_norm`; `keep_always` is of ALWAYS_KEPT.
+    A pattern stands for a module and all within it: `mid_block`, `up_blocks.*.resnets.0`. The other
+    fields were chosen by measuring (docs/results/results.md, "Half precision"): `keep_operators`
+    are operators of aten, such as `group_norm`; `keep_always` is of ALWAYS_KEPT.
     """
 
     name: PrecisionName = "fp32"
@@ -62,13 +62,13 @@ class Precision:
             raise DipgoError(
                 setting("keep_fp32"),
                 found="modules to keep in fp32, in an export that is fp32 throughout",
-                expected=f"a {setting('precision')} of fp16 or bf16 beside it",
+                expected=f"a {setting('precision')} of fp16 or bf16 with it",
                 remedy=f"leave {setting('keep_fp32')} out, or choose a precision",
             )
 
     @property
     def dtype(self) -> torch.dtype:
-        """The element type of what is not kept in fp32."""
+        """Returns the element type of all that is not kept in fp32."""
         dtype: torch.dtype = getattr(torch, PRECISIONS[self.name].torch)
         return dtype
 
@@ -82,10 +82,15 @@ def apply_precision(
     precision: Precision,
     prefix: str,
 ) -> None:
-    """Retypes the program's graph in place; `roles` are by placeholder, as in `partition`.
+    """Retypes the program's graph in place.
 
-    Parameters keep their tensors: the type to store each in is that of its placeholder's
-    metadata.
+    Parameters keep their tensors: the type to store each in is that of its placeholder's metadata.
+
+    Args:
+        program: The traced program.
+        roles: By placeholder, what each input depends on, as in `partition`.
+        precision: The types.
+        prefix: The prefix of the denoiser's modules in the trace.
     """
     if precision.dtype == torch.float32:
         return
@@ -98,7 +103,7 @@ def apply_precision(
 
 
 class _Rewrite:
-    """One pass over the nodes in order: every node's inputs are final when it is reached."""
+    """Retypes the nodes in order: every node's inputs are final when it is reached."""
 
     def __init__(
         self,
@@ -111,10 +116,10 @@ class _Rewrite:
         self.dtype, self.precision = precision.dtype, precision
         self.dependence: dict[fx.Node, Dependence] = {}
         for node in self.graph.nodes:
-            kind = roles.get(node.name, Dependence.CONSTANT)
+            dependence = roles.get(node.name, Dependence.CONSTANT)
             for source in node.all_input_nodes:
-                kind |= self.dependence[source]
-            self.dependence[node] = kind
+                dependence |= self.dependence[source]
+            self.dependence[node] = dependence
         self.angles = self._find_angles() if ANGLES in precision.keep_always else frozenset()
         self.narrowed: dict[fx.Node, fx.Node] = {}
         user_inputs = set(program.graph_signature.user_inputs)
@@ -123,7 +128,7 @@ class _Rewrite:
                 self._choose_storage(node)
 
     def retype(self, node: fx.Node) -> None:
-        """Gives a node operands of its type, and works out the type of what it yields."""
+        """Gives a node operands of its type, and infers the type of its result."""
         wanted = self._type_of(node)
         if node.target in _CASTS:
             if self._retype_cast(node, wanted):
@@ -135,14 +140,14 @@ class _Rewrite:
         _infer(node)
 
     def widen_outputs(self) -> None:
-        """What leaves the graph is of the type that it had."""
+        """Converts the graph's outputs to the types that they had."""
         output = self.graph.output_node()
         for source in output.all_input_nodes:
             if _dtype(source) == self.dtype:
                 output.replace_input_with(source, self._cast(source, torch.float32, output))
 
     def _retype_cast(self, node: fx.Node, wanted: torch.dtype) -> bool:
-        """A conversion to fp32 becomes one to the node's own type; True if it fell away."""
+        """Makes a conversion to fp32 one to the node's own type; returns True if it fell away."""
         if not _is_f32(node):
             return False
         (source,) = node.all_input_nodes
@@ -154,7 +159,7 @@ class _Rewrite:
         return False
 
     def _type_of(self, node: fx.Node) -> torch.dtype:
-        """The type in which a node computes."""
+        """Returns the type in which a node computes."""
         if not self.dependence[node]:
             return torch.float32
         if self.dependence[node] == Dependence.TIMESTEP:
@@ -171,26 +176,26 @@ class _Rewrite:
         return torch.float32 if outside or kept else self.dtype
 
     def _find_angles(self) -> frozenset[fx.Node]:
-        """Sines and cosines of what the state has no part in, and all that they are made of.
+        """Returns sines and cosines that do not depend on the state, and all that they are made of.
 
         Sizes in pixels and scales are embedded by the sine of up to thousands of radians, which
         fp16 holds to half a radian (diffusers' `get_timestep_embedding` computes in fp32, too).
         """
-        found: set[fx.Node] = set()
+        angles: set[fx.Node] = set()
         for node in reversed(self.graph.nodes):
             if node.op != "call_function" or Dependence.STATE in self.dependence[node]:
                 continue
-            if operator_name(node.target) in ("sin", "cos") or found.intersection(node.users):
-                found.add(node)
-        return frozenset(found)
+            if operator_name(node.target) in ("sin", "cos") or angles.intersection(node.users):
+                angles.add(node)
+        return frozenset(angles)
 
     def _choose_storage(self, node: fx.Node) -> None:
-        """Stored narrow where every reader computes narrow, or else in fp32."""
+        """Stores a weight narrow if every reader computes narrow, otherwise in fp32."""
         if all(self._type_of(user) == self.dtype for user in node.users):
             node.meta["val"] = node.meta["val"].to(self.dtype)
 
     def _cast(self, source: fx.Node, wanted: torch.dtype, user: fx.Node) -> fx.Node:
-        """Narrowing belongs to what makes a value, widening to what reads it.
+        """Narrows a value next to its maker, and widens it next to its reader.
 
         So a value that passes from block to block, and may be cached, is narrow.
         """
@@ -211,26 +216,26 @@ class _Rewrite:
 
 
 def _last_placeholder(node: fx.Node) -> fx.Node:
-    """Where a node that reads `node` may stand: after it, and after all placeholders."""
+    """Returns the node after which a reader of `node` may stand: after all placeholders too."""
     while node.op == "placeholder" and node.next.op == "placeholder":
         node = node.next
     return node
 
 
 def _infer(node: fx.Node) -> None:
-    """Works the node's metadata out of its operands'; nothing is computed."""
+    """Infers the node's metadata from its operands'; nothing is computed."""
     assert callable(node.target)
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
     modes = (fake_mode(source.meta["val"]) for source in node.all_input_nodes)
     mode = next((mode for mode in modes if mode is not None), None)
-    if mode is None:  # made of nothing: its type is in its own arguments
+    if mode is None:  # a node without operands has its type in its arguments
         return
     with mode, torch.no_grad():
         node.meta["val"] = node.target(*args, **kwargs)
 
 
 def _dtype(node: fx.Node) -> torch.dtype | None:
-    """None for what is not a tensor, such as the list that `chunk` yields."""
+    """Returns the element type, or None for other values, such as the list that `chunk` yields."""
     value = node.meta.get("val")
     return value.dtype if isinstance(value, torch.Tensor) else None
 
@@ -245,12 +250,12 @@ def _is_f32(node: fx.Node) -> bool:
 
 
 def kept_in_fp32(precision: Precision) -> tuple[str, ...]:
-    """What the manifest says of it."""
+    """Returns the entries of the manifest's list of what is kept in fp32."""
     if precision.dtype == torch.float32:
         return ()
     return ("sampler", *precision.keep_always, *precision.keep_fp32)
 
 
 def kept_modules(kept: Iterable[str], parts: Container[str]) -> list[str]:
-    """Of what the manifest says is kept, the modules of the denoiser that were asked for."""
+    """Returns the denoiser's modules in the manifest's list of what is kept in fp32."""
     return [name for name in kept if name not in ALWAYS_KEPT and name not in parts]

@@ -1,7 +1,7 @@
-"""The private names of torch that the package uses, each behind a function: nowhere else is one.
+"""Wraps every private name of torch that the package uses in a function; no other file has any.
 
-Each says what it relies on. tests/compiler/trace/test_torch_private.py fails with the name that a
-new version of torch has dropped.
+Each function says what it relies on. tests/compiler/trace/test_torch_private.py fails with the name
+that a new version of torch has dropped.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def assertion() -> Any:
 
 
 def operator_name(target: Any) -> str:
-    """Returns `group_norm` for `aten.group_norm.default`, "" for what is no operator.
+    """Returns `group_norm` for `aten.group_norm.default`, "" for what is not an operator.
 
     Relies on `torch._ops.OpOverload._opname`, in torch 2.11.
     """
@@ -84,11 +84,11 @@ def argument_defaults(target: Any) -> list[tuple[str, Any]]:
 
     Relies on `torch._ops.OpOverload._schema` and its `arguments`, since torch 1.12.
     """
-    return [(one.name, one.default_value) for one in target._schema.arguments]
+    return [(argument.name, argument.default_value) for argument in target._schema.arguments]
 
 
 def is_mutating(target: Any) -> bool:
-    """Whether it is an operator that writes into an argument.
+    """Returns whether it is an operator that writes into an argument.
 
     Relies on `torch._ops.OpOverload` and `_schema.is_mutable`, since torch 1.12.
     """
@@ -99,7 +99,7 @@ def is_mutating(target: Any) -> bool:
 
 
 def storage_id(tensor: torch.Tensor) -> int:
-    """Returns what tells storages apart that exist at the same time, also of the meta device.
+    """Returns an id that differs between storages alive at a time, also on the meta device.
 
     Relies on `torch.UntypedStorage._cdata`, since torch 2.0: `data_ptr` is 0 on the meta device.
     """
@@ -131,7 +131,10 @@ def module_stack(node: fx.Node) -> list[tuple[str, str]]:
 
 
 def keep_module_stack_alone(node: fx.Node, home: fx.Node) -> None:
-    """Gives `node` the modules of `home`, and no other metadata. Relies on the same."""
+    """Gives `node` the modules of `home`, and no other metadata.
+
+    Relies on the node's `nn_module_stack` as well.
+    """
     node.meta = {key: home.meta[key] for key in (MODULE_STACK,) if key in home.meta}
 
 

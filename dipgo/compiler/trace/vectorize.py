@@ -93,7 +93,7 @@ def _without_rule(operation: str) -> DipgoError:
     return DipgoError(
         "pass batch_calls",
         found=f"the operator {operation}, which has no rule for lanes",
-        expected="operators with a rule in dipgo/lanes.py",
+        expected="operators with a rule in dipgo/compiler/trace/vectorize.py",
         remedy=f"leave batch_calls out of {setting('passes')}",
     )
 

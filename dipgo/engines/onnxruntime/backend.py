@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimeBackend:
-    """Executors on ONNX Runtime, on the provider that the settings name."""
+    """Makes executors on ONNX Runtime, on the provider that the settings name."""
 
     def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
         self._export = export
@@ -23,14 +23,14 @@ class OnnxRuntimeBackend:
         check_provider(settings.provider)
 
     def plan(self) -> Executor:
-        """An executor of the plan."""
+        """Returns an executor of the plan."""
         files = self._export.engine_files
         sessions = {name: self._session(file) for name, file in files.items()}
         launches = list_launches(self._export.plan, self._export.tables)
         return Executor(launches, sessions, self._settings)
 
     def part(self, name: str) -> Executor:
-        """An executor of one of the graphs around the plan."""
+        """Returns an executor of a graph around the plan."""
         record = self._export.manifest.parts[name]
         sessions = {name: self._session(record.file)}
         return Executor(list_part_launches(name, record), sessions, self._settings)

@@ -1,7 +1,7 @@
-"""The executor: binds every launch once, then only runs them, in order.
+"""Binds every launch to sessions once, then runs the launches in order.
 
-Slots, tables and inputs have fixed addresses, so nothing is copied between launches and nothing
-is left to decide at run time.
+Slots, tables and inputs have fixed addresses, so nothing is copied between launches and nothing is
+left to decide at run time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Executor:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
     ) -> tuple[NDArray[Any], dict[str, float]]:
-        """The plan's result, and the seconds spent in each segment's calls."""
+        """Returns the plan's result, and the seconds spent in each segment's calls."""
         for name, array in inputs.items():
             self._regions[input_region(name)].write(array)
         seconds: dict[str, float] = {}
@@ -73,16 +73,16 @@ class Executor:
     def _bind(self, launch: Launch, index: int) -> BoundLaunch:
         session = self._sessions[launch.engine]
         binding = session.io_binding()
-        known = {one.name for one in session.get_inputs()}
-        for one in launch.inputs:
-            if one.tensor in known:  # a graph may do without an input that has no effect
-                binding.bind_input(*self._arguments(one))
-        for one in launch.outputs:
-            binding.bind_output(*self._arguments(one))
+        known = {value.name for value in session.get_inputs()}
+        for argument in launch.inputs:
+            if argument.tensor in known:  # a graph may do without an input that has no effect
+                binding.bind_input(*self._arguments(argument))
+        for output in launch.outputs:
+            binding.bind_output(*self._arguments(output))
         return BoundLaunch(launch, session, binding, self._run_options(index))
 
     def _run_options(self, index: int) -> onnxruntime.RunOptions:
-        """A captured graph holds its addresses, so every launch has one of its own."""
+        """Returns a launch's run options: a captured graph holds addresses, so it is not shared."""
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -90,7 +90,7 @@ class Executor:
             options.add_run_config_entry("gpu_graph_id", str(index + 1))
         return options
 
-    def _arguments(self, one: Binding) -> tuple[Any, ...]:
-        address = self._regions[one.place.region].address(one.place.offset)
-        element = ELEMENT_TYPES[one.type.dtype].onnx
-        return one.tensor, self._device, 0, element, one.type.shape, address
+    def _arguments(self, argument: Binding) -> tuple[Any, ...]:
+        address = self._regions[argument.place.region].address(argument.place.offset)
+        element = ELEMENT_TYPES[argument.type.dtype].onnx
+        return argument.tensor, self._device, 0, element, argument.type.shape, address

@@ -1,4 +1,4 @@
-"""ONNX Runtime's OpenVINO provider: its options, and what of a graph it has really taken."""
+"""Sets ONNX Runtime's OpenVINO provider up, and checks which nodes it has really taken."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 PROVIDER = "OpenVINOExecutionProvider"
 
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
-"""What OpenVINO computes in, by the provider's name here, whatever the graph has."""
+"""The type in which OpenVINO computes, whatever the graph has, by the provider's name here."""
 
 SESSION_ENTRIES = {"session.record_ep_graph_assignment_info": "1"}
-"""Has the session tell which provider has which nodes (ONNX Runtime 1.24)."""
+"""Makes the session report which provider has which nodes (ONNX Runtime 1.24)."""
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
 
@@ -29,11 +29,11 @@ UNSUPPORTED = re.compile(r"does not support the following ONNX operations: ([\w 
 
 
 def provider_options(provider: str, threads: int) -> dict[str, str]:
-    """Processor, precision, and threads unless 0: every core.
+    """Returns processor, precision, and threads unless 0: every core.
 
-    The precision is always told: OpenVINO's own choice is bf16 wherever the processor has it.
-    Its fused attention is left out in bf16: OpenVINO 2025.4, which onnxruntime-openvino 1.24
-    brings, fails to compile it on processors with AMX ("BrgemmCopyB expression is not found").
+    The precision is always set: OpenVINO's own choice is bf16 wherever the processor has it. Its
+    fused attention is left out in bf16: OpenVINO 2025.4, which onnxruntime-openvino 1.24 brings,
+    fails to compile it on processors with AMX ("BrgemmCopyB expression is not found").
     """
     properties = {"INFERENCE_PRECISION_HINT": PRECISIONS[provider]}
     if PRECISIONS[provider] == "bf16":
@@ -44,7 +44,11 @@ def provider_options(provider: str, threads: int) -> dict[str, str]:
 
 
 def check_processor(provider: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """OpenVINO computes in f32, without a word, where the processor has no bf16."""
+    """Checks for bf16: OpenVINO silently computes in f32 on a processor without it.
+
+    Raises:
+        DipgoError: The provider needs bf16, and the processor lacks it.
+    """
     if PRECISIONS[provider] != "bf16" or not cpuinfo.exists():
         return
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
@@ -58,21 +62,25 @@ def check_processor(provider: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Non
 
 
 def check_nodes(path: Path, session: onnxruntime.InferenceSession) -> None:
-    """Raises DipgoError where a node was left to ONNX Runtime's CPU provider."""
+    """Checks that OpenVINO took every node of the graph.
+
+    Raises:
+        DipgoError: A node was left to ONNX Runtime's CPU provider.
+    """
     left = Counter(
         node.op_type
-        for one in session.get_provider_graph_assignment_info()
-        if one.ep_name != PROVIDER
-        for node in one.get_nodes()
+        for assignment in session.get_provider_graph_assignment_info()
+        if assignment.ep_name != PROVIDER
+        for node in assignment.get_nodes()
     )
     if left:
         raise _lacks_operators(path, left)
 
 
 def explain(path: Path, message: str) -> DipgoError | None:
-    """What a failure to load says of operators, if it does: OpenVINO names those it lacks."""
-    found = UNSUPPORTED.search(message)
-    return _lacks_operators(path, dict.fromkeys(found[1].split(", "), 1)) if found else None
+    """Returns the error for operators that OpenVINO lacks, or None for other failures to load."""
+    match = UNSUPPORTED.search(message)
+    return _lacks_operators(path, dict.fromkeys(match[1].split(", "), 1)) if match else None
 
 
 def _lacks_operators(path: Path, operators: Mapping[str, int]) -> DipgoError:

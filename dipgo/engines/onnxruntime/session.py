@@ -1,4 +1,4 @@
-"""Sessions: made with the provider that was asked for, or not at all."""
+"""Makes sessions with the provider that was asked for, or none at all."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ PROVIDERS = {
     "cuda-graph": "CUDAExecutionProvider",
     **dict.fromkeys(openvino.PRECISIONS, openvino.PROVIDER),
 }
-"""`cuda-graph` has ONNX Runtime capture every launch as a CUDA graph when it first runs."""
+"""`cuda-graph` makes ONNX Runtime capture every launch as a CUDA graph when it first runs."""
 
 DEVICES = dict.fromkeys(PROVIDERS, "cpu") | {"cuda": "cuda", "cuda-graph": "cuda"}
 
 EXTRAS = {"cpu": "cpu", "cuda": "gpu", "cuda-graph": "gpu"}
 
 EXTRAS |= dict.fromkeys(openvino.PRECISIONS, "openvino")
-"""What to install for a provider; of the extras only one at a time."""
+"""The extra to install for a provider; no two of the extras can be installed together."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """How sessions are made; `threads` of 0 lets ONNX Runtime take every core."""
+    """The settings of sessions; `threads` of 0 lets ONNX Runtime take every core."""
 
     provider: str = "cpu"
     threads: int = 0
@@ -48,7 +48,11 @@ class SessionSettings:
 
 
 def check_provider(provider: str) -> None:
-    """Raises DipgoError where the provider is unknown or not in the installed package."""
+    """Checks that the installed ONNX Runtime has the provider.
+
+    Raises:
+        DipgoError: The provider is unknown or not in the installed package.
+    """
     if provider not in PROVIDERS:
         raise DipgoError(
             f"provider {provider}",
@@ -82,7 +86,11 @@ def _import_onnxruntime() -> Any:
 
 
 def make_session(path: Path, settings: SessionSettings) -> onnxruntime.InferenceSession:
-    """A session of the graph at `path`; its weights lie beside it. Raises DipgoError."""
+    """Returns a session of the graph at `path`; its weights lie next to it.
+
+    Raises:
+        DipgoError: The graph cannot be loaded with the provider.
+    """
     runtime = _import_onnxruntime()
     _share_arena()
     wanted = PROVIDERS[settings.provider]
@@ -94,7 +102,7 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
         raise openvino.explain(path, str(error)) or DipgoError(
             str(path),
             found=f"what ONNX Runtime {runtime.__version__} cannot load: {error}",
-            expected="a graph of the export, with its weights beside it",
+            expected="a graph of the export, with its weights next to it",
             remedy="export again, or install a newer onnxruntime",
         ) from error
     obtained = session.get_providers()
@@ -111,7 +119,7 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
 
 
 def _provider_options(settings: SessionSettings) -> dict[str, str]:
-    """What a graph has in fp32 is computed in fp32: by default CUDA rounds factors to TF32."""
+    """Returns options that keep fp32 as it is: by default CUDA rounds factors to TF32."""
     if settings.provider in openvino.PRECISIONS:
         return openvino.provider_options(settings.provider, settings.threads)
     if DEVICES[settings.provider] == "cpu":
@@ -122,10 +130,10 @@ def _provider_options(settings: SessionSettings) -> dict[str, str]:
 
 @cache
 def _share_arena() -> None:
-    """One arena for what all sessions of the process compute on the host, kept until it ends.
+    """Makes one arena for host memory of all sessions of the process, kept until it ends.
 
-    Sessions run one after another: with an arena each, their peaks would add up. Once a process,
-    as a second arena would take the place of the first for the sessions that are made after it.
+    Sessions run one after another: with an arena each, their peaks would add up. It is made once a
+    process, as a second arena would replace the first for all sessions made after it.
     """
     runtime = _import_onnxruntime()
     arena = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
@@ -136,10 +144,10 @@ def _share_arena() -> None:
 def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = settings.threads
-    # What OpenVINO lacks is told by an exception, with the same lines again in the log.
+    # OpenVINO reports what it lacks in an exception; its log repeats the same lines.
     options.log_severity_level = 4 if settings.provider in openvino.PRECISIONS else 3
-    # A plan alternates between sessions, each with threads of its own: those of a session that
-    # has ended its run must not spin beside those of the next.
+    # A plan alternates between sessions, each with its own threads: those of a session that
+    # has ended its run must not spin while those of the next work.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
     if settings.provider in openvino.PRECISIONS:

@@ -1,1 +1,1 @@
-"""The torch backend: the same segments in PyTorch, under one CUDA graph. It alone needs torch."""
+"""The torch backend: the segments in PyTorch, under one CUDA graph. Only it needs torch."""

@@ -20,7 +20,7 @@ from dipgo.ir.manifest.records import WEIGHTS_FILE
 
 
 class TorchBackend:
-    """Executors in PyTorch; the provider is the device, `cpu` or `cuda`."""
+    """Makes executors in PyTorch; the provider is the device, `cpu` or `cuda`."""
 
     def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
         check_device(settings.provider)
@@ -35,25 +35,25 @@ class TorchBackend:
         self._weights: dict[str, torch.Tensor] = {}
 
     def plan(self) -> Executor:
-        """An executor of the plan."""
+        """Returns an executor of the plan."""
         launches = list_launches(self._export.plan, self._export.tables)
         return self._executor(launches, self._segments)
 
     def part(self, name: str) -> Executor:
-        """An executor of one of the graphs around the plan."""
+        """Returns an executor of a graph around the plan."""
         return self._executor(list_part_launches(name, self._export.manifest.parts[name]), [name])
 
     def _executor(self, launches: LaunchList, names: Iterable[str]) -> Executor:
         return Executor(launches, {name: self._load(name) for name in names}, self._device)
 
     def _load(self, name: str) -> Function:
-        """The program, which takes its weights after its inputs."""
+        """Returns the program, which takes its weights after its inputs."""
         content = self._programs.read(name, self._check_hashes)
         record = self._programs.manifest.engines[name]
         weights = tuple(map(self._weight, record.weights))
         try:
             program = torch.export.load(BytesIO(content))
-        except Exception as error:  # whatever another version's file leads to
+        except Exception as error:  # a file of another version may fail in any way
             raise DipgoError(
                 str(self._programs.path / record.file),
                 found=f"what PyTorch {torch.__version__} cannot load "
@@ -67,7 +67,7 @@ class TorchBackend:
         return lambda *inputs: module(inputs, weights)
 
     def _weight(self, name: str) -> torch.Tensor:
-        """Loaded when first asked for, straight to the device."""
+        """Loads a weight when it is first needed, straight to the device."""
         if name not in self._weights:
             path = self._export.path / WEIGHTS_FILE
             with safe_open(path, framework="pt", device=self._device) as file:
@@ -76,7 +76,11 @@ class TorchBackend:
 
 
 def check_device(device: str) -> None:
-    """Raises DipgoError for a device that is not there."""
+    """Checks the device.
+
+    Raises:
+        DipgoError: The device is not there.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise DipgoError(
             "target torch",

@@ -1,4 +1,4 @@
-"""The executor: all launches of a plan in PyTorch; on CUDA, captured as one graph."""
+"""Runs all launches of a plan in PyTorch; on CUDA they are captured as one graph."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from dipgo.ir.types import COMBINE_FILES, ELEMENT_TYPES, numpy_dtype
 TRAJECTORY = "trajectory"
 
 WARM_UPS = 3
-"""As PyTorch's own documentation warms up before it captures: libraries choose their kernels."""
+"""Runs before the capture, in which libraries choose their kernels.
+
+Source: PyTorch's documentation of CUDA graphs.
+"""
 
 Function: TypeAlias = Callable[..., Sequence[torch.Tensor]]
-"""What computes an engine's outputs from its inputs, in the engine's order."""
+"""Computes an engine's outputs from its inputs, in the engine's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,13 @@ class _Bound:
     outputs: tuple[torch.Tensor, ...]
 
     def run(self) -> None:
-        """Results are copied to their slots: PyTorch's operators choose where they write."""
+        """Copies the results to their slots: PyTorch's operators choose where they write."""
         for target, result in zip(self.outputs, self.function(*self.inputs), strict=True):
             target.copy_(result)
 
 
 class Executor:
-    """Runs one list of launches; `functions` are by the names of engines, on `device`."""
+    """Runs one list of launches on `device`; `functions` are by the names of engines."""
 
     @torch.no_grad()
     def __init__(
@@ -59,29 +62,32 @@ class Executor:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
     ) -> tuple[NDArray[Any], dict[str, float]]:
-        """The result and the seconds from the first launch to the last, on the device's clock.
+        """Returns the result and the seconds of all launches, on the device's clock.
 
-        Under a CUDA graph `on_step` is called when all is done: no step ends where the host
-        could see it.
+        Under a CUDA graph `on_step` is called at the end: the host cannot observe when a step ends.
         """
         for name, array in inputs.items():
-            given = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-            self._regions[input_region(name)].copy_(given)
+            source = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            self._regions[input_region(name)].copy_(source)
         seconds = self._launch_all(on_step) if self._graph is None else self._replay(on_step)
-        kind = self._list.result
-        result: NDArray[Any] = self._regions[RESULT].cpu().numpy().view(numpy_dtype(kind.dtype))
-        return result.reshape(kind.shape).copy(), {TRAJECTORY: seconds}
+        tensor_type = self._list.result
+        result: NDArray[Any] = (
+            self._regions[RESULT].cpu().numpy().view(numpy_dtype(tensor_type.dtype))
+        )
+        return result.reshape(tensor_type.shape).copy(), {TRAJECTORY: seconds}
 
     def _bind(self, launch: Launch, function: Function) -> _Bound:
-        inputs = tuple(self._view(one) for one in launch.inputs)
-        outputs = tuple(self._view(one) for one in launch.outputs)
+        inputs = tuple(self._view(binding) for binding in launch.inputs)
+        outputs = tuple(self._view(binding) for binding in launch.outputs)
         return _Bound(launch, function, inputs, outputs)
 
-    def _view(self, one: Binding) -> torch.Tensor:
-        """The binding's tensor, in place."""
-        region = self._regions[one.place.region]
-        held = region[one.place.offset : one.place.offset + one.type.nbytes]
-        return held.view(getattr(torch, ELEMENT_TYPES[one.type.dtype].torch)).view(one.type.shape)
+    def _view(self, binding: Binding) -> torch.Tensor:
+        """Returns the binding's tensor, in place."""
+        region = self._regions[binding.place.region]
+        held = region[binding.place.offset : binding.place.offset + binding.type.nbytes]
+        return held.view(getattr(torch, ELEMENT_TYPES[binding.type.dtype].torch)).view(
+            binding.type.shape
+        )
 
     def _launch_all(self, on_step: OnStep) -> float:
         started = perf_counter()
@@ -98,7 +104,7 @@ class Executor:
             for _ in range(WARM_UPS):
                 self._launch_all(lambda step: None)
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.empty_cache()  # the graph's pool cannot use what the warm-up has left
+        torch.cuda.empty_cache()  # the graph's pool cannot use memory that the warm-up has left
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._launch_all(lambda step: None)
@@ -122,5 +128,5 @@ class Executor:
 def combine(
     x: torch.Tensor, x_coefficient: torch.Tensor, y: torch.Tensor, y_coefficient: torch.Tensor
 ) -> tuple[torch.Tensor]:
-    """a x + b y, in fp32."""
+    """Returns (a x + b y,), computed in fp32."""
     return ((x.float() * x_coefficient + y.float() * y_coefficient).to(x.dtype),)

@@ -4,5 +4,5 @@ import sys
 
 from dipgo.common.moved import forward
 
-# A module of this name held what is in these until 0.1.
+# Until 0.1 this was one module; its names are forwarded to the modules that hold them now.
 forward(sys.modules[__name__], "dipgo.export.lower.onnx")

@@ -1,4 +1,4 @@
-"""Callees as modules with example inputs, for every number of lanes, or for several sizes."""
+"""Makes callees into modules with example inputs, for any number of lanes or several sizes."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from dipgo.ir.plan.plan import Plan
 from dipgo.ir.types import Value
 
 EXAMPLE_WIDTH = 3
-"""Lanes while exporting, where their number stays symbolic; 1 would be taken for a constant."""
+"""Lanes while exporting, if their number stays symbolic; 1 would be taken for a constant."""
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """A module with what `torch.export` needs to capture it."""
+    """A module and the arguments with which `torch.export` captures it."""
 
     module: nn.Module
     example: Sequence[torch.Tensor]
     dynamic_shapes: Any
-    """As `torch.export` takes it; None where all shapes are static."""
+    """The symbolic sizes, in the form that `torch.export` takes; None if all shapes are static."""
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The module's tensors by their names in the denoiser, or part."""
+        """Returns the module's tensors by their names in the denoiser or part."""
         state = self.module.state_dict()
         return {name.removeprefix(self.prefix): tensor for name, tensor in state.items()}
 
     @property
     def prefix(self) -> str:
-        """What a module around the traced one puts before these names."""
+        """Returns what a module around the traced one puts before these names."""
         return "" if isinstance(self.module, fx.GraphModule) else "module."
 
 
 def callee_lowering(plan: Plan, traced: Traced, callee: Callee) -> Lowering:
-    """What computes a callee of the plan."""
+    """Returns the module that computes a callee of the plan, ready to be lowered."""
     module = traced.module(
         callee.members or (callee.name,),
         [value.name for value in callee.inputs],
@@ -57,7 +57,7 @@ def callee_lowering(plan: Plan, traced: Traced, callee: Callee) -> Lowering:
 
 
 def lowering_of(module: fx.GraphModule, callee: Callee, widths: Set[int]) -> Lowering:
-    """The module over lanes, if the callee is batched. Static if all `widths` are one."""
+    """Returns the module over lanes, if the callee is batched; static if all `widths` are equal."""
     if not callee.stacked:
         return Lowering(module, _example(callee, ()), None)
     stacked = [value.name in callee.stacked for value in callee.inputs]
@@ -66,27 +66,29 @@ def lowering_of(module: fx.GraphModule, callee: Callee, widths: Set[int]) -> Low
     return Lowering(
         LanedModule(module, stacked),
         _example(callee, (width,)),
-        (tuple({0: lanes} if one and lanes else {} for one in stacked),),
+        (tuple({0: lanes} if batched and lanes else {} for batched in stacked),),
     )
 
 
 def sized_lowering(lowerings: Sequence[Lowering]) -> Lowering:
-    """One for the sizes of all, which are of one callee or part in several sizes.
+    """Combines the lowerings of one callee or part in several sizes into one for all sizes.
 
     The largest is the example: an axis of one entry would be taken for a constant.
     """
-    lowerings = sorted(lowerings, key=lambda one: -sum(map(torch.numel, one.example)))
+    lowerings = sorted(lowerings, key=lambda lowering: -sum(map(torch.numel, lowering.example)))
     axes = [
         {
             axis: torch.export.Dim.AUTO
-            for axis, sizes in enumerate(zip(*(one.shape for one in examples), strict=True))
+            for axis, sizes in enumerate(zip(*(example.shape for example in examples), strict=True))
             if len(set(sizes)) > 1
         }
-        for examples in zip(*(one.example for one in lowerings), strict=True)
+        for examples in zip(*(lowering.example for lowering in lowerings), strict=True)
     ]
     if not any(axes):
         return lowerings[0]
-    modules = [one.module for one in lowerings if isinstance(one.module, fx.GraphModule)]
+    modules = [
+        lowering.module for lowering in lowerings if isinstance(lowering.module, fx.GraphModule)
+    ]
     assert len(modules) == len(lowerings), "lanes and sizes"
     return Lowering(SizedModule(modules), lowerings[0].example, (tuple(axes),))
 
@@ -104,7 +106,7 @@ def _example(callee: Callee, lanes: tuple[int, ...]) -> list[torch.Tensor]:
 def lower_as_onnx(
     lowering: Lowering, name: str, inputs: Sequence[Value], outputs: Sequence[Value]
 ) -> ir.Model:
-    """The lowering as a graph of that name, with the names that the plan has for its values."""
+    """Returns the lowering as a graph called `name`, with the plan's names for its values."""
     model = lower(
         lowering.module,
         lowering.example,
@@ -121,7 +123,7 @@ def lower_as_onnx(
 
 
 def _check_dynamic(model: ir.Model, lowering: Lowering) -> None:
-    """What is to differ must not have been fixed on the way."""
+    """Asserts that no axis that differs between sizes was fixed on the way."""
     for value, axes in zip(model.graph.inputs, (lowering.dynamic_shapes or ((),))[0], strict=False):
         for axis in (axis for axis, dim in axes.items() if dim is not None):
             assert value.shape is not None

@@ -1,8 +1,8 @@
-"""Weights out of an optimiser's sight: what it does to a graph then holds for any weights.
+"""Hides weights from ONNX's optimiser, so that its result holds for any weights.
 
-An optimiser of ONNX folds what is computed from initializers, makes one of two that are equal, and
-leaves out a factor that is 1. Done with weights, that would be true of one set of them only, and a
-graph could not be refitted.
+The optimiser folds what is computed from initializers, merges equal initializers, and leaves out
+factors of 1. Done with weights, the result would hold for these weights only, and the graph could
+not be refitted.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 import onnx_ir as ir
 
 TRANSPOSED = ".transposed"
-"""What the name of a weight [n, m] ends in that is stored as [m, n]."""
+"""Suffix of the name of a weight [n, m] that is stored as [m, n]."""
 
 
 @contextmanager
 def hidden_weights(model: ir.Model, weights: Container[str]) -> Iterator[None]:
-    """While it lasts, the initializers of these names are inputs of the graph.
+    """Makes the initializers of these names inputs of the graph while the context lasts.
 
-    Whole numbers stay: they are positions and the like, which no training changes.
+    Integer initializers stay: they are positions and the like, which no training changes.
     """
     graph = model.graph
     hidden = {
@@ -43,9 +43,9 @@ def hidden_weights(model: ir.Model, weights: Container[str]) -> Iterator[None]:
 
 
 def store_transposed(model: ir.Model, weights: Container[str]) -> None:
-    """Weights that are only ever read transposed, as those of linear layers, become so, in place.
+    """Transposes, in place, weights that are only read transposed, as linear layers read theirs.
 
-    Else a runtime would make such a copy of each of them when it loads the graph.
+    Otherwise a runtime would make such a copy of each of them when it loads the graph.
     """
     graph = model.graph
     for name, value in list(graph.initializers.items()):
@@ -61,7 +61,10 @@ def store_transposed(model: ir.Model, weights: Container[str]) -> None:
 
 
 def _is_transpose(node: ir.Node) -> bool:
-    """Of a matrix; and no output of the graph, which no initializer can be."""
+    """Returns whether the node transposes a matrix and yields no graph output.
+
+    A graph output cannot be an initializer.
+    """
     axes = node.attributes.get_ints("perm", None)
     swapped = node.op_type == "Transpose" and list(axes or ()) == [1, 0]
     return swapped and not node.outputs[0].is_graph_output()

@@ -1,4 +1,4 @@
-"""Lower: a module becomes an ONNX graph whose weights are named.
+"""Lowers a module to an ONNX graph whose weights are named.
 
 docs/internals/design.md, stage 8.
 """
@@ -20,7 +20,7 @@ from dipgo.export.lower.attention_masks import expand_masks
 from dipgo.export.lower.hide_weights import hidden_weights, store_transposed
 
 OPSET = 23
-"""The first with native `Attention`; `GroupNormalization` came with 21."""
+"""The first opset with native `Attention`; `GroupNormalization` came with 21."""
 
 
 @torch.no_grad()
@@ -33,9 +33,16 @@ def lower(
     outputs: Sequence[str],
     dynamic_shapes: Any = None,
 ) -> ir.Model:
-    """The module as ONNX; initializers still hold the module's own tensors.
+    """Returns the module as an ONNX graph; initializers still hold the module's own tensors.
 
-    Shapes are static but for those in `dynamic_shapes`, which is as `torch.export` takes it.
+    Args:
+        module: The module.
+        example: An example of each input.
+        name: The graph's name.
+        inputs: Names of the inputs, in order.
+        outputs: Names of the outputs, in order.
+        dynamic_shapes: The symbolic sizes, in the form that `torch.export` takes; all others are
+            static.
     """
     weights = module.state_dict()
     model = _export(module.eval(), tuple(example), dynamic_shapes, weights)
@@ -55,7 +62,7 @@ def _export(
     dynamic_shapes: Any,
     weights: Container[str],
 ) -> ir.Model:
-    """`torch.onnx.export`, whose optimiser does not see the weights of these names.
+    """Runs `torch.onnx.export` with the weights of these names hidden from its optimiser.
 
     The capture comes first and by itself: left to the exporter it would be tried in several ways,
     and the last error reported, not the first.
@@ -73,7 +80,7 @@ def _export(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that are not needed, and numpy's on infinity."""
+    """Silences the exporter's remarks on packages that are not needed, and numpy's on infinity."""
     logger = registration_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -99,7 +106,7 @@ def _strip_provenance(model: ir.Model) -> None:
 
 
 def _free_names(graph: ir.Graph, names: Container[str]) -> None:
-    """Values between have names of operators, such as `embedding`, which a graph may be told of."""
+    """Renames inner values whose operator names, such as `embedding`, the graph needs itself."""
     for node in graph:
         for value in node.outputs:
             if value.name in names:

@@ -1,4 +1,4 @@
-"""Takes the newest operators apart, for runtimes that know only those of which they consist."""
+"""Decomposes the newest operators for runtimes that know only older ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from dipgo.common.errors import DipgoError, setting
 def decompose(model: ir.Model) -> None:
     """Replaces every `Attention` and `GroupNormalization`, in the same types; weights stay.
 
-    Raises DipgoError for an Attention with more than query, key, value and mask, as torch's
-    `scaled_dot_product_attention` has them.
+    Raises:
+        DipgoError: An Attention has more than query, key, value and mask, the inputs of torch's
+            `scaled_dot_product_attention`.
     """
     takes_apart = {"Attention": _attention, "GroupNormalization": _group_normalization}
     for node in list(model.graph.all_nodes()):
@@ -28,12 +29,12 @@ def decompose(model: ir.Model) -> None:
 
 
 def _attention(parts: _Parts, node: ir.Node) -> None:
-    """softmax(scale Q Kᵀ + mask) V.
+    """Computes softmax(scale Q Kᵀ + mask) V.
 
-    Queries are scaled, as they are fewer than products. OpenVINO finds attention again in this
-    form and runs it fused: the products are never all in memory.
+    Queries are scaled, as they are fewer than products. OpenVINO recognises attention in this form
+    and runs it fused: the products are never all in memory.
     """
-    query, key, value = (_given(one) for one in node.inputs[:3])
+    query, key, value = (_present(operand) for operand in node.inputs[:3])
     _check_attention(parts.where, node, (query, key, value))
     scale = node.attributes.get_float("scale", 1 / math.sqrt(_width(query)))
     scaled = parts.apply("Mul", query, parts.number("scale", scale, query))
@@ -48,18 +49,18 @@ def _attention(parts: _Parts, node: ir.Node) -> None:
 
 
 def _width(query: ir.Value) -> int:
-    """Of a head."""
+    """Returns the width of a head."""
     width = _shape(query)[3]
     assert isinstance(width, int), "a head of no fixed width"
     return width
 
 
 def _check_attention(where: str, node: ir.Node, operands: Sequence[ir.Value]) -> None:
-    shapes = [_shape(one) for one in operands]
+    shapes = [_shape(operand) for operand in operands]
     plain = all(len(shape) == 4 and shape[1] == shapes[0][1] for shape in shapes)
-    more = [name for name, one in node.attributes.items() if name != "scale" and one.value]
-    more += [str(one.name) for one in node.inputs[4:] if one is not None]
-    more += [str(one.name) for one in node.outputs[1:] if one.uses()]
+    more = [key for key, entry in node.attributes.items() if key != "scale" and entry.value]
+    more += [str(operand.name) for operand in node.inputs[4:] if operand is not None]
+    more += [str(output.name) for output in node.outputs[1:] if output.uses()]
     if more or not plain:
         raise DipgoError(
             where,
@@ -70,8 +71,8 @@ def _check_attention(where: str, node: ir.Node, operands: Sequence[ir.Value]) ->
 
 
 def _group_normalization(parts: _Parts, node: ir.Node) -> None:
-    """Groups as the channels of an InstanceNormalization, then scale and bias a channel."""
-    data, scale, bias = (_given(one) for one in node.inputs)
+    """Normalises groups as channels of an InstanceNormalization, then applies scale and bias."""
+    data, scale, bias = (_present(operand) for operand in node.inputs)
     groups = node.attributes["num_groups"].as_int()
     grouped = parts.apply("Reshape", data, parts.integers("groups", [0, groups, -1]))
     ones = parts.numbers("ones", np.ones(groups), data)
@@ -84,18 +85,18 @@ def _group_normalization(parts: _Parts, node: ir.Node) -> None:
     parts.apply("Add", scaled, parts.apply("Reshape", bias, each))
 
 
-def _given(value: ir.Value | None) -> ir.Value:
+def _present(value: ir.Value | None) -> ir.Value:
     assert value is not None, "an input that the operator must have"
     return value
 
 
 def _shape(value: ir.Value) -> ir.Shape:
-    assert value.shape is not None, f"{value.name}: torch's exporter tells every shape"
+    assert value.shape is not None, f"{value.name}: torch's exporter reports every shape"
     return value.shape
 
 
 class _Parts:
-    """The nodes that take one node's place; values are named after its result."""
+    """The nodes that replace one node; values are named after its result."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
         self._graph, self._node, self._nodes = graph, node, list[ir.Node]()
@@ -104,34 +105,34 @@ class _Parts:
     def apply(
         self, operator: str, *operands: ir.Value, **attributes: float | Sequence[int]
     ) -> ir.Value:
-        """The result of one more node."""
+        """Adds a node and returns its result."""
         self._nodes.append(ir.node(operator, operands, attributes))
         value = self._nodes[-1].outputs[0]
         value.name = self._name(f"{operator.lower()}_{len(self._nodes)}")
         return value
 
     def number(self, what: str, number: float, like: ir.Value) -> ir.Value:
-        """A scalar of the element type of `like`."""
+        """Returns a scalar of the element type of `like`."""
         return self.numbers(what, np.array(number), like)
 
     def numbers(self, what: str, numbers: NDArray[Any], like: ir.Value) -> ir.Value:
-        """A constant of the element type of `like`."""
+        """Returns a constant of the element type of `like`."""
         assert like.dtype is not None
         return self._constant(what, numbers.astype(like.dtype.numpy()))
 
     def integers(self, what: str, numbers: Sequence[int]) -> ir.Value:
-        """i64[n]."""
+        """Returns a constant i64[n]."""
         return self._constant(what, np.array(numbers, np.int64))
 
     def shape_of(self, value: ir.Value) -> ir.Value:
-        """i64[axes]: a constant, or computed where sizes differ between runs."""
+        """Returns i64[axes]: a constant, or computed if sizes differ between runs."""
         shape = _shape(value)
         if shape.is_static():
             return self.integers("shape", shape.numpy())
         return self.apply("Shape", value)
 
     def replace(self) -> None:
-        """Puts the parts where the node was; the last part has its result."""
+        """Puts the parts in the node's place; the last part yields its result."""
         old, new = self._node.outputs[0], self._nodes[-1].outputs[0]
         new.type, new.shape, new.name = old.type, old.shape, old.name
         ir.convenience.replace_nodes_and_values(
@@ -139,7 +140,7 @@ class _Parts:
         )
 
     def _constant(self, what: str, array: NDArray[Any]) -> ir.Value:
-        """Small, so it stays in the graph; weights go into the file that all graphs share."""
+        """Adds a small initializer to the graph; weights go into the file that all graphs share."""
         tensor = ir.tensor(array, name=self._name(what))
         value = ir.Value(
             name=tensor.name,

@@ -1,4 +1,4 @@
-"""`--target torch`: every segment as a program that `torch.export` saves, without its weights.
+"""Implements `--target torch`: every segment as a program of `torch.export` without weights.
 
 Weights are inputs of the programs, by their names in the export's one weights file.
 """
@@ -31,7 +31,7 @@ from dipgo.ir.manifest.engines import (
 from dipgo.ir.manifest.records import MANIFEST_FILE
 
 Program: TypeAlias = tuple[torch.export.ExportedProgram, list[str]]
-"""A program, and the names of the weights that it is to be given."""
+"""A program, and the names of the weights that it takes."""
 
 
 class TorchPrograms:
@@ -41,7 +41,7 @@ class TorchPrograms:
         self._programs: dict[str, Program] = {}
 
     def add(self, name: str, lowering: Lowering, prefix: str, store: WeightStore) -> None:
-        """Captures one; adds to `store` those of its weights that no graph has named."""
+        """Captures a program; adds to `store` its weights that no graph has named."""
         self._programs[name] = capture_program(lowering, prefix, store)
 
     def write(self, directory: Path) -> None:
@@ -50,7 +50,7 @@ class TorchPrograms:
 
 
 class _Functional(nn.Module):
-    """The module as a function of its inputs and weights; it holds none itself."""
+    """The module as a function of its inputs and weights; it holds no weights itself."""
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Functional(nn.Module):
 
 @torch.no_grad()
 def capture_program(lowering: Lowering, prefix: str, store: WeightStore) -> Program:
-    """The program, and the names of its weights; adds to `store` those that no graph has named."""
+    """Returns the program and the names of its weights; adds to `store` the unnamed ones."""
     state = dict(lowering.module.state_dict())
     shapes = lowering.dynamic_shapes
     dynamic: Any = None if shapes is None else (shapes[0], tuple({} for _ in state))
@@ -76,7 +76,7 @@ def capture_program(lowering: Lowering, prefix: str, store: WeightStore) -> Prog
     )
     admit_size_one(program)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it has this machine's paths
+        node.meta.pop("stack_trace", None)  # it holds paths of the exporting machine
     forget_example_inputs(program)  # they hold the weights, which the file must not
     stored = [
         store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()

@@ -1,4 +1,4 @@
-"""Weights: stored once, in a safetensors file that the ONNX graphs name as external data."""
+"""Stores weights once, in a safetensors file that the ONNX graphs name as external data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INLINE_NBYTES = 1024
 """Initializers made by the lowering itself, such as shapes, stay in the graph up to this size."""
 
 MADE_BY_LOWERING = "/"
-"""In the names of such of these as are larger, and in no name of a weight."""
+"""Occurs in the names of larger initializers made by the lowering, and in no weight's name."""
 
 
 class WeightStore:
@@ -32,11 +32,11 @@ class WeightStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors collected."""
+        """Returns the bytes of all tensors collected."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     def collect(self, model: ir.Model, own: Mapping[str, torch.Tensor], prefix: str) -> None:
-        """Takes the model's initializers; `own` are those that keep their name, by that name."""
+        """Takes the model's initializers; `own` maps names to the tensors that keep their name."""
         for value in model.graph.initializers.values():
             assert value.name is not None
             assert value.const_value is not None
@@ -77,14 +77,14 @@ class WeightStore:
 
 
 def _as_torch(array: NDArray[Any]) -> torch.Tensor:
-    """numpy's bf16 is that of the package ml_dtypes, which torch does not know."""
+    """Converts an array, also bf16 of the package ml_dtypes, which torch does not know."""
     if array.dtype.name != "bfloat16":
         return torch.from_numpy(array)
     return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
 
 
 def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
-    """Start and end of every tensor, in bytes from the beginning of a safetensors file."""
+    """Returns start and end of every tensor, in bytes from the beginning of a safetensors file."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

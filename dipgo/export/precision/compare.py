@@ -1,4 +1,4 @@
-"""Numerics: every segment in its narrow type against fp32, on activations of a real trajectory."""
+"""Compares every segment in its narrow type with fp32, on activations of a real trajectory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from dipgo.ir.plan.nodes import Call, Callee
 from dipgo.ir.plan.plan import Plan
 
 TOLERANCE = {"fp16": 5e-2, "bf16": 3e-1}
-"""Relative L2 of a segment's outputs. Rounding stays below, even times a guidance scale of 7.5."""
+"""Largest relative L2 error of a segment's outputs.
+
+Rounding stays below it, even times a guidance scale of 7.5.
+"""
 
 CALLS_CHECKED = 3
-"""Of each segment: its first call, its last, and one between, all lanes of each."""
+"""Calls checked of each segment, all lanes of each: the first, the last and one between."""
 
 Tensors: TypeAlias = Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """What narrow numbers cost a segment or part: its largest relative L2 error over `calls`."""
+    """The error of narrow types in a segment or part: the largest relative L2 of its calls."""
 
     error: float
     calls: int
@@ -40,10 +43,19 @@ def check_segments(
     traced: Traced,
     inputs: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, Numerics], torch.Tensor]:
-    """Runs the plan in fp32, and beside it some calls of every segment in the plan's own types.
+    """Runs the plan in fp32, and some calls of every segment in the plan's own types as well.
 
-    `inputs` are those of a run. Returns the figures by segment, and the fp32 run's result.
-    Raises DipgoError, naming segment and module, for NaN, infinity or an error over TOLERANCE.
+    Args:
+        plan: The plan.
+        traced: The graph that the plan's callees are parts of.
+        inputs: The inputs of a run, of the plan's input types.
+
+    Returns:
+        The figures by segment, and the result of the fp32 run.
+
+    Raises:
+        DipgoError: A segment yields NaN, infinity or an error over TOLERANCE; the error names
+            segment and module.
     """
     check = _Check(plan, traced)
 
@@ -52,15 +64,15 @@ def check_segments(
             check.compare(call, operands, exact)
 
     result = interpret(plan, traced, inputs, exact=True, on_call=on_call)
-    return check.found, result
+    return check.figures, result
 
 
 @torch.no_grad()
-def check_part(part: Part, given: Tensors) -> tuple[Numerics, bool]:
-    """The figures of a graph around the plan, and whether its narrow form will do."""
-    exact, rounded = Exact(part.exact).run(*given), Rounded(part.module).run(*given)
+def check_part(part: Part, inputs: Tensors) -> tuple[Numerics, bool]:
+    """Returns the figures of a graph around the plan, and whether its narrow type suffices."""
+    exact, rounded = Exact(part.exact).run(*inputs), Rounded(part.module).run(*inputs)
     error = max(map(relative_error, rounded, exact))
-    finite = all(bool(one.isfinite().all()) for one in rounded)
+    finite = all(bool(output.isfinite().all()) for output in rounded)
     return Numerics(error, 1), finite and error <= TOLERANCE[part.precision.name]
 
 
@@ -72,7 +84,7 @@ class _Check:
         self.callees = {callee.name: callee for callee in plan.callees}
         self.chosen = {id(call) for name in self.callees for call in _some_calls(plan, name)}
         self.rounded = callee_functions(plan, traced)
-        self.found: dict[str, Numerics] = {}
+        self.figures: dict[str, Numerics] = {}
 
     def compare(self, call: Call, operands: Tensors, exact: Tensors) -> None:
         """Adds one lane of a call to the figures."""
@@ -82,19 +94,21 @@ class _Check:
             for operand, value in zip(operands, callee.inputs, strict=True)
         ]
         results = self.rounded[callee.name](*narrow)
-        for value, found, expected in zip(callee.outputs, results, exact, strict=True):
-            error = relative_error(found, expected)
-            if not found.isfinite().all() or error > TOLERANCE[self.traced.precision.name]:
+        for value, result, expected in zip(callee.outputs, results, exact, strict=True):
+            error = relative_error(result, expected)
+            if not result.isfinite().all() or error > TOLERANCE[self.traced.precision.name]:
                 raise self._problem(call, value.name, error, narrow)
-            before = self.found.get(callee.name, Numerics(0.0, 0))
-            self.found[callee.name] = Numerics(max(before.error, error), before.calls)
-        before = self.found[callee.name]
-        self.found[callee.name] = Numerics(before.error, before.calls + 1)
+            before = self.figures.get(callee.name, Numerics(0.0, 0))
+            self.figures[callee.name] = Numerics(max(before.error, error), before.calls)
+        before = self.figures[callee.name]
+        self.figures[callee.name] = Numerics(before.error, before.calls + 1)
 
     def _problem(self, call: Call, output: str, error: float, operands: Tensors) -> DipgoError:
         callee, name = self.callees[call.callee], self.traced.precision.name
         module = _first_overflow(callee, self.traced, operands)
-        keep = module or next((one for one in callee.members if "glue" not in one), "MODULE")
+        keep = module or next(
+            (member for member in callee.members if "glue" not in member), "MODULE"
+        )
         return DipgoError(
             f"segment {callee.name}, output {output}, step {call.step}",
             found=f"in {name} infinity or NaN, first in {module}"
@@ -113,14 +127,14 @@ def _some_calls(plan: Plan, name: str) -> Iterator[Call]:
         yield calls[index * (len(calls) - 1) // max(count - 1, 1)]
 
 
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative L2 distance, in float64; absolute where all that is expected is zero."""
-    found, expected = found.double(), expected.double()
-    return float((found - expected).norm() / (expected.norm() or 1.0))
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns the relative L2 distance in float64, or the absolute if all expected values are 0."""
+    actual, expected = actual.double(), expected.double()
+    return float((actual - expected).norm() / (expected.norm() or 1.0))
 
 
 def _first_overflow(callee: Callee, traced: Traced, operands: Tensors) -> str | None:
-    """The path of the first module in which a number is not finite any more."""
+    """Returns the path of the first module that yields a number that is not finite."""
     module = traced.module(
         callee.members or (callee.name,),
         [value.name for value in callee.inputs],
@@ -137,7 +151,7 @@ class _OverflowFinder(Rounded):
     path: str | None = None
 
     def run_node(self, node: fx.Node) -> Any:
-        """As Rounded does."""
+        """Runs the node as Rounded does, and notes its module if it is the first to overflow."""
         result = super().run_node(node)
         computed = node.op == "call_function" and isinstance(result, torch.Tensor)
         if computed and self.path is None and not result.isfinite().all():

@@ -1,4 +1,4 @@
-"""The trial: runs once what is about to be exported, to see what narrow numbers cost it."""
+"""Runs once what is about to be exported, to measure the error of narrow types."""
 
 from __future__ import annotations
 
@@ -32,10 +32,19 @@ GUIDANCE_SCALE = 7.5
 def choose_parts(
     prepared: Prepared, compiled: Compiled, check: bool, progress: Progress
 ) -> tuple[list[Part], dict[str, Numerics]]:
-    """The pipeline's other parts, and the figures of segments and parts in narrow types.
+    """Returns the pipeline's other parts, and the figures of segments and parts in narrow types.
 
-    A part for which the narrow type will not do stays in fp32. Raises DipgoError for a segment
-    for which it will not do. An fp32 export has no figures, nor has one without `check`.
+    A part for which the narrow type does not suffice stays in fp32. An fp32 export has no figures,
+    nor does an export without `check`.
+
+    Args:
+        prepared: The model, schedule and sizes.
+        compiled: The plan and the graph it was made from.
+        check: Whether to run the trial.
+        progress: Called with what is about to happen.
+
+    Raises:
+        DipgoError: The narrow type does not suffice for a segment.
     """
     precision = compiled.traced.precision
     parts = make_parts(prepared, compiled, lambda name: precision)
@@ -50,9 +59,16 @@ def choose_parts(
 def try_out(
     prepared: Prepared, compiled: Compiled, parts: Sequence[Part], progress: Progress
 ) -> tuple[dict[str, Numerics], set[str]]:
-    """The figures of segments and of parts in narrow types, and the parts that these do not suit.
+    """Returns the figures of segments and parts, and the names of parts that need fp32.
 
-    Raises DipgoError for a segment that its type does not suit.
+    Args:
+        prepared: The model, schedule and sizes.
+        compiled: The plan and the graph it was made from.
+        parts: The pipeline's other parts, in narrow types.
+        progress: Called with what is about to happen.
+
+    Raises:
+        DipgoError: The narrow type does not suffice for a segment.
     """
     precision = compiled.traced.precision
     with progress(f"check {precision.name} against fp32, {len(compiled.plan.steps)} steps"):
@@ -65,19 +81,19 @@ def try_out(
         if part.precision == FP32:
             continue
         with progress(f"check the {part.name.replace('_', ' ')} in {precision.name}"):
-            given = pictures.get(part.name)
-            if given is None:
-                given = _inputs_for(prepared, part)
-            found, will_do = check_part(part, given)
-        if will_do:
-            figures[part.name] = found
+            arguments = pictures.get(part.name)
+            if arguments is None:
+                arguments = _inputs_for(prepared, part)
+            numerics, suffices = check_part(part, arguments)
+        if suffices:
+            figures[part.name] = numerics
         else:
             unfit.add(part.name)
     return figures, unfit
 
 
 def make_parts(prepared: Prepared, compiled: Compiled, precision_of: PrecisionOf) -> list[Part]:
-    """The pipeline's other parts; none of an architecture alone."""
+    """Returns the pipeline's other parts; an architecture alone has no parts."""
     if prepared.source.pipeline is None:
         return []
     model = prepared.source.at(prepared.geometry)
@@ -93,16 +109,16 @@ def make_parts(prepared: Prepared, compiled: Compiled, precision_of: PrecisionOf
 def trial_inputs(
     prepared: Prepared, compiled: Compiled, parts: Sequence[Part]
 ) -> dict[str, torch.Tensor]:
-    """Inputs of a run: noise of seed 0, a prompt where there is a text encoder, else noise."""
+    """Returns inputs of a run: noise of seed 0, and a prompt if there is a text encoder."""
     generator = torch.Generator().manual_seed(0)
     plan = compiled.plan
     inputs: dict[str, torch.Tensor] = {}
     for value in plan.inputs:
-        kind = value.type
+        tensor_type = value.type
         inputs[value.name] = (
-            torch.randn(kind.shape, generator=generator)
-            if kind.dtype == "f32"
-            else torch.zeros(kind.shape, dtype=torch.int64)
+            torch.randn(tensor_type.shape, generator=generator)
+            if tensor_type.dtype == "f32"
+            else torch.zeros(tensor_type.shape, dtype=torch.int64)
         )
     state = torch.from_numpy(initial_noise(0, inputs[plan.state].shape))
     inputs[plan.state] = state * compiled.sampler.init_noise_sigma
@@ -119,7 +135,7 @@ def trial_inputs(
 
 
 def token_ids(prepared: Prepared, part: Part) -> dict[str, torch.Tensor]:
-    """PROMPT, after an empty one for each unconditional row, as the text encoder takes them."""
+    """Returns the tokens of PROMPT, after an empty prompt for each unconditional row."""
     rows, _ = part.examples[0].shape
     texts = ([""] * (rows // 2) + [PROMPT] * rows)[:rows]
     encoding = prepared.source.at(prepared.geometry).text_encoding
@@ -128,14 +144,14 @@ def token_ids(prepared: Prepared, part: Part) -> dict[str, torch.Tensor]:
 
 
 def _picture(parts: Sequence[Part]) -> torch.Tensor:
-    """Of random colours, as large as the VAE's encoder takes it; nothing where there is none."""
+    """Returns a picture of random colours in the size of the VAE encoder, or an empty tensor."""
     shapes = [part.examples[0].shape for part in parts if part.name == VAE_ENCODER]
     generator = torch.Generator().manual_seed(0)
     return torch.rand(shapes[0] if shapes else (0,), generator=generator) * 2 - 1
 
 
 def _inputs_for(prepared: Prepared, part: Part) -> list[torch.Tensor]:
-    """In the order of the part's inputs: tokens, or its examples where it takes none."""
+    """Returns the part's inputs in order: tokens, or its examples if it takes no tokens."""
     if part.name != TEXT_ENCODER:
         return list(part.examples)
     tokens = token_ids(prepared, part)
@@ -145,8 +161,10 @@ def _inputs_for(prepared: Prepared, part: Part) -> list[torch.Tensor]:
 def _masks(
     prepared: Prepared, part: Part, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What of the tokens the denoiser takes too."""
+    """Returns the tokens that the denoiser takes too, such as masks."""
     if part.name != TEXT_ENCODER:
         return {}
     tokens = token_ids(prepared, part)
-    return {name: one.to(inputs[name].dtype) for name, one in tokens.items() if name in inputs}
+    return {
+        name: tensor.to(inputs[name].dtype) for name, tensor in tokens.items() if name in inputs
+    }

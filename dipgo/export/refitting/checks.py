@@ -1,4 +1,4 @@
-"""What refitting asks of export and model: that nothing differs but weights."""
+"""Checks that a model differs from the exported one in nothing but weights."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ from dipgo.models.source import Source
 WHERE = setting("model")
 
 COSTS = ("macs", "attention_macs", "parameters")
-"""Of a node, by which one is told from another of the same name."""
+"""Costs of a node by which it differs from another node of the same name."""
 
 
 def check_refittable(old: ExportDirectory) -> None:
-    """Raises DipgoError for one of an earlier version, in whose graphs weights may be folded."""
+    """Checks that an export can be refitted.
+
+    Raises:
+        DipgoError: It is of an earlier version, whose graphs may have folded weights.
+    """
     if not old.manifest.refittable:
         raise DipgoError(
             str(old.path),
@@ -37,7 +41,11 @@ def check_refittable(old: ExportDirectory) -> None:
 
 
 def check_unchanged(old: ExportDirectory, files: Iterable[str]) -> None:
-    """Raises DipgoError where one of these files is not what was exported."""
+    """Checks files of an export against their hashes.
+
+    Raises:
+        DipgoError: A file is not the one that was exported.
+    """
     for name in files:
         listed = old.manifest.files[name].sha256
         if sha256_of(old.path / name) != listed:
@@ -50,7 +58,11 @@ def check_unchanged(old: ExportDirectory, files: Iterable[str]) -> None:
 
 
 def check_same_scheduler(manifest: Manifest, source: Source) -> None:
-    """Raises DipgoError for a model that needs another: the plan's numbers are the scheduler's."""
+    """Checks that the model has the export's scheduler, whose numbers are in the plan.
+
+    Raises:
+        DipgoError: The scheduler is another.
+    """
     chosen = make_scheduler(source.scheduler, manifest.sampler.scheduler_class)
     config = msgspec.json.decode(msgspec.json.encode(dict(chosen.config)))
     for key, value in manifest.sampler.config.items():
@@ -59,14 +71,17 @@ def check_same_scheduler(manifest: Manifest, source: Source) -> None:
                 f"{WHERE}, scheduler.{key}",
                 found=f"{config[key]!r} in {source.name}",
                 expected=f"{value!r}, of which the plan was made",
-                remedy="export this model anew",
+                remedy="export this model again",
             )
 
 
 def check_same_parts(manifest: Manifest, source: Source, parts: Sequence[Part]) -> None:
-    """Raises DipgoError for other `parts`, or other inputs of one, than were exported.
+    """Checks the models around the denoiser, and their inputs.
 
-    An architecture alone has no text encoder; a pipeline may be saved without.
+    An architecture alone has no text encoder; a pipeline may have been saved without.
+
+    Raises:
+        DipgoError: `parts`, or the inputs of a part, differ from those that were exported.
     """
     names = {part.name for part in parts}
     if names != set(manifest.parts) or (source.pipeline is None) != (manifest.pipeline is None):
@@ -74,11 +89,11 @@ def check_same_parts(manifest: Manifest, source: Source, parts: Sequence[Part]) 
             WHERE,
             found=f"{source.name}, with {_listed(names)} around its denoiser",
             expected=f"a model with {_listed(manifest.parts)} around it, as was exported",
-            remedy="give the whole pipeline, or export this model anew",
+            remedy="give the whole pipeline, or export this model again",
         )
     for part in parts:
         record = manifest.parts[part.name]
-        if [str(one.type) for one in part.inputs] != [one.type for one in record.inputs]:
+        if [str(value.type) for value in part.inputs] != [value.type for value in record.inputs]:
             raise unlike(f"the {part.name}", "other inputs")
 
 
@@ -87,13 +102,16 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def check_same_graph(plan: Plan, traced: Traced) -> None:
-    """Raises DipgoError where a segment's nodes are not those that it was made of.
+    """Checks that each segment consists of the nodes that it was made of.
 
     Their names are numbered, and another version of a library might number them otherwise.
+
+    Raises:
+        DipgoError: A segment has other nodes, types or costs.
     """
     graph = traced.graph
     filters = [graph.reuse_filter.node] if graph.reuse_filter else []
-    nodes = {one.name: one for node in (*graph.nodes, *filters) for one in (node, *node.parts)}
+    nodes = {part.name: part for node in (*graph.nodes, *filters) for part in (node, *node.parts)}
     for callee in plan.callees:
         if not _is_same(callee, nodes, traced):
             raise unlike(f"segment {callee.name}", "other nodes, types or costs")
@@ -101,20 +119,22 @@ def check_same_graph(plan: Plan, traced: Traced) -> None:
 
 def _is_same(callee: Callee, nodes: Mapping[str, Node], traced: Traced) -> bool:
     members = [nodes.get(name) for name in callee.members or (callee.name,)]
-    found = [one for one in members if one is not None]
-    costs = [sum(getattr(one, kind) for one in found) for kind in COSTS]
+    known = [node for node in members if node is not None]
+    costs = [sum(getattr(node, cost) for node in known) for cost in COSTS]
     return (
-        len(found) == len(members)
-        and costs == [getattr(callee, kind) for kind in COSTS]
-        and all(traced.graph.types.get(one.name, one.type) == one.type for one in callee.inputs)
+        len(known) == len(members)
+        and costs == [getattr(callee, cost) for cost in COSTS]
+        and all(
+            traced.graph.types.get(value.name, value.type) == value.type for value in callee.inputs
+        )
     )
 
 
 def unlike(where: str, found: str) -> DipgoError:
-    """What to raise for a model of the same architecture that is not the same graph."""
+    """Returns the error for a model of the same architecture that is not the same graph."""
     return DipgoError(
         where,
         found=f"{found} than when it was exported",
         expected="the same graph from the same architecture",
-        remedy="export this model anew",
+        remedy="export this model again",
     )

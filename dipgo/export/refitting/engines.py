@@ -1,4 +1,4 @@
-"""What was built for an export goes with its graphs when they are given other weights."""
+"""Carries what was built for an export over to its copy with other weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from dipgo.ir.manifest.records import MANIFEST_FILE
 
 
 def open_built(old: ExportDirectory) -> dict[str, EngineDirectory]:
-    """By target. Raises DipgoError for what cannot be carried, such as engines of another GPU."""
+    """Returns the engines of an export by target.
+
+    Raises:
+        DipgoError: Engines cannot be carried over, such as engines of another GPU.
+    """
     return {target: _open(old, target) for target in _targets(old)}
 
 
@@ -36,7 +40,7 @@ def carry_engines(
 
 def _targets(old: ExportDirectory) -> list[str]:
     folder = old.path / ENGINES_FOLDER
-    return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
 def _open(old: ExportDirectory, target: str) -> EngineDirectory:
@@ -50,7 +54,7 @@ def _open(old: ExportDirectory, target: str) -> EngineDirectory:
         )
     if TARGETS[target].builder:
         return find_builder(target).open_refittable(old)
-    names = [*(one.name for one in old.manifest.segments), *old.manifest.parts]
+    names = [*(segment.name for segment in old.manifest.segments), *old.manifest.parts]
     return EngineDirectory.open(old, target, names, remedy)
 
 

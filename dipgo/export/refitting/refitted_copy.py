@@ -1,8 +1,8 @@
-"""`refit`: another model's weights, or a LoRA's, into the graphs and engines of an export.
+"""Defines `refit`: puts another model's weights, or a LoRA's, into an export and its engines.
 
 Graphs hold no weights and are the same for any (`hidden_weights`); neither plan nor SubNet changes.
-So nothing is lowered again: what is traced anew is for what depends on the weights besides, which
-is the tables and the check of narrow types.
+So nothing is lowered again: the model is traced only for what else depends on the weights, the
+tables and the check of narrow types.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from dipgo.models.options import Lora
 from dipgo.models.source import Source, load_source
 
 DENOISER = "denoiser"
-"""What the names of its weights begin with; those of another part's begin with its name."""
+"""Prefix of the names of the denoiser's weights; those of another part begin with its name."""
 
 
 def refit(
@@ -68,13 +68,22 @@ def refit(
 ) -> Path:
     """Writes a copy of an export with the weights of `model`, and returns its path.
 
-    `model` is a path, a Hub id, an `arch:` name or a loaded diffusers pipeline, of the
-    architecture that was exported; `loras` are fused into its weights, as `export` does. Engines
-    that hold weights are refitted too, on the GPU at hand; `without_engines` leaves engines out.
-    `out` may be `export_dir` itself, with `force`. The directory is the one that `export` would
-    write for this model, byte for byte.
+    Engines that hold weights are refitted too, on the available GPU. The directory is the one that
+    `export` would write for this model, byte for byte; on any error nothing is written.
 
-    Raises DipgoError, and then nothing is written.
+    Args:
+        export_dir: The export directory.
+        model: A path, a Hub id, an `arch:` name or a loaded diffusers pipeline, of the architecture
+            that was exported.
+        out: The directory to write; with `force` it may be `export_dir` itself.
+        loras: LoRAs to fuse into the weights, as `export` does.
+        check_numerics: Whether to compare narrow types with fp32.
+        without_engines: Whether to leave engines out.
+        force: Whether to replace an export at `out`.
+        progress: Called with what is about to happen.
+
+    Raises:
+        DipgoError: The model does not fit the export, or its engines cannot be refitted here.
     """
     out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
     check_destination(out, force, may_replace)
@@ -87,8 +96,8 @@ def refit(
     check_same_scheduler(old.manifest, source)
     source = replace(source, scheduler=scheduler_of(old.manifest, source))
     with progress("trace"):
-        sizes = [_Size(one, source) for one in _all_sizes(old)]
-        variants = [one.variant for one in sizes]
+        sizes = [_Size(size, source) for size in _all_sizes(old)]
+        variants = [size.variant for size in sizes]
     numerics = _numerics(sizes[0], progress) if check_numerics else {}
     with staged_directory(out, force, may_replace) as staging:
         writer = Writer(source, variants, numerics, staging, progress)
@@ -101,19 +110,22 @@ def refit(
 
 def _all_sizes(old: ExportDirectory) -> Iterable[ExportDirectory]:
     further = old.manifest.sizes
-    return (old, *(ExportDirectory.open(old.path, size=one, check_hashes=False) for one in further))
+    return (
+        old,
+        *(ExportDirectory.open(old.path, size=size, check_hashes=False) for size in further),
+    )
 
 
 @dataclass(frozen=True)
 class _Size:
-    """One size of the export, with what belongs to its plan now."""
+    """A size of the export, with what belongs to its plan now."""
 
     old: ExportDirectory
     source: Source
 
     @cached_property
     def prepared(self) -> Prepared:
-        """As for an export: the schedule's steps are in the plan."""
+        """Returns the request as for an export: the schedule's steps are in the plan."""
         manifest = self.old.manifest
         program, sampler = manifest.program, manifest.sampler
         schedule = Schedule(
@@ -128,7 +140,7 @@ class _Size:
 
     @cached_property
     def compiled(self) -> Compiled:
-        """The plan of the manifest over a new trace."""
+        """Returns the plan of the manifest over a new trace."""
         config = public_config(self.source.scheduler)
         sampler = msgspec.structs.replace(self.old.manifest.sampler, config=config)
         traced = _trace(self.old, self.prepared)
@@ -137,26 +149,26 @@ class _Size:
 
     @cached_property
     def variant(self) -> Variant:
-        """What the writer takes."""
+        """Returns the variant for the writer."""
         return Variant(self.old.size, self.prepared.geometry, self.compiled, self._parts())
 
     def _parts(self) -> list[Part]:
-        """In the precisions that their graphs have."""
+        """Returns the parts in the precisions that their graphs have."""
         manifest = self.old.manifest
         narrow = replace(precision_of(manifest), keep_fp32=())
-        found = make_parts(
+        parts = make_parts(
             self.prepared,
             self.compiled,
             lambda name: FP32 if name in manifest.kept_fp32 else narrow,
         )
-        check_same_parts(manifest, self.source, found)
-        return found
+        check_same_parts(manifest, self.source, parts)
+        return parts
 
 
 def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
-    """With the filters of reuse, if any, as they were: they are the SubNet's, not the model's."""
+    """Traces the denoiser with the export's reuse filters, if any: they belong to the SubNet."""
     plan, blocks = old.plan, prepared.schedule.blocks
-    table = next((one for one in plan.tables if one.name == FILTERS), None)
+    table = next((candidate for candidate in plan.tables if candidate.name == FILTERS), None)
     precision = precision_of(old.manifest)
     if table is None:
         return trace_source(prepared.source, prepared.geometry, blocks, precision)
@@ -168,7 +180,7 @@ def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
 
 
 def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
-    """Of the new weights, where types are narrow. Raises DipgoError where these do not suit."""
+    """Returns the figures of the new weights in narrow types; raises DipgoError if they fail."""
     variant = first.variant
     if variant.compiled.traced.precision == FP32:
         return {}
@@ -178,7 +190,7 @@ def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
             f"{WHERE}, {name.replace('_', ' ')}",
             found=f"weights that {variant.compiled.traced.precision.name} does not hold",
             expected="such as its graph, which is in that type, can take",
-            remedy="export this model anew: the part is then kept in fp32",
+            remedy="export this model again: the part is then kept in fp32",
         )
     return figures
 
@@ -190,9 +202,9 @@ def _graphs(old: ExportDirectory) -> list[str]:
 
 
 def _kept_files(old: ExportDirectory) -> list[str]:
-    """Those that are copied, or of which something is."""
+    """Returns the files that a refit copies whole or in part."""
     kept = _graphs(old)
-    if any(one.name == FILTERS for one in old.plan.tables):
+    if any(table.name == FILTERS for table in old.plan.tables):
         kept += map(constants_file, ("", *old.manifest.sizes))
     if any(MADE_BY_LOWERING in name for name in tensor_offsets(old.path / WEIGHTS_FILE)):
         kept.append(WEIGHTS_FILE)
@@ -200,9 +212,10 @@ def _kept_files(old: ExportDirectory) -> list[str]:
 
 
 def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
-    """All that the old file holds, by its names, of the new model.
+    """Returns the new model's tensors under the names of all tensors in the old file.
 
-    Raises DipgoError where the new model has no such tensor, or one of another shape or type.
+    Raises:
+        DipgoError: The new model lacks a tensor, or has it in another shape or type.
     """
     traced = variant.compiled.traced
     states = {part.name: dict(part.module.state_dict()) for part in variant.parts}

@@ -1,4 +1,4 @@
-"""What a Triton model repository of an export is: its layout, its model's inputs and output.
+"""Defines a Triton model repository of an export: its layout, its model's inputs and output.
 
 Source: Triton's pages "Model Repository" and "Model Configuration".
 """
@@ -14,7 +14,7 @@ from dipgo.ir.manifest.records import Manifest, TensorRecord
 from dipgo.ir.types import ELEMENT_TYPES, TensorType
 
 MODEL_NAME = "dipgo"
-"""The same for every export, so that clients need not change when another takes its place."""
+"""The same for every export, so that clients need not change when an export is replaced."""
 
 CONFIG_FILE = "config.pbtxt"
 
@@ -27,7 +27,7 @@ EXPORT_FOLDER = Path(VERSION_FOLDER, "export")
 INSTANCE_KINDS = {
     provider: {"cpu": "CPU", "cuda": "GPU"}[device] for provider, device in DEVICES.items()
 }
-"""Where Triton must place a model for each provider."""
+"""The place where Triton must put a model, for each provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +42,27 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What requests hold, and what is answered."""
+    """The inputs of requests and the outputs of responses."""
 
     inputs: tuple[Port, ...]
     output: Port
 
 
 def signature_of(manifest: Manifest) -> Signature:
-    """From prompts to pictures if the export has the parts for it, else as its runner has it."""
+    """Returns prompts to pictures if the export has the parts for it, else its runner's types."""
     return _of_prompts(manifest) if takes_prompts(manifest) else _of_plan(manifest)
 
 
 def takes_prompts(manifest: Manifest) -> bool:
-    """Whether the export can be run from text to picture. A text encoder has a tokenizer."""
+    """Returns whether the export can be run from text to picture.
+
+    A text encoder comes with a tokenizer.
+    """
     return {"text_encoder", "vae_decoder"} <= set(manifest.parts)
 
 
 def _of_prompts(manifest: Manifest) -> Signature:
-    """An export for several pictures takes as many prompts, and answers u8[B, H, W, 3]."""
+    """Returns the signature for prompts: an export for B pictures answers u8[B, H, W, 3]."""
     batch = manifest.batch
     _, channels, *size = TensorType.parse(manifest.parts["vae_decoder"].outputs[0].type).shape
     image = (*size, channels)
@@ -77,13 +80,16 @@ def _of_plan(manifest: Manifest) -> Signature:
 
 
 def _port(record: TensorRecord) -> Port:
-    """Triton has no scalars: one number is a vector of one."""
-    kind = TensorType.parse(record.type)
-    return Port(record.name, ELEMENT_TYPES[kind.dtype].triton, kind.shape or (1,))
+    """Returns a port; Triton has no scalars, so a number is a vector of length 1."""
+    tensor_type = TensorType.parse(record.type)
+    return Port(record.name, ELEMENT_TYPES[tensor_type.dtype].triton, tensor_type.shape or (1,))
 
 
 def is_model_repository(entries: list[Path]) -> bool:
-    """One model of one version, an export: with other models or versions it is a user's."""
+    """Returns whether a directory holds one model of one version, an export.
+
+    With other models or versions it belongs to the user.
+    """
     if len(entries) != 1 or not is_export(entries[0] / EXPORT_FOLDER):
         return False
     return {path.name for path in entries[0].iterdir()} == {CONFIG_FILE, VERSION_FOLDER}
