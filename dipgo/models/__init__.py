@@ -1,4 +1,4 @@
-"""Model families: the little that tracing cannot read off the graph, one module a family."""
+"""Model families: the few facts that tracing cannot read off the graph, one module a family."""
 
 from __future__ import annotations
 

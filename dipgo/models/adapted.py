@@ -1,4 +1,4 @@
-"""Completes adapters that are no `Family`: plain classes, and those written for dipgo 0.1."""
+"""Completes adapters that are not a `Family`: plain classes, and those written for dipgo 0.1."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ OPTIONAL = (
 )
 
 ARGUMENTS = {"latent_shape": 2, "at_size": 2, "timestep_options": 4}
-"""Methods that took `scale`, pixels a latent, after the geometry in 0.1: arguments without it."""
+"""Methods that took `scale` (pixels a latent) after the geometry in 0.1, with the number of
+arguments they take today."""
 
 
 def completed(adapter: Any) -> Family:
-    """Returns the adapter itself if it is a whole `Family`, else what makes it one."""
+    """Returns the adapter itself if it is a whole `Family`, else a `Family` that wraps it."""
     takes_scale = any(_takes_scale(adapter, name) for name in ARGUMENTS)
     return adapter if isinstance(adapter, Family) and not takes_scale else Adapted(adapter)
 
 
 class Adapted(Family):
-    """An adapter's own members, and the defaults for what it lacks."""
+    """A `Family` with an adapter's own members, and the defaults for those it lacks."""
 
     def __init__(self, adapter: Any) -> None:
         self.adapter = adapter
@@ -40,15 +41,15 @@ class Adapted(Family):
         return isinstance(other, Adapted) and bool(self.adapter == other.adapter)
 
     def fits(self, denoiser: Any) -> bool:
-        """Returns what the adapter says."""
+        """Returns the adapter's own answer."""
         return bool(self.adapter.fits(denoiser))
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """Returns what the adapter says."""
+        """Returns the adapter's own answer."""
         return tuple(_in_form(self.adapter, "latent_shape")(denoiser, geometry))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Returns what the adapter says."""
+        """Returns the adapter's own answer."""
         return dict(self.adapter.conditioning(denoiser, geometry))
 
     def predict(
@@ -58,13 +59,13 @@ class Adapted(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """Returns what the adapter says."""
+        """Returns the adapter's own answer."""
         prediction: torch.Tensor = self.adapter.predict(denoiser, latents, timestep, conditioning)
         return prediction
 
 
 def _in_form(adapter: Any, name: str) -> Any:
-    """A member of the adapter, as `Family` has it."""
+    """Returns a member of the adapter with the signature that `Family` declares."""
     member = getattr(adapter, name)
     if _takes_scale(adapter, name):
         member = _with_scale(member)
@@ -78,11 +79,11 @@ def _takes_scale(adapter: Any, name: str) -> bool:
         return False
     parameters = inspect.signature(getattr(adapter, name)).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(one.kind in positional for one in parameters) > ARGUMENTS[name]
+    return sum(parameter.kind in positional for parameter in parameters) > ARGUMENTS[name]
 
 
 def _with_scale(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method of 0.1, called without the scale."""
+    """Wraps a method of 0.1 so that it is called without the scale."""
 
     def call(*arguments: Any) -> Any:
         after = 1 + next(

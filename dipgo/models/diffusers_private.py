@@ -1,7 +1,7 @@
-"""The private names of diffusers, and of a module below it, that the package uses.
+"""Private names of diffusers and torch that the package uses, each behind a function.
 
-Each says what it relies on. tests/models/test_diffusers_private.py fails with the name that a new
-version of diffusers has dropped.
+Each function says which name it relies on. tests/models/test_diffusers_private.py fails with the
+name that a new version of diffusers has dropped.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def lora_modules(pipeline: Any) -> list[str]:
 def compatible_classes(scheduler_class: Any) -> list[str]:
     """Returns the names of the schedulers that can take the place of this class.
 
-    Relies on `SchedulerMixin._compatibles`. The public `compatibles` belongs to an object, and
+    Relies on `SchedulerMixin._compatibles`. The public `compatibles` needs an instance, and
     leaves out the names that diffusers itself does not define.
     """
     return list(scheduler_class._compatibles)
 
 
 def missing_packages(cls: Any) -> list[str]:
-    """Returns what a stand-in's class needs to be imported, nothing for a class that is real.
+    """Returns the packages that a placeholder class of diffusers lacks; none for a real class.
 
     Relies on `_backends` of the classes of `diffusers.utils.dummy_*`.
     """
@@ -40,7 +40,7 @@ def missing_packages(cls: Any) -> list[str]:
 def with_own_children(module: nn.Module) -> nn.Module:
     """Returns a copy that shares all modules and weights, and to which modules can be added.
 
-    Relies on `torch.nn.Module._modules`, since torch 0.1: diffusers' models cannot be made anew
+    Relies on `torch.nn.Module._modules`, since torch 0.1: diffusers' models cannot be built again
     around modules that exist.
     """
     copied = copy.copy(module)

@@ -1,4 +1,4 @@
-"""Family: the adapter of a kind of denoiser, with all that dipgo knows of its kind."""
+"""Family: the adapter of a class of denoisers, with all that dipgo knows about that class."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from dipgo.models.vae import decoder_by_shape
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What to trace for: pictures a run, their size in pixels, prompt length, guidance or not.
+    """The sizes to trace for: pictures a run, height, width, prompt length, guidance or not.
 
-    `height` and `width` of 0 stand for the model's own size; `pixels_per_latent` is how many
-    pixels of a side one latent stands for.
+    `height` and `width` are in pixels; 0 stands for the model's own size. `pixels_per_latent` is
+    how many pixels of a side one latent stands for, and `tokens` the length of the prompt.
     """
 
     batch: int = 1
@@ -33,11 +33,11 @@ class Geometry:
 
     @property
     def rows(self) -> int:
-        """Batch of the denoiser: guidance doubles it, [unconditional, conditional]."""
+        """The denoiser's batch: guidance doubles it, [unconditional, conditional]."""
         return self.batch * (2 if self.guidance else 1)
 
     def in_latents(self, own: tuple[int, int]) -> tuple[int, int]:
-        """Returns height and width in latents; `own` are those of the model."""
+        """Returns height and width in latents; `own` are the model's, which stand in for 0."""
         scale = self.pixels_per_latent
         return self.height // scale or own[0], self.width // scale or own[1]
 
@@ -46,8 +46,8 @@ class Geometry:
 class PipelinePart:
     """A part of a pipeline that an export carries next to the denoiser, as a module to trace.
 
-    `module` takes the `examples` in their order and returns a tensor for each of `outputs`, of
-    which there are one or two; its attribute `wrapped` names the submodule that has the weights.
+    `module` takes the `examples` in their order and returns a tensor for each of the one or two
+    `outputs`; its attribute `wrapped` names the submodule that has the weights.
     """
 
     name: str
@@ -57,35 +57,38 @@ class PipelinePart:
 
 
 class Family(ABC):
-    """An adapter: how a kind of denoiser is called, in shapes that follow diffusers' own calls.
+    """An adapter: how a class of denoisers is called, in shapes that follow diffusers' own calls.
 
-    Everything after `predict` is optional: the defaults serve a denoiser that is called by its
+    Everything after `predict` is optional: the defaults serve a denoiser that is called with its
     conditioning alone.
     """
 
     denoisers: str
-    """What it is for, in words: the class of diffusers, and of which configuration."""
+    """The denoisers it serves, in words: the class of diffusers, and which configurations."""
 
     default_blocks: tuple[str, ...]
-    """Patterns of the blocks that are gated where none are named."""
+    """Patterns of the blocks that are gated where the user names none."""
 
     guided: bool = True
     """Whether the pipeline guides by two predictions: False where the scale is an input of the
-    denoiser, or there is none."""
+    denoiser, or there is no guidance."""
 
     pipelines: tuple[str, ...] = ()
-    """Classes of pipelines, or base classes of theirs, that `text_encoding` is for."""
+    """Classes of pipelines, or their base classes, that `text_encoding` serves."""
 
     presets: Mapping[str, Preset] = MappingProxyType({})
     """Published architectures by their names after `arch:`."""
 
     @abstractmethod
     def fits(self, denoiser: Any) -> bool:
-        """Returns whether it is for this denoiser: one class may be called in several ways."""
+        """Returns whether the adapter serves this denoiser.
+
+        The class alone may not decide: one class may be called in several ways.
+        """
 
     @abstractmethod
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """Returns the shape of the state."""
+        """Returns the shape of the sampler's state, of `geometry.batch` rows."""
 
     @abstractmethod
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
@@ -102,42 +105,58 @@ class Family(ABC):
         """Returns the denoiser's prediction, of the shape of `latents`."""
 
     def unserved_options(self, denoiser: Any) -> dict[str, Any]:
-        """Returns what in the configuration of a denoiser of its class decides whether it fits.
+        """Returns the options in a denoiser's configuration that decide whether the adapter fits.
 
-        Errors name these options where no family fits.
+        Errors name these options where no family fits. Denoisers of other classes have none.
         """
         return {}
 
     def at_size(self, denoiser: Any, geometry: Geometry) -> Family:
-        """Returns the adapter whose `predict` and `conditioning` know the picture's size."""
+        """Returns an adapter whose `predict` and `conditioning` know the picture's size."""
         return self
 
     def timestep_options(
         self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
-        """Returns the pipeline's arguments of `set_timesteps` besides the number of steps."""
+        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
         return {}
 
     def spread_scale(
         self, denoiser: Any, scale: torch.Tensor, conditioning: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
-        """Returns the scale f32[] as what guidance is multiplied by, place for place."""
+        """Returns the factor of guidance, which broadcasts against a prediction.
+
+        Args:
+            denoiser: The denoiser that predicts.
+            scale: The guidance scale, f32[].
+            conditioning: The denoiser's other inputs, by name.
+        """
         return scale
 
     def tokens(self, pipeline: Any) -> int:
-        """Returns how many tokens of a prompt the hidden states have."""
+        """Returns the number of tokens in the hidden states of a prompt."""
         return count_tokens(pipeline)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
-        """Returns how a pipeline of `pipelines` makes conditioning of texts, `tokens` long."""
+        """Returns how a pipeline of `pipelines` makes conditioning of texts.
+
+        Args:
+            pipeline: The loaded pipeline of diffusers.
+            tokens: Length of the hidden states f32[rows, tokens, width].
+
+        Returns:
+            The encoding, or None if the pipeline takes no texts.
+        """
         return None
 
     def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
-        """Returns the conditioning that no prompt decides: numbers of a row, alike for all."""
+        """Returns the conditioning that no prompt changes: by name, the values of a row."""
         return {}
 
     def class_count(self, denoiser: Any) -> int:
-        """Returns the classes of one that takes `class_labels`; the next label is for no class.
+        """Returns the number of classes of a denoiser that takes `class_labels`.
+
+        The label that equals this number stands for no class.
 
         Source: `DiTPipeline.__call__`.
         """
@@ -156,5 +175,5 @@ class Family(ABC):
         return ()
 
     def decoder(self, vae: Any, latents: torch.Tensor, geometry: Geometry) -> nn.Module:
-        """Returns the module that makes pictures f32[B, …, 3, H, W] in [-1, 1] of latents."""
+        """Returns the module that decodes latents to pictures f32[B, …, 3, H, W] in [-1, 1]."""
         return decoder_by_shape(vae, tuple(latents.shape), geometry.height, geometry.width)

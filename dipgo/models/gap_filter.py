@@ -1,4 +1,4 @@
-"""The prediction of a row that is wholly off, as a convolution of earlier predictions."""
+"""Predicts for a row that is wholly off by a convolution of earlier predictions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from dipgo.ir.subnet.gap_filters import GapFilters
 FILTERS = "reuse_filters"
 
 PAST = "past."
-"""How the names of the predictions that are filtered begin."""
+"""The prefix of the names of the predictions that are filtered."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterShape:
-    """Of how many predictions a row that is off is made, with or without unconditional halves,
-    and the pixels of a filter's side, an odd number.
+    """The size of a filter: its earlier predictions, their halves and its side.
+
+    `terms` counts the earlier predictions that are mixed, `halves` says whether their
+    unconditional halves are too, and `size` is the filter's side in pixels, an odd number.
     """
 
     terms: int
@@ -29,46 +31,51 @@ class FilterShape:
 
     @classmethod
     def of(cls, filters: Sequence[GapFilters]) -> FilterShape:
-        """What all of a SubNet's filters fit into."""
-        halves = any(one.unconditional is not None for one in filters)
-        return cls(max(one.terms for one in filters), halves, filters[0].size)
+        """Returns the smallest shape that all filters of a SubNet fit into."""
+        halves = any(gap.unconditional is not None for gap in filters)
+        return cls(max(gap.terms for gap in filters), halves, filters[0].size)
 
     @classmethod
     def of_table(cls, shape: Sequence[int], read: Iterable[str]) -> FilterShape:
-        """Of a table's rows f32[C, K·C, k, k], and of what is read by all that a plan runs."""
+        """Returns the shape of the filters in a plan's table.
+
+        Args:
+            shape: Shape of a row of the table, f32[C, K·C, k, k].
+            read: Names of all values that the plan's calls read.
+        """
         channels, inputs, size, _ = shape
         halves = any(name.startswith(PAST) and name.endswith(HALF) for name in read)
         return cls(inputs // channels // (2 if halves else 1), halves, size)
 
     def table(self, filters: Sequence[GapFilters]) -> Mapping[int, torch.Tensor]:
-        """For the first row of each gap its filters f32[C, K·C, k, k]."""
+        """Returns the filters f32[C, K·C, k, k] of each gap, by the gap's first row."""
         return {
-            one.rows[0]: torch.from_numpy(one.stacked(self.terms, self.halves)) for one in filters
+            gap.rows[0]: torch.from_numpy(gap.stacked(self.terms, self.halves)) for gap in filters
         }
 
     @property
     def values(self) -> int:
-        """Tensors that go in beside the filters."""
+        """The number of tensors that go in besides the filters."""
         return self.terms * (2 if self.halves else 1)
 
 
 class ReuseFilter(nn.Module):
-    """Predictions f32[B, C, H, W] and filters f32[C, K·C, k, k] to a prediction f32[B, C, H, W].
+    """Filters earlier predictions f32[B, C, H, W] and sums them to a prediction f32[B, C, H, W].
 
-    The filters are no weights of the module: each gap of a schedule has its own.
+    The filters f32[C, K·C, k, k] are inputs, not weights: each gap of a schedule has its own.
     """
 
     def forward(self, filters: torch.Tensor, *past: torch.Tensor) -> torch.Tensor:
-        """The sum of all predictions, each filtered; beyond the edge they are 0."""
+        """Returns the sum of all predictions, each filtered; beyond the edge they are 0."""
         side = filters.shape[-1]
         return nn.functional.conv2d(torch.cat(past, dim=1), filters, padding=side // 2)
 
 
 def filter_inputs(latents: torch.Tensor, shape: FilterShape) -> dict[str, torch.Tensor]:
-    """Example tensors by name, the filters last. `latents` is an example of the state."""
+    """Returns example tensors by name, the filters last; `latents` is an example of the state."""
     channels = latents.shape[1]
-    kinds = ("", HALF) if shape.halves else ("",)
-    names = [f"{PAST}{index}{kind}" for index in range(shape.terms) for kind in kinds]
+    suffixes = ("", HALF) if shape.halves else ("",)
+    names = [f"{PAST}{index}{suffix}" for index in range(shape.terms) for suffix in suffixes]
     past = {name: torch.zeros_like(latents) for name in names}
     filters = torch.zeros(channels, shape.values * channels, shape.size, shape.size)
     return {**past, FILTERS: filters.to(latents.device)}

@@ -1,4 +1,4 @@
-"""The denoiser as the sampler calls it: guided, with example inputs."""
+"""Wraps the denoiser as the sampler calls it: guided, with example inputs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from dipgo.models.gap_filter import FilterShape, ReuseFilter
 class GuidedDenoiser(nn.Module):
     """The denoiser as the sampler sees it: latents in, guided prediction out.
 
-    With guidance the unconditional prediction is a second output, for what is made of both. With
+    With guidance the unconditional prediction is a second output, for reuse that needs both. With
     `reuse` the last output is a prediction made of earlier ones, which are the last inputs.
-    Doubling the batch and combining the two predictions (Ho and Salimans 2022, equation 6, in
-    diffusers' form u + s (c - u)) are part of the traced graph, so plans treat them as glue.
+    Doubling the batch and combining the two predictions as u + s (c - u) are part of the traced
+    graph, so plans treat them as glue.
+
+    Source: Ho and Salimans 2022, equation 6, in diffusers' form.
     """
 
     def __init__(
@@ -37,9 +39,13 @@ class GuidedDenoiser(nn.Module):
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, *rest: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """`rest` is the conditioning in the order of `names`, then, if guided, the scale f32[].
+        """Returns the prediction, with guidance the unconditional one, with `reuse` the filtered.
 
-        Then, with `reuse`, earlier predictions and their filters.
+        Args:
+            latents: The state, f32[B, …].
+            timestep: The timestep, f32[].
+            rest: The conditioning in the order of `names`; if guided, the scale f32[]; with
+                `reuse`, earlier predictions, then their filters.
         """
         if self.reuse:
             *rest, filters = rest  # type: ignore[assignment]
@@ -68,7 +74,7 @@ def guided_denoiser(
 ) -> GuidedDenoiser:
     """Returns the denoiser as it is traced for `geometry`.
 
-    With `reuse`, also with what makes a prediction of earlier ones.
+    With `reuse` it also makes a prediction of earlier ones.
     """
     sized = family.at_size(denoiser, geometry)
     names = tuple(sized.conditioning(denoiser, geometry))
@@ -78,7 +84,7 @@ def guided_denoiser(
 def example_inputs(
     family: Family, denoiser: Any, geometry: Geometry
 ) -> tuple[dict[str, torch.Tensor], dict[str, Dependence]]:
-    """Example tensors by name, in the order of `GuidedDenoiser.forward`, and their roles."""
+    """Returns example tensors by name, in the order of `GuidedDenoiser.forward`, and roles."""
     device = next(denoiser.parameters()).device
     family = family.at_size(denoiser, geometry)
     conditioning = family.conditioning(denoiser, geometry)

@@ -1,7 +1,9 @@
-"""LoRAs: fused into a pipeline's weights before it is traced, or refused whole.
+"""Fuses LoRAs into a pipeline's weights before it is traced, or refuses them whole.
 
-Source: Hu et al. 2021 (arXiv 2106.09685). diffusers loads the file; what it would only warn of, a
-tensor for which the pipeline has no place, is an error here.
+diffusers loads the file. It would only warn of a tensor for which the pipeline has no place; that
+is an error here.
+
+Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 
 from __future__ import annotations
@@ -24,22 +26,31 @@ from dipgo.models.diffusers_private import lora_modules
 from dipgo.models.options import Lora
 
 ADAPTER = "dipgo"
-"""What a LoRA is called while it is being fused."""
+"""The name of a LoRA while it is being fused."""
 
 NOT_LOADED = ("dora_scale",)
 """Parts of key names that diffusers drops."""
 
 FOREIGN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
-"""What loading raises for a file that is another model's; nothing of the environment."""
+"""Errors that loading raises for another model's file; none of them is the environment's."""
 
 
 def fuse_loras(
     pipeline: Any, loras: Sequence[Lora], *, keep: bool
 ) -> tuple[Any, tuple[LoraRecord, ...]]:
-    """The pipeline with the LoRAs in its weights, one after another, and what they are.
+    """Fuses the LoRAs into the pipeline's weights, one after another.
 
-    `keep` leaves the pipeline that is given as it is: those of its parts that may change are
-    copied first. Raises DipgoError.
+    Args:
+        pipeline: The loaded pipeline of diffusers.
+        loras: Files, each with its scale.
+        keep: Leaves `pipeline` as it is: the parts that may change are copied first.
+
+    Returns:
+        The fused pipeline, and a record of each LoRA.
+
+    Raises:
+        DipgoError: The package peft is missing, the pipeline takes no LoRA, or a file does not
+            fit the model.
     """
     if not loras:
         return pipeline, ()
@@ -78,9 +89,9 @@ def _with_own_parts(pipeline: Any) -> Any:
 
 
 def _parts(pipeline: Any) -> dict[str, nn.Module]:
-    """The parts that LoRAs may change, by their names in the pipeline and in keys."""
-    found = {name: getattr(pipeline, name, None) for name in lora_modules(pipeline)}
-    return {name: module for name, module in found.items() if module is not None}
+    """Returns the parts that LoRAs may change, by their names in the pipeline and in keys."""
+    parts = {name: getattr(pipeline, name, None) for name in lora_modules(pipeline)}
+    return {name: module for name, module in parts.items() if module is not None}
 
 
 def _fuse(pipeline: Any, path: Path, scale: float) -> LoraRecord:
@@ -102,7 +113,7 @@ def _fuse(pipeline: Any, path: Path, scale: float) -> LoraRecord:
 
 
 def _keys_of_file(path: Path) -> list[str]:
-    """Read as data: a pickle could run code."""
+    """Returns the keys of a safetensors file; no other format, since a pickle could run code."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -126,15 +137,15 @@ def _keys_of_file(path: Path) -> list[str]:
 
 
 def _converted(pipeline: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The file's tensors by keys of diffusers' own form: `unet.…`, `text_encoder.…`."""
+    """Returns the file's tensors by keys of diffusers' own form: `unet.…`, `text_encoder.…`."""
     config = getattr(pipeline, "unet", None) and pipeline.unet.config
     options = {"unet_config": config} if config else {}
-    found = type(pipeline).lora_state_dict(**_where(path), **options)
-    return dict(found[0] if isinstance(found, tuple) else found)
+    state = type(pipeline).lora_state_dict(**_where(path), **options)
+    return dict(state[0] if isinstance(state, tuple) else state)
 
 
 def _where(path: Path) -> dict[str, Any]:
-    """How diffusers is told of a file, so that it looks nowhere else."""
+    """Returns the arguments that name a file to diffusers, so that it looks nowhere else."""
     return {
         "pretrained_model_name_or_path_or_dict": str(path.parent),
         "weight_name": path.name,
@@ -143,7 +154,7 @@ def _where(path: Path) -> dict[str, Any]:
 
 
 def _first_foreign(state: dict[str, torch.Tensor], parts: dict[str, nn.Module]) -> str | None:
-    """The first key that names no module of a part, or one of another shape."""
+    """Returns the first key that names no module of a part, or a module of another shape."""
     return next((key for key, tensor in state.items() if not _has_place(key, tensor, parts)), None)
 
 
@@ -161,7 +172,7 @@ def _has_place(key: str, tensor: torch.Tensor, parts: dict[str, nn.Module]) -> b
 def _check_all_loaded(
     path: Path, state: dict[str, torch.Tensor], parts: dict[str, nn.Module]
 ) -> None:
-    """Every tensor of the file is now one of the parts' own: none was left out with a warning."""
+    """Checks that every tensor of the file is now in a part: none was left out with a warning."""
     loaded = Counter(
         _digest(tensor)
         for part in parts.values()
@@ -176,7 +187,7 @@ def _check_all_loaded(
 
 
 def _digest(tensor: torch.Tensor) -> tuple[tuple[int, ...], bytes]:
-    """Equal for equal numbers, whatever float type a file has them in."""
+    """Returns shape and hash of a tensor, equal for equal numbers whatever their float type."""
     flat = tensor.detach().float().cpu().contiguous()
     return tuple(flat.shape), hashlib.sha256(flat.numpy().tobytes()).digest()
 

@@ -10,25 +10,25 @@ import torch
 from torch import nn
 
 SEED = 0
-"""Random weights are the same at every build, so that exporting twice gives the same bytes."""
+"""Seed of the random weights: every build has the same, so exporting twice gives equal bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Classes with their configurations, as published; a name is that of a class of diffusers."""
+    """Published classes and their configurations; a string names a class of diffusers."""
 
     denoiser_class: str | type[nn.Module]
     denoiser_config: Mapping[str, Any]
     scheduler_class: str | type[Any]
     scheduler_config: Mapping[str, Any]
     tokens: int = 77
-    """Of the prompt, as the published pipeline gives it: CLIP's unless said."""
+    """Length of the prompt in the published pipeline; CLIP's by default."""
     pixels_per_latent: int = 8
 
     def build_denoiser(self) -> nn.Module:
         """Returns the denoiser in f32, initialised as its class does.
 
-        Torch's generator stays as it is.
+        Torch's global random generator stays as it is.
         """
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(SEED)

@@ -1,4 +1,4 @@
-"""Prompts become a denoiser's conditioning, by the pipeline's own text encoders."""
+"""Encodes prompts as a denoiser's conditioning, by the pipeline's own text encoders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ CLASS_LABELS = "class_labels"
 def encode_prompts(
     source: Source, prompts: Sequence[str], geometry: Geometry
 ) -> dict[str, torch.Tensor]:
-    """The conditioning of one batch by the denoiser's argument names, f32 or i64 [rows, …].
+    """Returns the conditioning of one batch by the denoiser's argument names.
 
-    With guidance [unconditional, conditional], the former of no negative prompt. A
-    class-conditional model takes numbers or names of its classes, and an unconditional one
-    nothing: prompts count its pictures. Raises DipgoError where the pipeline cannot.
+    Each value is f32 or i64 [rows, …], with guidance [unconditional, conditional], where the
+    unconditional rows have no negative prompt.
+
+    Args:
+        source: The model, with its pipeline.
+        prompts: A prompt a picture. A class-conditional model takes numbers or names of its
+            classes; an unconditional model reads none, so they only count its pictures.
+        geometry: Sizes of the batch.
+
+    Raises:
+        DipgoError: The pipeline has no encoder for it, or a prompt names no class.
     """
     assert len(prompts) == geometry.batch, "one prompt a picture"
     model = source.at(geometry)
@@ -34,12 +42,12 @@ def encode_prompts(
     if names == {CLASS_LABELS}:
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
     encoding = model.text_encoding
-    found = {} if encoding is None else _encode(encoding, prompts, geometry)
+    encoded = {} if encoding is None else _encode(encoding, prompts, geometry)
     for name, numbers in model.fixed_conditioning.items():
-        found[name] = torch.tensor([numbers] * geometry.rows)
-    if not names <= set(found):
+        encoded[name] = torch.tensor([numbers] * geometry.rows)
+    if not names <= set(encoded):
         raise _no_encoder(source, names)
-    return {name: found[name].to(device) for name in names}
+    return {name: encoded[name].to(device) for name in names}
 
 
 def _encode(
@@ -49,15 +57,15 @@ def _encode(
     tokens = encoding.tokenize([""] * unconditional + list(prompts))
     device = next(encoding.module.parameters()).device
     results = encoding.module(*(tokens[name].to(device) for name in encoding.inputs))
-    found = dict(zip(encoding.outputs, results, strict=True))
+    encoded = dict(zip(encoding.outputs, results, strict=True))
     if encoding.zeros_without_negative:
-        for one in found.values():
-            one[:unconditional] = 0.0
-    return tokens | found
+        for tensor in encoded.values():
+            tensor[:unconditional] = 0.0
+    return tokens | encoded
 
 
 def class_names(source: Source) -> dict[str, int]:
-    """The pipeline's names of its classes, if it has any."""
+    """Returns the labels of the pipeline's classes by their names; empty where it names none."""
     names: dict[str, int] = getattr(source.pipeline, "labels", None) or {}
     return names
 
@@ -65,7 +73,7 @@ def class_names(source: Source) -> dict[str, int]:
 def _no_encoder(source: Source, names: Collection[str]) -> DipgoError:
     return DipgoError(
         f"model {source.name}",
-        found=f"conditioning by {' '.join(sorted(names))}, which no text encoder at hand gives",
+        found=f"conditioning by {' '.join(sorted(names))}, which no available text encoder gives",
         expected=f"a pipeline with its tokenizers and text encoders: {supported_pipelines()}; "
         "or a class-conditional one",
         remedy="use one of these",
@@ -73,10 +81,10 @@ def _no_encoder(source: Source, names: Collection[str]) -> DipgoError:
 
 
 def _labels(source: Source, prompts: Sequence[str], geometry: Geometry) -> torch.Tensor:
-    """i64[rows]; the unconditional rows carry the label one beyond the last class."""
+    """Returns labels i64[rows]; the unconditional rows carry the label after the last class."""
     classes = source.family.class_count(source.denoiser)
-    found = [_label(source, prompt.strip(), classes) for prompt in prompts]
-    return torch.tensor([classes] * (geometry.rows - geometry.batch) + found)
+    labels = [_label(source, prompt.strip(), classes) for prompt in prompts]
+    return torch.tensor([classes] * (geometry.rows - geometry.batch) + labels)
 
 
 def _label(source: Source, prompt: str, classes: int) -> int:

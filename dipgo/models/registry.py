@@ -1,4 +1,4 @@
-"""Registry: the families by name, and what is looked up in all of them."""
+"""Registry: the families by name, and lookups across all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dipgo.models.presets import Preset
     from dipgo.models.text_encoding import TextEncoding
 
-# What makes each family, imported when a family is first looked for: a new one needs a row here.
+# The class or function that makes each family, imported at the first lookup: a new family needs a
+# row here.
 FAMILIES = {
     "stable-diffusion": "dipgo.models.families.stable_diffusion:UNetFamily",
     "sdxl": "dipgo.models.families.sdxl:SDXLFamily",
@@ -35,24 +36,24 @@ REGISTERED: list[Family] = []
 
 @cache
 def built_in_families() -> tuple[Family, ...]:
-    """Returns those of FAMILIES, in their order."""
+    """Returns the families that FAMILIES names, in its order."""
     return tuple(resolve_name(path)() for path in FAMILIES.values())
 
 
 def all_families() -> tuple[Family, ...]:
-    """Returns the families in the order in which they are asked."""
+    """Returns all families in the order of lookup: registered ones first."""
     return (*REGISTERED, *built_in_families())
 
 
 def register_family(family: Any) -> None:
-    """Makes a family known to all that loads models; it is asked before those known so far.
+    """Registers a family for all code that loads models; it is searched before all others.
 
     Args:
-        family: A `dipgo.models.Family`, or any object with its abstract members: what is optional
+        family: A `dipgo.models.Family`, or any object with its abstract members; optional members
             may be missing. Methods may take `scale`, pixels a latent, as they did in 0.1.
 
     Raises:
-        DipgoError: Something that is not optional is missing.
+        DipgoError: A required member is missing, or `family` is a class instead of an object.
     """
     from dipgo.models.adapted import REQUIRED, completed
 
@@ -79,7 +80,7 @@ def find_family(denoiser: Any) -> Family:
     """Returns the adapter for a denoiser.
 
     Raises:
-        DipgoError: There is none.
+        DipgoError: No family serves it.
     """
     for family in all_families():
         if family.fits(denoiser):
@@ -88,7 +89,7 @@ def find_family(denoiser: Any) -> Family:
         f"denoiser {type(denoiser).__name__}",
         found=_problem(denoiser),
         expected=supported_denoisers(),
-        remedy="use one of these, or bring an adapter of your own: docs/internals/add-a-family.md",
+        remedy="use one of these, or bring your own adapter: docs/internals/add-a-family.md",
     )
 
 
@@ -102,7 +103,7 @@ def _problem(denoiser: Any) -> str:
 
 
 def supported_denoisers() -> str:
-    """Returns what there is an adapter for, as errors list it."""
+    """Returns the denoisers that have an adapter, as errors list them."""
     return ", ".join(family.denoisers for family in all_families())
 
 
@@ -129,10 +130,10 @@ def find_text_encoding(
     Args:
         pipeline: The loaded pipeline of diffusers, or None.
         tokens: Length of the hidden states f32[rows, tokens, width].
-        family: The adapter for its denoiser, which is asked before all others.
+        family: The adapter for its denoiser, which is searched before all others.
     """
     names = {cls.__name__ for cls in type(pipeline).__mro__}
     asked = all_families() if family is None else (family, *all_families())
-    knowing = (one for one in asked if not names.isdisjoint(one.pipelines))
-    first = next(knowing, None)
+    serving = (candidate for candidate in asked if not names.isdisjoint(candidate.pipelines))
+    first = next(serving, None)
     return None if first is None else first.text_encoding(pipeline, tokens)

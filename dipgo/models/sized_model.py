@@ -1,4 +1,4 @@
-"""A model at one geometry: what its family says of it, each thing worked out once."""
+"""SizedModel: a model at one geometry, with its family's answers computed once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dipgo.models.registry import find_text_encoding
 from dipgo.models.text_encoding import TextEncoding
 
 
-@dataclass(frozen=True)  # without slots: what is worked out lies next to the fields
+@dataclass(frozen=True)  # without slots: cached properties are stored next to the fields
 class SizedModel:
     """A denoiser, its family and its pipeline, if it has one, for pictures of one size."""
 
@@ -25,12 +25,20 @@ class SizedModel:
 
     @cached_property
     def sized_family(self) -> Family:
-        """The family, which knows the size. Raises DipgoError for a size it cannot have."""
+        """The family at this size.
+
+        Raises:
+            DipgoError: The model cannot have this size.
+        """
         return self.family.at_size(self.denoiser, self.geometry)
 
     @cached_property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of the state. Raises DipgoError for a size that the model cannot have."""
+        """The shape of the state.
+
+        Raises:
+            DipgoError: The model cannot have this size.
+        """
         return self.sized_family.latent_shape(self.denoiser, self.geometry)
 
     @cached_property
@@ -40,16 +48,16 @@ class SizedModel:
 
     @cached_property
     def text_encoding(self) -> TextEncoding | None:
-        """How the pipeline makes conditioning of texts, None if it takes none, or is not known."""
+        """The way in which the pipeline makes conditioning of texts; None where there is none."""
         return find_text_encoding(self.pipeline, self.geometry.tokens, self.family)
 
     @cached_property
     def fixed_conditioning(self) -> dict[str, list[float]]:
-        """The conditioning that no prompt decides: by name the numbers of a row, alike for all."""
+        """The conditioning that does not depend on prompts: by name, the values of a row."""
         return self.sized_family.fixed_conditioning(self.denoiser, self.geometry)
 
     def timestep_options(self, scheduler: Any, steps: int) -> dict[str, Any]:
-        """Returns the pipeline's arguments of `set_timesteps` besides the number of steps."""
+        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
         return self.family.timestep_options(self.denoiser, scheduler, self.geometry, steps)
 
     def parts(self, latents: Tensor) -> Iterable[PipelinePart]:
@@ -57,5 +65,5 @@ class SizedModel:
         return self.sized_family.parts(self.pipeline, latents, self.geometry)
 
     def decoder(self, vae: Any, latents: Tensor) -> nn.Module:
-        """Returns the module that makes pictures of latents."""
+        """Returns the module that decodes latents to pictures."""
         return self.sized_family.decoder(vae, latents, self.geometry)

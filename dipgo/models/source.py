@@ -1,4 +1,4 @@
-"""Source: what the user calls a model becomes a denoiser, its scheduler, its other parts."""
+"""Source: resolves the model that a user names to a denoiser, its scheduler and other parts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from dipgo.models.sized_model import SizedModel
 
 
 class Hash(Protocol):
-    """One of hashlib's."""
+    """A hash object of hashlib."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes, /) -> None:
+        """Adds bytes to the hash."""
 
 
 def add_weights(digest: Hash, module: nn.Module) -> None:
@@ -56,11 +57,11 @@ class Source:
     tokens: int
     pipeline: Any | None = None
     loras: tuple[LoraRecord, ...] = ()
-    """What has been fused into the weights."""
+    """LoRAs that have been fused into the weights."""
     _sized: dict[Geometry, SizedModel] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """What `at` has been asked for."""
+    """Cache of `at`."""
 
     @property
     def model_class(self) -> str:
@@ -69,28 +70,35 @@ class Source:
 
     @property
     def config_sha256(self) -> str:
-        """Hash of the denoiser's configuration, without diffusers' private entries."""
+        """The hash of the denoiser's configuration, without diffusers' private entries."""
         config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
         public = {key: value for key, value in config.items() if not key.startswith("_")}
         controlnet = getattr(self.denoiser, CONTROLNET, None)
         if controlnet is not None:
-            its = controlnet.config.items()
-            public[CONTROLNET] = {key: value for key, value in its if not key.startswith("_")}
+            options = controlnet.config.items()
+            public[CONTROLNET] = {key: value for key, value in options if not key.startswith("_")}
         return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
 
     def geometry(
         self, batch: int = 1, height: int = 0, width: int = 0, guidance: bool | None = None
     ) -> Geometry:
-        """What to trace for. `guidance` None stands for what the family's pipeline does."""
+        """Returns the geometry to trace for.
+
+        Args:
+            batch: Pictures a run.
+            height: Height in pixels; 0 for the model's own.
+            width: Width in pixels; 0 for the model's own.
+            guidance: Whether to guide by two predictions; None for what the family's pipeline does.
+        """
         guided = self.family.guided if guidance is None else guidance
         return Geometry(batch, height, width, guided, self.tokens, self.pixels_per_latent)
 
     def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
-        """What the pipeline gives `scheduler.set_timesteps` besides the number of steps."""
+        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
         return self.at(geometry).timestep_options(scheduler, steps)
 
     def at(self, geometry: Geometry) -> SizedModel:
-        """Returns what the family says of the model at a geometry: one object for all who ask."""
+        """Returns the model at a geometry; equal geometries share one object."""
         geometry = replace(geometry, pixels_per_latent=self.pixels_per_latent)
         if geometry not in self._sized:
             sized = SizedModel(self.family, self.denoiser, self.pipeline, geometry)
@@ -99,9 +107,14 @@ class Source:
 
 
 def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
-    """`model` is a pipeline, its path, a Hub id, `arch:NAME` or a Source. Raises DipgoError.
+    """Loads a model.
 
-    `loras` are fused into the weights; a pipeline that is given stays as it is.
+    Args:
+        model: A pipeline, its path, a Hub id, `arch:NAME` or a Source.
+        loras: Fused into the weights; a pipeline object that is passed in stays as it is.
+
+    Raises:
+        DipgoError: The model cannot be loaded, no family serves it, or a LoRA does not fit it.
     """
     if loras and (isinstance(model, Source) or str(model).startswith("arch:")):
         raise _no_loras(model.name if isinstance(model, Source) else str(model))
@@ -163,18 +176,24 @@ def _load_pipeline(name: str) -> Any:
 
 
 def absent_parts(path: Path) -> dict[str, None]:
-    """Parts that the pipeline was saved without, such as T5: diffusers wants to be told of each."""
+    """Returns the parts that the pipeline was saved without, such as T5, each as None.
+
+    diffusers loads such a pipeline only if each of them is passed as None.
+    """
     try:
         index = json.loads((path / "model_index.json").read_bytes())
-        return {name: None for name, kind in index.items() if kind == [None, None]}
+        return {name: None for name, classes in index.items() if classes == [None, None]}
     except (ValueError, AttributeError):
-        return {}  # diffusers tells what is wrong with it
+        return {}  # diffusers reports what is wrong with the file
 
 
 def _hub_problem(name: str) -> str:
-    """Why the Hub cannot give the model, "" where it can; asks once, where diffusers asks again.
+    """Returns why the Hub cannot serve the model, "" where it can.
 
-    Raises DipgoError for what cannot be a Hub id.
+    It asks the Hub once and with a short timeout, where diffusers would retry.
+
+    Raises:
+        DipgoError: The name cannot be a Hub id.
     """
     from huggingface_hub import model_info
     from huggingface_hub.errors import HFValidationError
@@ -228,5 +247,5 @@ def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ())
 
 
 def _pixels_per_latent(pipeline: Any) -> int:
-    """1 where no VAE is: what is denoised then is the picture itself."""
+    """Returns the pixels a latent; 1 without a VAE, since the picture itself is denoised then."""
     return int(getattr(pipeline, "vae_scale_factor", 8 if hasattr(pipeline, "vae") else 1))

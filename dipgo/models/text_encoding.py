@@ -1,6 +1,8 @@
-"""All text encoders of a pipeline, with its own arithmetic, as one module: tokens to conditioning.
+"""Text encoding: all text encoders of a pipeline as one module from tokens to conditioning.
 
-Sources: `encode_prompt` of the diffusers pipelines that the families name.
+The module has the pipeline's own arithmetic between the encoders.
+
+Source: `encode_prompt` of the diffusers pipelines that the families name.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ ATTENTION_MASK = "encoder_attention_mask"
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer as the pipeline calls it. `ids` and `mask` name what it gives, i64[rows, length].
+    """A tokenizer as the pipeline calls it.
 
-    Without a `mask` the model is called without one. `lower` says that texts are lower-cased and
-    stripped before.
+    `ids` and `mask` name its results i64[rows, length]; an empty `mask` means that the model takes
+    none. `lower` says that texts are lower-cased and stripped first.
     """
 
     tokenizer: Any
@@ -34,24 +36,24 @@ class Tokens:
     lower: bool = False
 
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Ids and, if the model takes it, mask, i64[rows, length], by their names."""
-        given = self.tokenizer(
+        """Returns ids and, if the model takes it, mask, i64[rows, length], by their names."""
+        encoded = self.tokenizer(
             [text.lower().strip() if self.lower else text for text in texts],
             padding="max_length",
             max_length=self.length,
             truncation=True,
             return_tensors="pt",
         )
-        named = {self.ids: given.input_ids}
-        return named | ({self.mask: given.attention_mask} if self.mask else {})
+        named = {self.ids: encoded.input_ids}
+        return named | ({self.mask: encoded.attention_mask} if self.mask else {})
 
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """From texts to conditioning: tokens, then a module that takes them in the order of `inputs`.
+    """The way from texts to conditioning: tokenizers, then a module that takes their `inputs`.
 
-    With `zeros_without_negative` the unconditional rows are zeros where no negative prompt is
-    given: they are not those of an empty one.
+    With `zeros_without_negative` the unconditional rows are zeros in the absence of a negative
+    prompt, instead of the encoding of an empty prompt.
     """
 
     module: nn.Module
@@ -61,41 +63,42 @@ class TextEncoding:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the module's inputs."""
-        names = (name for one in self.tokens for name in (one.ids, one.mask) if name)
+        """The names of the module's inputs, in its order."""
+        names = (name for tokens in self.tokens for name in (tokens.ids, tokens.mask) if name)
         return tuple(names)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """i64[rows, length] for each of `inputs`."""
-        return {name: ids for one in self.tokens for name, ids in one.encode(texts).items()}
+        """Returns i64[rows, length] for each of `inputs`."""
+        return {name: ids for tokens in self.tokens for name, ids in tokens.encode(texts).items()}
 
 
 def find_encoders(pipeline: Any, suffixes: Sequence[str]) -> dict[str, nn.Module]:
+    """Returns the pipeline's text encoders with these suffixes, by their names in the pipeline."""
     names = [f"text_encoder{suffix}" for suffix in suffixes]
     return {name: getattr(pipeline, name) for name in names}
 
 
 def default_of_call(pipeline: Any, argument: str) -> Any:
-    """The default that the pipeline's class has for an argument of its call, None if none."""
+    """Returns the default of an argument of the pipeline's call; None where there is none."""
     parameters = inspect.signature(type(pipeline).__call__).parameters
     default = parameters[argument].default if argument in parameters else None
     return None if default is inspect.Parameter.empty else default
 
 
 def count_tokens(pipeline: Any) -> int:
-    """Returns the tokens of T5 where the pipeline's call takes their number, else of CLIP."""
+    """Returns the number of T5's tokens if the pipeline's call takes it, else that of CLIP's."""
     t5 = default_of_call(pipeline, "max_sequence_length")
     return clip_tokens(pipeline) if t5 is None else int(t5)
 
 
 def clip_tokens(pipeline: Any) -> int:
-    """Returns the tokens of the first tokenizer, those of CLIP where there is none."""
+    """Returns the number of tokens of the first tokenizer; CLIP's where there is no tokenizer."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     return int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
 
 
 def encodes_texts(pipeline: Any) -> bool:
-    """Returns whether it has text encoders and tokenizers, where it has places for them."""
+    """Returns whether the pipeline has text encoders and tokenizers, if its class has any."""
     return all(_has(pipeline, part) for part in ("text_encoder", "tokenizer"))
 
 

@@ -1,4 +1,4 @@
-"""The VAE around the denoiser: its encoder for a picture to start from, its decoder for others."""
+"""Wraps the VAE: its encoder for a picture to start from, its decoder for finished latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class _ScaledVae(nn.Module):
-    """A VAE with what its latents are scaled, shifted and normalised by."""
+    """A VAE with the numbers that scale, shift and normalise its latents."""
 
     wrapped = "vae"
 
@@ -19,30 +19,31 @@ class _ScaledVae(nn.Module):
         self.vae = vae
         self.scale = vae.config.scaling_factor
         self.shift = getattr(vae.config, "shift_factor", None) or 0.0
-        mean, std = (getattr(vae.config, f"latents_{one}", None) for one in ("mean", "std"))
+        mean, std = (getattr(vae.config, f"latents_{name}", None) for name in ("mean", "std"))
         self.normal = None if mean is None or std is None else (mean, std)
-        """Mean and standard deviation, a number a channel, of latents that are normalised."""
+        """Mean and standard deviation a channel, if the latents are normalised."""
 
 
 class VaeEncoder(_ScaledVae):
-    """A picture f32[B, 3, H, W] in [-1, 1] to mean and deviation of its latents f32[B, 2C, h, w].
+    """Encodes a picture f32[B, 3, H, W] in [-1, 1] as mean and deviation of its latents.
 
-    Both are scaled as the latents are; a sample is mean + deviation · noise of unit variance.
+    Both are scaled as the latents are, and concatenated to f32[B, 2C, h, w]; a sample is
+    mean + deviation · noise of unit variance.
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        """The posterior that diffusers' image-to-image pipelines draw from."""
+        """Returns the posterior that diffusers' image-to-image pipelines draw from."""
         posterior = self.vae.encode(image, return_dict=False)[0]
         mean, deviation = posterior.mean - self.shift, posterior.std
         if self.normal is not None:
-            centre, width = (torch.tensor(one).view(1, -1, 1, 1).to(mean) for one in self.normal)
+            centre, width = (torch.tensor(row).view(1, -1, 1, 1).to(mean) for row in self.normal)
             mean, deviation = (mean - centre) / width, deviation / width
         scaled: Tensor = torch.cat([mean, deviation], dim=1) * self.scale
         return scaled
 
 
 class VaeDecoder(_ScaledVae):
-    """Latents f32[B, C, h, w] to a picture f32[B, 3, H, W] in [-1, 1]."""
+    """Decodes latents f32[B, C, h, w] to a picture f32[B, 3, H, W] in [-1, 1]."""
 
     def forward(self, latents: Tensor) -> Tensor:
         """Undoes the latents' scaling, as diffusers' pipelines do, and decodes."""
@@ -53,13 +54,13 @@ class VaeDecoder(_ScaledVae):
         if self.normal is None:
             shifted: Tensor = latents / self.scale + self.shift
             return shifted
-        mean, std = (torch.tensor(one).view(1, -1, 1, 1).to(latents) for one in self.normal)
+        mean, std = (torch.tensor(row).view(1, -1, 1, 1).to(latents) for row in self.normal)
         denormalised: Tensor = latents * std / self.scale + mean
         return denormalised
 
 
 class PackedVaeDecoder(VaeDecoder):
-    """Packed latents f32[B, rows * columns, 4 C], of 2 x 2 latent pixels each, to a picture.
+    """Decodes packed latents f32[B, rows * columns, 4 C], of 2 x 2 latent pixels each.
 
     Source: `FluxPipeline._unpack_latents`.
     """
@@ -69,7 +70,7 @@ class PackedVaeDecoder(VaeDecoder):
         self.grid = (rows, columns)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Unpacks, then as a VaeDecoder."""
+        """Unpacks the latents, then decodes them as a VaeDecoder."""
         batch, _, channels = latents.shape
         packed = latents.reshape(batch, *self.grid, channels // 4, 2, 2)
         rows, columns = self.grid
@@ -78,7 +79,9 @@ class PackedVaeDecoder(VaeDecoder):
 
 
 class VideoVaeDecoder(VaeDecoder):
-    """Latents f32[B, F, C, h, w] to pictures f32[B, F, 3, H, W] in [-1, 1], all frames at once.
+    """Decodes latents f32[B, F, C, h, w] to pictures f32[B, F, 3, H, W] in [-1, 1].
+
+    All F frames are decoded at once.
 
     Source: `StableVideoDiffusionPipeline.decode_latents`, whose decoder sees F frames together.
     """
@@ -93,11 +96,11 @@ class VideoVaeDecoder(VaeDecoder):
 
 
 VIDEO_AXES = 5
-"""Latents f32[B, F, C, h, w] are those of a film."""
+"""The rank of a video's latents f32[B, F, C, h, w]."""
 
 
 def decoder_by_shape(vae: Any, shape: tuple[int, ...], height: int, width: int) -> VaeDecoder:
-    """Returns the decoder of latents of a shape, for pixels as `packed_grid` takes them."""
+    """Returns the decoder for latents of a shape; `height` and `width` as in `packed_grid`."""
     if len(shape) == VIDEO_AXES:
         return VideoVaeDecoder(vae)
     grid = packed_grid(shape, height, width)
@@ -105,9 +108,12 @@ def decoder_by_shape(vae: Any, shape: tuple[int, ...], height: int, width: int) 
 
 
 def packed_grid(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
-    """Returns rows and columns of latents packed as f32[B, rows * columns, C]; None of others.
+    """Returns rows and columns of packed latents; None for latents that are not packed.
 
-    `height` and `width` are in pixels; where they are 0 the picture is a square.
+    Args:
+        shape: Shape of the latents; packed ones are f32[B, rows * columns, C].
+        height: Height of the picture in pixels; with `width` 0 for a square.
+        width: Width of the picture in pixels.
     """
     if len(shape) != 3:
         return None
@@ -117,7 +123,7 @@ def packed_grid(shape: tuple[int, ...], height: int, width: int) -> tuple[int, i
 
 
 def example_picture(vae: Any, latents: Tensor) -> Tensor:
-    """Returns zeros f32[B, C, H, W], a picture of which the VAE makes latents of this size."""
+    """Returns zeros f32[B, C, H, W], a picture that the VAE encodes to latents of this size."""
     batch, *_, height, width = latents.shape
     scale = 2 ** (len(vae.config.block_out_channels) - 1)  # every level but the first halves it
     return torch.zeros(batch, vae.config.in_channels, height * scale, width * scale)

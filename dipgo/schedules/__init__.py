@@ -1,6 +1,6 @@
-"""Schedules: what other methods skip, as SubNets; RULES lists them.
+"""Schedules: other methods' choices of what to skip, as SubNets; RULES lists them.
 
-Functions have the names of their modules here: `dipgo.schedules.fora` is the function.
+Functions shadow the modules of the same names: `dipgo.schedules.fora` is the function.
 """
 
 from __future__ import annotations
@@ -169,4 +169,4 @@ _ROWS = (
 )
 
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _ROWS}
-"""By the names of `python -m dipgo.search --method`. A new schedule is a file and a row here."""
+"""Rules by their names in `python -m dipgo.search --method`. A new schedule is a file and a row."""

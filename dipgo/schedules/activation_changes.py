@@ -1,4 +1,4 @@
-"""How much blocks' outputs change from step to step: what calibrated schedules are made from."""
+"""Records how much blocks' outputs change from step to step, for calibrated schedules."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dipgo.common.errors import DipgoError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Changes:
-    """Mean relative L1 changes f64[lags, steps, blocks] of blocks' outputs.
+    """Mean relative L1 changes of blocks' outputs, `relative` f64[lags, steps, blocks].
 
     `relative[lag - 1, step, block]` is ‖y_step − y_(step−lag)‖₁ / ‖y_step‖₁, averaged over the
-    batch; nan where there is no step so long before.
+    batch; nan where `step` is less than `lag`.
     """
 
     blocks: tuple[str, ...]
@@ -28,7 +28,11 @@ class Changes:
         return len(self.relative)
 
     def at_lag(self, lag: int, blocks: Sequence[str]) -> NDArray[np.float64]:
-        """f64[steps, blocks] in the order of `blocks`; DipgoError where one was not measured."""
+        """Returns the changes f64[steps, blocks] at a lag, in the order of `blocks`.
+
+        Raises:
+            DipgoError: The lag or a block was not measured.
+        """
         missing = [block for block in blocks if block not in self.blocks]
         if missing or not 1 <= lag <= self.lags:
             raise DipgoError(

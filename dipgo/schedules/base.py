@@ -1,4 +1,4 @@
-"""What all schedules share: gates put into the SubNet of a dense trajectory."""
+"""Helpers that all schedules share: they put gates into the SubNet of a dense trajectory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.ir.subnet.subnet import SubNet
 
 TOLERANCE = 0.0125
-"""By how much a kept share may exceed its target; as in DiP-GO, Algorithm 1."""
+"""The most by which a kept share may exceed its target; as in DiP-GO, Algorithm 1."""
 
 Param = TypeVar("Param")
 
@@ -24,16 +24,25 @@ def at_kept(
     kept: Callable[[SubNet], float],
     target: float,
 ) -> SubNet:
-    """The SubNet whose kept share is nearest to `target`, and at most `TOLERANCE` above it.
+    """Picks the parameter at which a one-parameter schedule meets a cost budget.
 
-    `kept` is the share of the dense trajectory's cost, 0 to 1. Of two as near, the costlier one.
-    Raises DipgoError where even the cheapest costs more.
+    The SubNet's kept share is the nearest to `target`, and at most `TOLERANCE` above it. Of two
+    that are equally near, the costlier is taken.
+
+    Args:
+        make: Makes the SubNet at a value of the parameter.
+        params: The values to choose among.
+        kept: Returns a SubNet's share of the dense trajectory's cost, 0 to 1.
+        target: The share to meet, 0 to 1.
+
+    Raises:
+        DipgoError: Even the cheapest SubNet costs more.
     """
     costed = [(kept(subnet), subnet) for subnet in map(make, params)]
-    within = [one for one in costed if one[0] <= target + TOLERANCE]
+    within = [pair for pair in costed if pair[0] <= target + TOLERANCE]
     if not within:
         raise _too_costly(min((share for share, _ in costed), default=1.0), target)
-    return min(within, key=lambda one: (abs(one[0] - target), -one[0]))[1]
+    return min(within, key=lambda pair: (abs(pair[0] - target), -pair[0]))[1]
 
 
 def at_kept_by_bisection(
@@ -42,7 +51,13 @@ def at_kept_by_bisection(
     kept: Callable[[SubNet], float],
     target: float,
 ) -> SubNet:
-    """The same for `params` along which the kept share never rises, with few calls of `kept`."""
+    """Picks as `at_kept` does, with few calls of `kept`.
+
+    The kept share must never rise along `params`.
+
+    Raises:
+        DipgoError: Even the cheapest SubNet costs more.
+    """
     low, high = 0, len(params)  # the first that keeps at most the target lies in between
     while low < high:
         middle = (low + high) // 2
@@ -63,29 +78,44 @@ def _too_costly(share: float, target: float) -> DipgoError:
 
 
 Gates = NDArray[np.bool_]
-"""bool[steps, blocks]"""
+"""A table of gates, bool[steps, blocks]."""
 
 
 def with_gates(dense: SubNet, gates: Gates, method: str, **parameters: Any) -> SubNet:
-    """The same model, scheduler, blocks and timesteps with these gates, and where they are from."""
+    """Returns a SubNet of the same model, scheduler, blocks and timesteps with other gates.
+
+    Args:
+        dense: The SubNet of the dense trajectory; its reuse, scores and prior noise are dropped.
+        gates: The gates, bool[steps, blocks].
+        method: The method that chose the gates, for the provenance.
+        parameters: The method's parameters, for the provenance.
+    """
     provenance = {"method": method, **parameters}
     plain = replace(dense.without_reuse(), scores=None, prior_noise=None)
     return replace(plain, gates=gates, provenance=provenance)
 
 
 def all_on(dense: SubNet) -> Gates:
-    """bool[steps, blocks], writable."""
+    """Returns a writable table bool[steps, blocks] with every gate on."""
     return np.ones(dense.gates.shape, dtype=np.bool_)
 
 
 def regular_steps(method: str, steps: int, interval: int) -> list[int]:
-    """0, interval, 2·interval, … below `steps`. Raises DipgoError for an interval below 1."""
+    """Returns the steps 0, interval, 2·interval, … below `steps`.
+
+    Raises:
+        DipgoError: The interval is below 1; `method` is named.
+    """
     check_interval(method, interval)
     return list(range(0, steps, interval))
 
 
 def check_interval(method: str, interval: int) -> None:
-    """Raises DipgoError for an interval below 1."""
+    """Checks an interval in steps.
+
+    Raises:
+        DipgoError: The interval is below 1; `method` is named.
+    """
     if interval < 1:
         raise DipgoError(
             f"{method}, interval",
@@ -96,7 +126,11 @@ def check_interval(method: str, interval: int) -> None:
 
 
 def check_table(method: str, dense: SubNet, shape: tuple[int, ...]) -> None:
-    """Raises DipgoError where calibration belongs to other steps or blocks."""
+    """Checks that a calibration has the steps and blocks of a SubNet.
+
+    Raises:
+        DipgoError: `shape` is not (steps, blocks) of `dense`; `method` is named.
+    """
     if shape != dense.gates.shape:
         raise DipgoError(
             f"{method}, calibration",

@@ -1,7 +1,7 @@
 """Block Caching (arXiv 2312.03209): a block is reused while its outputs have changed little.
 
-Calibrated with `dipgo.search.calibrate.activation_changes`. The paper's optional scale and shift
-on reuse are left out: they are weights, not gates.
+It is calibrated with `dipgo.search.calibrate.activation_changes`. The paper's optional scale and
+shift on reuse are left out: they are weights, not gates.
 """
 
 from __future__ import annotations
@@ -16,9 +16,18 @@ METHOD = "Block Caching"
 
 
 def block_caching(dense: SubNet, changes: Changes, threshold: float) -> SubNet:
-    """Reuse while the changes from step to step since the last computation sum to ≤ `threshold`.
+    """Reuses blocks while their changes since the last computation sum to ≤ `threshold`.
 
-    The paper's δ, which is 0.5 there. Raises DipgoError.
+    Args:
+        dense: The SubNet whose gates are all on.
+        changes: Measured changes from step to step; lag 1 is used.
+        threshold: The paper's δ, which is 0.5 there.
+
+    Raises:
+        DipgoError: `changes` belong to other steps or blocks.
+
+    Source:
+        Wimbauer et al. 2023 (arXiv 2312.03209).
     """
     step_by_step = changes.at_lag(1, dense.blocks)
     check_table(METHOD, dense, step_by_step.shape)

@@ -12,41 +12,63 @@ from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules.base import all_on, check_interval, regular_steps, with_gates
 
 PART = re.compile(r"(down|mid|up)_block(?:s\.(\d+))?(?:\.([a-z]+)\.(\d+))?(?:\.|$)")
-"""Side, block, kind and number of the layer, where a path has them."""
+"""Matches a path's side, block, group of layers and number of the layer, as far as it has them."""
 
 
 def is_outside(block: str, blocks: Sequence[str], depth: int, layer: int) -> bool:
-    """Whether a step that runs one branch alone computes it; a whole block if any of its layers."""
+    """Returns whether a step that runs a single branch computes the block.
+
+    A whole block is computed if any of its layers is.
+
+    Args:
+        block: Path of the block or layer.
+        blocks: Paths of all blocks, which say how many there are.
+        depth: The down block that the branch leaves from, counted from the outermost.
+        layer: The layer of that block that the branch leaves from.
+    """
     match = PART.match(block)
     if match is None:  # conv_in and the head are outside all branches
         return True
-    side, number, kind, place = match.groups()
+    side, number, group, place = match.groups()
     if side == "mid":
         return False
     outside = int(number) if side == "down" else _last(r"up_blocks\.(\d+)", blocks) - int(number)
     if outside != depth:
         return outside < depth
     if side == "down":
-        return layer > 0 if kind is None else kind != "downsamplers" and int(place) < layer
-    if kind is None or kind == "upsamplers":
+        return layer > 0 if group is None else group != "downsamplers" and int(place) < layer
+    if group is None or group == "upsamplers":
         return True
     last = _last(rf"up_blocks\.{number}\.(?:resnets|attentions)\.(\d+)", blocks)
     return last - int(place) <= layer
 
 
 def _last(pattern: str, blocks: Sequence[str]) -> int:
-    """The highest number that the pattern finds in the blocks' paths."""
+    """Returns the highest number that the pattern matches in the blocks' paths."""
     return max(int(match[1]) for match in (re.match(pattern, block) for block in blocks) if match)
 
 
 METHOD = "DeepCache"
 
 LAYERS = 3
-"""Layers of an up block of Stable Diffusion, by which the published branch ids count."""
+"""Layers of an up block of Stable Diffusion: published branch ids are depth · 3 + layer."""
 
 
 def deepcache(dense: SubNet, interval: int, *, branch: int = 0, layers: int = LAYERS) -> SubNet:
-    """Full at every `interval`-th step; raises DipgoError."""
+    """Runs all blocks at every `interval`-th step, and a single branch at the others.
+
+    Args:
+        dense: The SubNet whose gates are all on, with blocks of a U-Net.
+        interval: Steps from a full step to the next.
+        branch: The published branch id, `depth * layers + layer`.
+        layers: Layers of a block, by which branch ids count.
+
+    Raises:
+        DipgoError: The interval is below 1, or no block is deeper than the branch.
+
+    Source:
+        Ma et al. 2023 (arXiv 2312.00858).
+    """
     full = regular_steps(METHOD, len(dense.timesteps), interval)
     gates = _gates(dense, full, branch, layers)
     return with_gates(dense, gates, METHOD, interval=interval, branch=branch)
@@ -61,9 +83,23 @@ def deepcache_nonuniform(
     centre: int | None = None,
     power: float = 1.4,
 ) -> SubNet:
-    """Full at as many steps, closer to one another about `centre`; DipgoError.
+    """Runs all blocks at as many steps as `deepcache` does, but closer together about `centre`.
 
-    `centre` is 15 of 50 steps, the released default, and in proportion of others.
+    Args:
+        dense: The SubNet whose gates are all on, with blocks of a U-Net.
+        interval: Mean number of steps from a full step to the next.
+        branch: The published branch id, `depth * layers + layer`.
+        layers: Layers of a block, by which branch ids count.
+        centre: The step about which full steps are closest; by default 0.3 of all steps, as the
+            released default of 15 is of 50.
+        power: The power by which distances from the centre grow.
+
+    Raises:
+        DipgoError: The interval is below 1, no block is deeper than the branch, or no power yields
+            distinct steps.
+
+    Source:
+        Ma et al. 2023 (arXiv 2312.00858).
     """
     steps = len(dense.timesteps)
     middle = round(0.3 * steps) if centre is None else centre
@@ -74,11 +110,16 @@ def deepcache_nonuniform(
 
 
 def nonuniform_steps(steps: int, interval: int, *, centre: int, power: float) -> list[int]:
-    """⌈steps / interval⌉ steps whose distance from `centre` grows as a power of their rank.
+    """Returns ⌈steps / interval⌉ steps whose distance from `centre` grows as a power of their rank.
 
-    As in the released code: the power falls by 0.02 until the steps are distinct, and left of the
-    centre the power of a negative number is the real part of its principal value.
-    Raises DipgoError where no power above 1 will do.
+    The power falls by 0.02 until the steps are distinct, and left of the centre the power of a
+    negative number is the real part of its principal value.
+
+    Raises:
+        DipgoError: The interval is below 1, or no power above 1 suffices.
+
+    Source:
+        The released code of DeepCache.
     """
     check_interval(METHOD, interval)
     wanted = -(-steps // interval)

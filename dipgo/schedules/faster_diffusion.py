@@ -1,8 +1,8 @@
 """Faster Diffusion (arXiv 2312.09608): the encoder runs at key steps only, the decoder at all.
 
-A ControlNet is of the encoder: with one in the `blocks`, it too runs at key steps only.
-Its parallel decoding needs nothing here: non-key steps read the last key step's encoder and no
-newer state, so `batch_calls` finds that their decoders can run together.
+A ControlNet counts as part of the encoder: if it is among the `blocks`, it too runs at key steps
+only. The paper's parallel decoding needs no code here: non-key steps read the last key step's
+encoder and no newer state, so the pass `batch_calls` can run their decoders together.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ from dipgo.ir.subnet.subnet import SubNet
 
 
 def scale_key_steps(published: Sequence[int], of: int, steps: int, count: int) -> tuple[int, ...]:
-    """`count` key steps of `steps`, spaced as the `published` ones are among `of`.
+    """Returns `count` key steps of `steps`, spaced as the `published` ones are among `of`.
 
-    The published ones are taken for quantiles of a density of key steps, from which any number
-    can be drawn; as many of as many are themselves. Raises DipgoError.
+    The published steps are read as quantiles of a density of key steps, from which any number can
+    be drawn. With the published count and number of steps the result is the published steps.
+
+    Args:
+        published: The published key steps.
+        of: The number of steps that they were published for.
+        steps: The number of steps of the result.
+        count: The number of key steps of the result.
+
+    Raises:
+        DipgoError: `count` is not between 1 and `steps`.
     """
     if not 1 <= count <= steps:
         raise DipgoError(
@@ -39,16 +48,16 @@ def scale_key_steps(published: Sequence[int], of: int, steps: int, count: int) -
 
 
 DDIM_50_KEY_STEPS = (0, 1, 2, 3, 5, 10, 15, 25, 35)
-"""For Stable Diffusion with 50 steps of DDIM."""
+"""Key steps for Stable Diffusion with 50 steps of DDIM."""
 
 DREAMBOOTH_KEY_STEPS = (*DDIM_50_KEY_STEPS, 40)
-"""For DreamBooth and Custom Diffusion, 50 steps of DDIM."""
+"""Key steps for DreamBooth and Custom Diffusion, 50 steps of DDIM."""
 
 DPM_20_KEY_STEPS = (0, 1, 2, 3, 5, 10, 15)
-"""For 20 steps of DPM-Solver or DPM-Solver++."""
+"""Key steps for 20 steps of DPM-Solver or DPM-Solver++."""
 
 PRIOR_NOISE = PriorNoise(scale=0.003, below=500.0)
-"""Makes up for the detail that skipping loses."""
+"""Noise that makes up for the detail that skipping loses."""
 
 
 def faster_diffusion(
@@ -60,10 +69,22 @@ def faster_diffusion(
     decoder: str = "up_blocks.",
     prior_noise: PriorNoise | None = PRIOR_NOISE,
 ) -> SubNet:
-    """Rows of `key_steps` compute every block, the others those that begin with `decoder`.
+    """Runs every block at `key_steps`, and at other steps the blocks that begin with `decoder`.
 
-    `blocks` must hold `conv_in`: its output is a skip of the last up block, and is reused too.
-    Raises DipgoError.
+    Args:
+        blocks: Paths of the blocks, among them `conv_in`: its output is a skip of the last up
+            block, and is reused too.
+        timesteps: A timestep a row.
+        num_inference_steps: The sampler's number of steps.
+        key_steps: Rows at which every block runs, among them 0.
+        decoder: The prefix of the decoder's blocks.
+        prior_noise: Noise that is added back to the latents; None for none.
+
+    Raises:
+        DipgoError: `conv_in` or the decoder is missing, or a key step is not a row.
+
+    Source:
+        Li et al. 2023 (arXiv 2312.09608).
     """
     _check(blocks, key_steps, len(timesteps), decoder)
     gates = np.array([[name.startswith(decoder) for name in blocks]] * len(timesteps))
@@ -82,9 +103,12 @@ def faster_diffusion(
 def faster_diffusion_with(
     dense: SubNet, count: int, *, prior_noise: PriorNoise | None = PRIOR_NOISE
 ) -> SubNet:
-    """The schedule for the blocks and timesteps of `dense`, with `count` key steps.
+    """Returns `faster_diffusion` for the blocks and timesteps of `dense`, with `count` key steps.
 
-    At no count does it cost less than the decoder at every step. Raises DipgoError.
+    No count makes it cheaper than the decoder at every step.
+
+    Raises:
+        DipgoError: `conv_in` or the decoder is missing, or `count` is not between 1 and all steps.
     """
     made = faster_diffusion(
         dense.blocks,
@@ -97,7 +121,7 @@ def faster_diffusion_with(
 
 
 def _scaled_key_steps(steps: int, count: int) -> tuple[int, ...]:
-    """As those that are published for the number nearest to `steps`; DipgoError."""
+    """Scales the key steps that are published for the number nearest to `steps`."""
     if abs(steps - 20) < abs(steps - 50):
         return scale_key_steps(DPM_20_KEY_STEPS, 20, steps, count)
     return scale_key_steps(DDIM_50_KEY_STEPS, 50, steps, count)

@@ -1,4 +1,4 @@
-"""Fewer steps: the first baseline of all, regular or at the steps of another SubNet."""
+"""Fewer steps: the first baseline, with regular steps or at the steps of another SubNet."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from dipgo.schedules.base import with_gates
 
 
 def fewer_steps(dense: SubNet, steps: int, timesteps: Sequence[float]) -> SubNet:
-    """The sampler at `steps` steps: every gate on at its own `timesteps`, which the caller probes.
+    """Returns the sampler at `steps` steps, with every gate on.
 
-    Its cost is to be set against that of `dense`, the long trajectory.
+    Args:
+        dense: The long trajectory, with which the cost is to be compared.
+        steps: The sampler's number of steps.
+        timesteps: The sampler's timesteps at that number, which the caller probes.
     """
     return replace(
         dense.without_reuse(),
@@ -31,19 +34,24 @@ def fewer_steps(dense: SubNet, steps: int, timesteps: Sequence[float]) -> SubNet
 def fewer_steps_with(
     dense: SubNet, steps: int, timesteps_at: Callable[[int], Sequence[float]]
 ) -> SubNet:
-    """The same, with the sampler's timesteps at any number of steps."""
+    """Returns `fewer_steps`, with `timesteps_at` for the sampler's timesteps at n steps."""
     return fewer_steps(dense, steps, timesteps_at(steps))
 
 
 def count_steps(
     share: float, steps: int, evaluations: Callable[[int], int] = lambda steps: steps
 ) -> int:
-    """The most steps that cost at most `share` of a dense trajectory of `steps`.
+    """Returns the most steps that cost at most `share` of a dense trajectory of `steps`.
 
-    `evaluations` tells how often the denoiser runs in so many steps (PNDM: 51 times in 50).
-    Raises DipgoError where one step already costs more.
+    Args:
+        share: The share of the cost, 0 to 1.
+        steps: Steps of the dense trajectory.
+        evaluations: Returns how often the denoiser runs in n steps (PNDM: 51 times in 50).
+
+    Raises:
+        DipgoError: A single step already costs more.
     """
-    affordable = share * evaluations(steps) + 1e-9  # what 0.2 · 50 is must not fall below 10
+    affordable = share * evaluations(steps) + 1e-9  # 0.2 · 50 must not round to less than 10
     counts = [count for count in range(1, steps + 1) if evaluations(count) <= affordable]
     if not counts:
         raise DipgoError(
@@ -56,11 +64,18 @@ def count_steps(
 
 
 def steps_of(subnet: SubNet, macs: Mapping[str, float], count: int) -> SubNet:
-    """Full rows at the `count` timesteps where `subnet` computes most, all reused elsewhere.
+    """Runs all blocks at the `count` timesteps where `subnet` computes most, and none elsewhere.
 
-    With DDIM that is plain sampling at the SubNet's own, non-uniform timesteps. `macs` has those
-    of each block. Of equal rows the one farthest from all that are chosen goes first.
-    Raises DipgoError where there are not so many rows.
+    With DDIM this is plain sampling at the SubNet's own, non-uniform timesteps. Of equal rows the
+    farthest from all chosen ones is taken first.
+
+    Args:
+        subnet: The SubNet whose steps are followed.
+        macs: MACs of a call of each block.
+        count: The number of full rows.
+
+    Raises:
+        DipgoError: `count` is not between 1 and the number of rows.
     """
     rows = len(subnet.timesteps)
     if not 1 <= count <= rows:

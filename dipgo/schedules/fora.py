@@ -1,4 +1,4 @@
-"""FORA (arXiv 2407.01425): attention and MLP outputs are computed anew at every N-th step."""
+"""FORA (arXiv 2407.01425): attention and MLP outputs are computed again at every N-th step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,20 @@ METHOD = "FORA"
 
 
 def fora(dense: SubNet, interval: int, patterns: Sequence[str] = ()) -> SubNet:
-    """Blocks that match `patterns` (all, where there are none) run at every `interval`-th step.
+    """Runs blocks that match `patterns` at every `interval`-th step, and others always.
 
-    `transformer_blocks.*.attn1` and `transformer_blocks.*.ff` are what the paper caches of DiT,
-    before the adaLN gate. Raises DipgoError for an interval below 1 or a pattern without blocks.
+    Args:
+        dense: The SubNet whose gates are all on.
+        interval: Steps from a computation to the next.
+        patterns: Patterns of blocks; an empty sequence stands for all blocks. The paper caches
+            `transformer_blocks.*.attn1` and `transformer_blocks.*.ff` of DiT, before the adaLN
+            gate.
+
+    Raises:
+        DipgoError: The interval is below 1, or a pattern matches no block.
+
+    Source:
+        Selvaraju et al. 2024 (arXiv 2407.01425).
     """
     steps = regular_steps(METHOD, len(dense.timesteps), interval)
     cached = np.array([_matches(block, patterns) for block in dense.blocks])

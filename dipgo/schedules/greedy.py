@@ -1,4 +1,4 @@
-"""Greedy: gates go in the order of what each alone does to the picture."""
+"""Greedy: switches gates off in the order of what each alone does to the picture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ METHOD = "greedy"
 
 
 def greedy(dense: SubNet, losses: NDArray[np.float64], removed: int) -> SubNet:
-    """Without the `removed` gates whose single removal costs least; row 0 stays.
+    """Switches off the `removed` gates whose single removal costs least; row 0 stays on.
 
-    `losses` f64[steps, blocks] are those of `dipgo.search.calibrate.removal_losses`.
-    Of equal ones the later step goes first. Raises DipgoError.
+    Of equal losses the later step goes first.
+
+    Args:
+        dense: The SubNet whose gates are all on.
+        losses: Losses f64[steps, blocks] of `dipgo.search.calibrate.removal_losses`.
+        removed: The number of gates to switch off.
+
+    Raises:
+        DipgoError: `losses` belong to other steps or blocks.
     """
     check_table(METHOD, dense, losses.shape)
     gates = all_on(dense)
@@ -33,6 +40,10 @@ def greedy_at_kept(
     kept: Callable[[SubNet], float],
     target: float,
 ) -> SubNet:
-    """With gates taken out until the kept share is met; raises DipgoError where it cannot be."""
+    """Switches gates off until the kept share meets `target`, see `at_kept`.
+
+    Raises:
+        DipgoError: The share cannot be met, or `losses` belong to other steps or blocks.
+    """
     counts = range(dense.gates[1:].size + 1)
     return at_kept_by_bisection(lambda count: greedy(dense, losses, count), counts, kept, target)

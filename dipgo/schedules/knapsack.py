@@ -1,6 +1,6 @@
 """Knapsack: the set of gates with the least sum of losses, within a budget of MACs.
 
-LAPTOP-Diff (arXiv 2404.11098) takes the loss of removing layers together for the sum of the
+LAPTOP-Diff (arXiv 2404.11098) approximates the loss of removing layers together by the sum of the
 losses of removing each, and so chooses them by a 0/1 knapsack; here the layers are gates.
 """
 
@@ -17,17 +17,28 @@ from dipgo.schedules.base import all_on, check_table, with_gates
 METHOD = "knapsack"
 
 CELLS = 4096
-"""Into how many units a budget is divided where its MACs have no larger common divisor."""
+"""The number of units of a budget, unless the MACs have a larger common divisor."""
 
 
 def knapsack(
     dense: SubNet, losses: NDArray[np.float64], macs: Mapping[str, int], share: float
 ) -> SubNet:
-    """Keeps, beside row 0, the gates with the largest sum of losses within `share` of all MACs.
+    """Keeps, besides row 0, the gates with the largest sum of losses within `share` of all MACs.
 
-    `losses` f64[steps, blocks] are of removing one gate; `macs` has those of one call of each
-    block. What dies with its only readers is counted as kept: the plan costs `share` at most.
-    Raises DipgoError.
+    A block that is dropped because all its readers are off counts as kept: the plan costs `share`
+    at most.
+
+    Args:
+        dense: The SubNet whose gates are all on.
+        losses: Losses f64[steps, blocks] of removing each gate alone.
+        macs: MACs of a call of each block.
+        share: The share of all MACs to keep, 0 to 1.
+
+    Raises:
+        DipgoError: `losses` belong to other steps or blocks.
+
+    Source:
+        LAPTOP-Diff (arXiv 2404.11098).
     """
     check_table(METHOD, dense, losses.shape)
     costs = np.array([macs[block] for block in dense.blocks], dtype=np.int64)
@@ -42,11 +53,20 @@ def knapsack(
 def choose_kept(
     values: NDArray[np.float64], weights: NDArray[np.int64], budget: int, cells: int = CELLS
 ) -> NDArray[np.bool_]:
-    """bool[n]: items with the largest sum of values whose weights sum to at most `budget`.
+    """Chooses the items with the largest sum of values whose weights sum to at most `budget`.
 
-    Dynamic programming over n items and the budget in units of the weights' greatest common
-    divisor, which is exact, or of `budget / cells` with weights rounded up, which is not quite
-    but keeps to the budget.
+    It uses dynamic programming over n items and the budget in units. A unit is the weights'
+    greatest common divisor, which is exact, or `budget / cells` with weights rounded up, which may
+    miss the optimum but keeps to the budget.
+
+    Args:
+        values: Values f64[n].
+        weights: Weights i64[n].
+        budget: The most that the weights may sum to.
+        cells: The most units that the budget is divided into.
+
+    Returns:
+        Which items are kept, bool[n].
     """
     unit = max(int(np.gcd.reduce(weights)), 1)
     if budget > unit * cells:

@@ -1,8 +1,8 @@
 """Learning-to-Cache (arXiv 2406.01733): imports the routers that its authors publish for DiT.
 
 A checkpoint (github.com/horseee/learning-to-cache, DiT/ckpt) has under `routers` one vector a
-step, from the last step to the first, of a logit for every block's attention and MLP in turn.
-Steps with an even number are the ones that reuse.
+step, from the last step to the first. It holds a logit for every block's attention and MLP,
+interleaved. Steps with an even number reuse.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ from dipgo.schedules.base import all_on, with_gates
 METHOD = "Learning-to-Cache"
 
 PARTS = ("attn1", "ff")
-"""What diffusers calls a DiT block's attention and MLP."""
+"""The names of a DiT block's attention and MLP in diffusers."""
 
 
 def learning_to_cache(path: str | Path, dense: SubNet, *, threshold: float = 0.1) -> SubNet:
-    """The gates of a published router; reuse where its sigmoid is at most `threshold`.
+    """Reuses where the sigmoid of a published router is at most `threshold`.
 
-    The blocks of `dense` are `transformer_blocks.*.attn1` and `transformer_blocks.*.ff`.
-    Raises DipgoError where the file is no such checkpoint, or is of another model.
+    Args:
+        path: The checkpoint that the authors published.
+        dense: The SubNet whose gates are all on, with the blocks `transformer_blocks.*.attn1` and
+            `transformer_blocks.*.ff`.
+        threshold: The paper's θ, between 0 and 1.
+
+    Raises:
+        DipgoError: The file is not such a checkpoint, or belongs to another model.
+
+    Source:
+        Ma et al. 2024 (arXiv 2406.01733).
     """
     path = Path(path)
     logits = _read_router(path)
@@ -48,7 +57,7 @@ def learning_to_cache(path: str | Path, dense: SubNet, *, threshold: float = 0.1
 
 
 def _read_router(path: Path) -> NDArray[np.float64]:
-    """Logits f64[steps, 2 · blocks], the first step first."""
+    """Returns the logits f64[steps, 2 · blocks], the first step first."""
     checkpoint = load_checkpoint(read_file(path, expected="a router checkpoint"), name=path.name)
     routers = checkpoint.get("routers") if isinstance(checkpoint, dict) else None
     try:

@@ -1,4 +1,4 @@
-"""Random gates: what any search must beat."""
+"""Random gates: the baseline that any search must beat."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from dipgo.schedules.base import all_on, with_gates
 
 
 def random_gates(dense: SubNet, share: float, *, seed: int = 0) -> SubNet:
-    """The first row, and of all other gates as many as make `share` of the table, rounded down.
+    """Switches on the first row, and random gates until `share` of the table is on.
 
-    With one seed, the gates of a smaller share are among those of a larger one.
-    Raises DipgoError for a share that is not between 0 and 1.
+    The number of gates is rounded down. With the same seed, the gates of a smaller share are among
+    those of a larger one.
+
+    Args:
+        dense: The SubNet whose gates are all on.
+        share: The share of gates that are on, 0 to 1.
+        seed: Seed of the random gates.
+
+    Raises:
+        DipgoError: The share is not between 0 and 1.
     """
     if not 0 <= share <= 1:
         raise DipgoError(

@@ -1,4 +1,4 @@
-"""The record of a schedule: its function, what that needs, and the number that sets its cost."""
+"""Rule: the record of a schedule: its function, its inputs and the number that sets its cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dipgo.schedules.fewer_steps import count_steps
 
 
 class Inputs(Protocol):
-    """Everything that a rule's function may ask for, by the names of its arguments."""
+    """All inputs that a rule's function may need, by the names of its arguments."""
 
     @property
     def dense(self) -> SubNet:
@@ -29,15 +29,15 @@ class Inputs(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """The seed of all random choices."""
 
     @property
     def changes(self) -> Changes:
-        """How much blocks change from step to step; measured."""
+        """The measured changes of blocks from step to step."""
 
     @property
     def losses(self) -> NDArray[np.float64]:
-        """The loss of removing each gate alone, f64[steps, blocks]; measured."""
+        """The measured loss of removing each gate alone, f64[steps, blocks]."""
 
     @property
     def subnet(self) -> SubNet:
@@ -48,10 +48,10 @@ class Inputs(Protocol):
         """A file that the method's authors published."""
 
     def timesteps_at(self, steps: int) -> Sequence[float]:
-        """The sampler's timesteps at another number of steps."""
+        """Returns the sampler's timesteps at another number of steps."""
 
     def evaluations_at(self, steps: int) -> int:
-        """How often the denoiser runs then; PNDM evaluates its second step twice."""
+        """Returns how often the denoiser runs in n steps; PNDM evaluates its second step twice."""
 
 
 OPTIONS: Mapping[str, str] = {
@@ -60,7 +60,7 @@ OPTIONS: Mapping[str, str] = {
     "subnet": "--of",
     "path": "--router",
 }
-"""The option of `python -m dipgo.search` that an input comes from; others are always there."""
+"""Options of `python -m dipgo.search` by the inputs they provide; other inputs need no option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class Parameter:
 
     name: str
     values: Callable[[Inputs, float], Sequence[float]]
-    """Of the inputs and the share to keep. May raise DipgoError."""
+    """Returns the values for the inputs and the share to keep; may raise DipgoError."""
     falling: bool = False
-    """Whether the kept share never rises along the values: few of them are tried then."""
+    """Whether the kept share never rises along the values, so that few of them are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +79,27 @@ class Rule:
     """A row of RULES. `function` is called with `needs` and `takes` as keywords."""
 
     name: str
-    """As in `--method`."""
+    """The rule's name in `--method`."""
     function: Callable[..., SubNet]
     takes: Parameter
     needs: tuple[str, ...]
     """Arguments of the function, each a member of `Inputs`."""
     title: str
     gates: str
-    """Which gates are on, for docs/guide/schedules.md."""
+    """The gates that are on, in words, for docs/guide/schedules.md."""
     source: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options that must be given."""
+        """The options that a user must set."""
         return tuple(OPTIONS[name] for name in self.needs if name in OPTIONS)
 
     def make(self, inputs: Inputs, value: float) -> SubNet:
-        """Returns the SubNet at one value of the parameter. Raises DipgoError."""
+        """Returns the SubNet at one value of the parameter.
+
+        Raises:
+            DipgoError: An input is missing, or the function refuses the value.
+        """
         needed = {name: getattr(inputs, name) for name in self.needs}
         return self.function(**needed, **{self.takes.name: value})
 
@@ -103,7 +107,7 @@ class Rule:
         """Returns the SubNet whose kept share is nearest to `target`, see `at_kept`.
 
         Raises:
-            DipgoError: Where no value meets the share, or an input is missing.
+            DipgoError: No value meets the share, or an input is missing.
         """
         choose: Callable[..., SubNet] = at_kept_by_bisection if self.takes.falling else at_kept
         values = self.takes.values(inputs, target)
@@ -111,12 +115,12 @@ class Rule:
 
 
 def counts(name: str) -> Parameter:
-    """Returns a parameter that is a number of steps: 1 to all of them."""
+    """Returns a parameter `name` that is a number of steps: 1 to all of them."""
     return Parameter(name, lambda inputs, kept: range(1, len(inputs.dense.timesteps) + 1))
 
 
 def thresholds(values: NDArray[np.float64]) -> Parameter:
-    """Returns a parameter with the same values for every model."""
+    """Returns a parameter `threshold` that has the same values for every model."""
     listed: list[float] = values.tolist()
     return Parameter("threshold", lambda inputs, kept: listed)
 
@@ -139,4 +143,4 @@ SHARE = Parameter("share", lambda inputs, kept: np.linspace(1.0, 0.0, 1001).toli
 BUDGET = Parameter(
     "share", lambda inputs, kept: np.linspace(kept, min(1.0, kept + 0.4), 41).tolist()
 )
-"""Shares from the one to keep upwards: a knapsack does not see what dies with a block."""
+"""Shares from the target upwards: a knapsack does not see which blocks lose their last reader."""

@@ -4,5 +4,5 @@ import sys
 
 from dipgo.common.moved import forward
 
-# A module of this name held what is in these until 0.1.
+# Until 0.1 a module of this name held the registry: its names are forwarded.
 forward(sys.modules[__name__], "dipgo.models.registry")

@@ -1,8 +1,9 @@
 """A U-Net with a ControlNet attached, as `StableDiffusionControlNetPipeline` calls the two.
 
-Source: Zhang et al. 2023 (arXiv 2302.05543). The ControlNet is one block beside those of the
-U-Net, so that a SubNet may run it at few steps or at the first alone; what it makes of the picture
-alone leaves the loop.
+The ControlNet is one more block next to those of the U-Net, so that a SubNet may run it at few
+steps or only at the first. The part of it that reads the control picture alone leaves the loop.
+
+Source: Zhang et al. 2023 (arXiv 2302.05543).
 """
 
 from __future__ import annotations
@@ -36,19 +37,24 @@ SAME = (
     "cross_attention_dim",
     "addition_embed_type",
 )
-"""Options in which the two agree."""
+"""Options that U-Net and ControlNet must have in common."""
 
 
 def attach_controlnet(unet: Any, controlnet: Any) -> nn.Module:
-    """A U-Net of the same modules, with the ControlNet as one more; `unet` stays as it is.
+    """Returns a U-Net of the same modules, with the ControlNet as one more.
 
-    Raises DipgoError for a denoiser or a ControlNet of another kind, or two that do not fit.
+    Args:
+        unet: The denoiser; it stays as it is.
+        controlnet: The ControlNet, whose parameters are frozen.
+
+    Raises:
+        DipgoError: The denoiser or the ControlNet has another class, or they do not fit together.
     """
-    found = (type(unet).__name__, type(controlnet).__name__)
-    if found != (CLASS, CONTROLNET_CLASS):
+    classes = (type(unet).__name__, type(controlnet).__name__)
+    if classes != (CLASS, CONTROLNET_CLASS):
         raise DipgoError(
             "controlnet",
-            found=f"{found[1]} beside {found[0]}",
+            found=f"{classes[1]} beside {classes[0]}",
             expected=f"one {CONTROLNET_CLASS} beside {CLASS}",
             remedy="use a pipeline of Stable Diffusion 1, 2 or XL with a single ControlNet",
         )
@@ -59,15 +65,15 @@ def attach_controlnet(unet: Any, controlnet: Any) -> nn.Module:
 
 
 def _check_fit(unet: Any, controlnet: Any) -> None:
-    """Its residuals have the shapes of the U-Net's skips, and it runs on all rows."""
+    """Checks that the residuals fit the U-Net's skips, and that the ControlNet runs on all rows."""
     wanted = {option: unet.config.get(option) for option in SAME}
     wanted |= {"in_channels": unet.config.out_channels, "global_pool_conditions": False}
     for option, value in wanted.items():
-        found = controlnet.config.get(option)
-        if _plain(found) != _plain(value):
+        present = controlnet.config.get(option)
+        if _plain(present) != _plain(value):
             raise DipgoError(
                 f"controlnet, {option}",
-                found=str(found),
+                found=str(present),
                 expected=f"{value}, for this U-Net",
                 remedy="use a ControlNet that was made for this model",
             )
@@ -78,30 +84,30 @@ def _plain(value: Any) -> Any:
 
 
 class ControlledFamily(Family):
-    """A family of U-Nets, with two inputs more.
+    """A family of U-Nets with a ControlNet, which has two more inputs.
 
-    `controlnet_cond` f32[rows, channels, H, W], the control picture in [0, 1] at the size of the
-    pixels; `conditioning_scale` f32[], what the ControlNet's residuals are multiplied by.
+    `controlnet_cond` f32[rows, channels, H, W] is the control picture in [0, 1] at the size of the
+    pixels; `conditioning_scale` f32[] multiplies the ControlNet's residuals.
     """
 
     def __init__(self, family: UNetFamily, *pipelines: str) -> None:
-        """Takes the family without, and the classes of pipelines that have the two."""
+        """Takes the family without a ControlNet, and the classes of pipelines with one."""
         self.family = family
         self.denoisers = f"{family.denoisers} with a ControlNet"
         self.default_blocks = (*family.default_blocks, CONTROLNET)
         self.pipelines = (*family.pipelines, *pipelines)
 
     def fits(self, denoiser: Any) -> bool:
-        """A U-Net that the family is for, but for the ControlNet that is attached to it."""
+        """Returns whether the family would fit, but for the ControlNet that is attached."""
         wanted = {**self.family.takes, CONTROLNET: CONTROLNET_CLASS}
         return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == wanted
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The family's."""
+        """Returns the shape that the family has."""
         return self.family.latent_shape(denoiser, geometry)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """The family's, the control picture and its weight."""
+        """Returns the family's conditioning, the control picture and its weight."""
         *_, height, width = self.latent_shape(denoiser, geometry)
         config = denoiser.controlnet.config
         scale = 2 ** (len(config.conditioning_embedding_out_channels) - 1)
@@ -119,7 +125,10 @@ class ControlledFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The U-Net's sample f32[rows, C, H, W]; the ControlNet sees the state alone."""
+        """Returns the U-Net's sample f32[rows, C, H, W].
+
+        The ControlNet sees the state without a mask or masked picture.
+        """
         down, middle = denoiser.controlnet(
             latents,
             timestep,
@@ -138,11 +147,11 @@ class ControlledFamily(Family):
         )
 
     def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
-        """The family's."""
+        """Returns the family's fixed conditioning."""
         return self.family.fixed_conditioning(denoiser, geometry)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
-        """The family's."""
+        """Returns the family's text encoding."""
         return self.family.text_encoding(pipeline, tokens)
 
 

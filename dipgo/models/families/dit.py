@@ -23,7 +23,7 @@ DIT_XL = {
     "norm_type": "ada_norm_zero",
     "norm_elementwise_affine": False,
 }
-"""DiT-XL/2 (Peebles and Xie 2023, table 1)."""
+"""Configuration of DiT-XL/2 (Peebles and Xie 2023, table 1)."""
 
 PRESETS = {
     # facebook/DiT-XL-2-256: transformer/config.json, scheduler/scheduler_config.json
@@ -44,23 +44,23 @@ PRESETS = {
 
 
 class DiTFamily(Family):
-    """State f32[B, C, H, W]; conditioning `class_labels` i64[rows]."""
+    """DiT: state f32[B, C, H, W], conditioning `class_labels` i64[rows]."""
 
     denoisers = "DiTTransformer2DModel"
     default_blocks = ("transformer_blocks.*",)
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class."""
+        """Returns whether the denoiser has the class in `denoisers`."""
         return type(denoiser).__name__ == self.denoisers
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The model's `sample_size`: its position embedding is made for that size."""
+        """Returns the shape at the model's `sample_size`: the position embedding has that size."""
         size = denoiser.config.sample_size
         return (geometry.batch, denoiser.config.in_channels, size, size)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Class labels; the unconditional rows carry the label `num_embeds_ada_norm`."""
+        """Returns class labels; unconditional rows carry the label `num_embeds_ada_norm`."""
         return {"class_labels": torch.zeros(geometry.rows, dtype=torch.int64)}
 
     def predict(
@@ -70,7 +70,7 @@ class DiTFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The predicted noise; where sigma is learned too, its channels come after and are cut."""
+        """Returns the predicted noise; the channels of a learned sigma come last and are cut."""
         prediction: torch.Tensor = denoiser(
             latents, timestep.expand(latents.shape[0]), **conditioning, return_dict=False
         )[0]

@@ -23,7 +23,7 @@ from dipgo.models.text_encoding import (
 )
 
 PATCH = 2
-"""Latent pixels a side of what one row of the packed latents holds."""
+"""Latent pixels on each side of the patch that a row of the packed latents holds."""
 
 SHIFT = {
     "base_image_seq_len": 256,
@@ -31,7 +31,7 @@ SHIFT = {
     "base_shift": 0.5,
     "max_shift": 1.15,
 }
-"""What `FluxPipeline` takes where the scheduler's configuration does not say."""
+"""Defaults of `FluxPipeline` for options that the scheduler's configuration leaves out."""
 
 TRAIN_TIMESTEPS = 1000
 
@@ -45,7 +45,7 @@ FLUX = {
     "joint_attention_dim": 4096,
     "pooled_projection_dim": 768,
 }
-"""What the transformers of FLUX.1 share."""
+"""Options that the transformers of FLUX.1 share."""
 
 PRESETS = {
     # black-forest-labs/FLUX.1-dev: transformer/config.json, scheduler/scheduler_config.json
@@ -76,7 +76,10 @@ PRESETS = {
 
 
 class FluxEncoders(nn.Module):
-    """Ids for CLIP and T5 to T5's hidden states f32[rows, tokens, width] and CLIP's pooled."""
+    """Encodes ids for CLIP and T5 as T5's hidden states and CLIP's pooled text.
+
+    They are f32[rows, tokens, width] and f32[rows, pooled width].
+    """
 
     wrapped = "encoders"
 
@@ -85,19 +88,19 @@ class FluxEncoders(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, input_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, ...]:
-        """As `FluxPipeline.encode_prompt` has them."""
+        """Returns hidden states and pooled text as `FluxPipeline.encode_prompt` does."""
         clip, t5 = self.encoders.values()
         return t5(t5_ids)[0], clip(input_ids).pooler_output
 
 
 @dataclass(frozen=True)
 class FluxFamily(Family):
-    """State f32[B, L, C]: packed latents, a row for 2 x 2 latent pixels; conditioning:
+    """FLUX.1: state f32[B, L, C] of packed latents, a row for 2 x 2 latent pixels.
 
-    `encoder_hidden_states` f32[rows, tokens, joint width] of T5, `pooled_projections`
-    f32[rows, pooled width] of CLIP, and where the scale is embedded `guidance` f32[rows]
-    (the pipeline's `guidance_scale`; its `true_cfg_scale` is guidance by two predictions).
-    `size` is height and width in latent pixels; unless pixels are asked for it is
+    Its conditioning is `encoder_hidden_states` f32[rows, tokens, joint width] of T5,
+    `pooled_projections` f32[rows, pooled width] of CLIP, and where the scale is embedded `guidance`
+    f32[rows] (the pipeline's `guidance_scale`; its `true_cfg_scale` is guidance by two
+    predictions). `size` is height and width in latent pixels; its default is
     `FluxPipeline.default_sample_size`, since the model's configuration has none.
     """
 
@@ -110,21 +113,29 @@ class FluxFamily(Family):
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class."""
+        """Returns whether the denoiser has the class in `denoisers`."""
         return type(denoiser).__name__ == self.denoisers
 
     def at_size(self, denoiser: Any, geometry: Geometry) -> FluxFamily:
-        """For the pixels that are asked for. Raises DipgoError."""
+        """Returns the family at the geometry's size.
+
+        Raises:
+            DipgoError: Height or width is not a whole number of rows of the packed latents.
+        """
         check_patches(geometry, PATCH, f"{PATCH} latents")
         return replace(self, size=geometry.in_latents(self.size))
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """Raises DipgoError for pixels that are no whole number of rows of the packed latents."""
+        """Returns the shape f32[B, L, C] of the packed latents.
+
+        Raises:
+            DipgoError: Height or width is not a whole number of rows of the packed latents.
+        """
         rows, columns = self.at_size(denoiser, geometry)._grid
         return (geometry.batch, rows * columns, denoiser.config.in_channels)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Hidden states, the pooled text, and the scale where the model was distilled with it."""
+        """Returns hidden states, pooled text, and the scale if the model was distilled with it."""
         rows, config = geometry.rows, denoiser.config
         hidden = torch.zeros(rows, geometry.tokens, config.joint_attention_dim)
         pooled = torch.zeros(rows, config.pooled_projection_dim)
@@ -134,9 +145,11 @@ class FluxFamily(Family):
     def timestep_options(
         self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
-        """The pipeline's sigmas, and their shift `mu`, which grows with the picture.
+        """Returns the pipeline's sigmas, and their shift `mu`, which grows with the picture.
 
-        Nothing for schedulers that know no such shift (Esser et al. 2024, section 5.3.2).
+        Schedulers without such a shift get no options.
+
+        Source: Esser et al. 2024, section 5.3.2.
         """
         if "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
             return {}
@@ -156,7 +169,7 @@ class FluxFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The predicted velocity f32[rows, L, C]; positions are constants of the size."""
+        """Returns the predicted velocity f32[rows, L, C]; positions are constants of the size."""
         tokens = conditioning["encoder_hidden_states"].shape[1]
         prediction: torch.Tensor = denoiser(
             hidden_states=latents,
@@ -186,7 +199,7 @@ class FluxFamily(Family):
         return self.size[0] // PATCH, self.size[1] // PATCH
 
     def _positions(self) -> torch.Tensor:
-        """f32[L, 3]: nought, row and column."""
+        """Returns f32[L, 3]: zero, row and column of each packed row."""
         rows, columns = (torch.arange(count) for count in self._grid)
         grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), rows, columns)
         return grid.float()

@@ -1,7 +1,8 @@
 """`UNet2DConditionModel` distilled with its guidance, as the pipelines of LCM call it.
 
-The guidance scale is an input of the U-Net, embedded, and there is no unconditional prediction
-(Luo et al. 2023, "Latent Consistency Models", section 4.2).
+The embedded guidance scale is an input of the U-Net, and there is no unconditional prediction.
+
+Source: Luo et al. 2023, "Latent Consistency Models", section 4.2.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dipgo.models.family import Geometry
 from dipgo.models.presets import Preset
 
 OPTION, INPUT = "time_cond_proj_dim", "timestep_cond"
-"""The option that makes a U-Net take it, which is its width; and the U-Net's own name of it."""
+"""The option that makes a U-Net take the embedded scale, with its width as value, and the name of
+that input."""
 
 
 PRESETS = {
@@ -38,7 +40,7 @@ PRESETS = {
 }
 
 XL_PRESETS = {
-    # latent-consistency/lcm-sdxl: config.json; the scheduler is made of that of the base model
+    # latent-consistency/lcm-sdxl: config.json; the scheduler has the base model's configuration
     "sdxl-lcm": Preset(
         "UNet2DConditionModel",
         {**SDXL, "time_cond_proj_dim": 256},
@@ -49,10 +51,10 @@ XL_PRESETS = {
 
 
 class LCMFamily(UNetFamily):
-    """State f32[B, C, H, W]; conditioning as `LatentConsistencyModelPipeline` gives it.
+    """LCM: state f32[B, C, H, W], conditioning of `LatentConsistencyModelPipeline`.
 
-    `encoder_hidden_states` f32[B, tokens, width], and `timestep_cond` f32[B, embedding width]:
-    the pipeline's `get_guidance_scale_embedding(guidance_scale - 1)`.
+    It is `encoder_hidden_states` f32[B, tokens, width], and `timestep_cond`
+    f32[B, embedding width], the pipeline's `get_guidance_scale_embedding(guidance_scale - 1)`.
     """
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2 distilled with its guidance ({OPTION})"
@@ -60,17 +62,17 @@ class LCMFamily(UNetFamily):
     pipelines: tuple[str, ...] = (*UNetFamily.pipelines, "LatentConsistencyModelPipeline")
     presets = PRESETS
     beside: ClassVar[dict[str, Any]] = {}
-    """What the U-Net takes besides, as `more_inputs` has it."""
+    """Further inputs of the U-Net, as `more_inputs` returns them."""
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class and what it takes."""
+        """Returns whether class and inputs are those that the family is for."""
         if type(denoiser).__name__ != CLASS:
             return False
-        found = more_inputs(denoiser)
-        return found.pop(OPTION, None) is not None and found == self.beside
+        inputs = more_inputs(denoiser)
+        return inputs.pop(OPTION, None) is not None and inputs == self.beside
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """What the U-Net takes undistilled, and the embedded guidance scale."""
+        """Returns the inputs of the undistilled U-Net, and the embedded guidance scale."""
         embedded = torch.zeros(geometry.rows, denoiser.config.time_cond_proj_dim)
         return {**super().conditioning(denoiser, geometry), INPUT: embedded}
 
@@ -81,14 +83,14 @@ class LCMFamily(UNetFamily):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The U-Net's sample f32[B, C, H, W]."""
+        """Returns the U-Net's sample f32[B, C, H, W]."""
         rest = {name: tensor for name, tensor in conditioning.items() if name != INPUT}
         distilled = partial(denoiser, timestep_cond=conditioning[INPUT])
         return super().predict(distilled, latents, timestep, rest)
 
 
 class SDXLLCMFamily(LCMFamily, SDXLFamily):
-    """The same of Stable Diffusion XL, with its `text_embeds` and `time_ids` too."""
+    """LCM of Stable Diffusion XL, with its `text_embeds` and `time_ids` too."""
 
     denoisers = f"{CLASS} of Stable Diffusion XL distilled with its guidance ({OPTION})"
     pipelines = SDXLFamily.pipelines

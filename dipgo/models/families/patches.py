@@ -1,4 +1,4 @@
-"""Sizes in pixels that are whole patches, for denoisers that cut latents into such."""
+"""Checks sizes in pixels, for denoisers that cut latents into patches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ def check_patches(geometry: Geometry, latents: int, words: str, most: int | None
     """Checks that height and width are whole patches, at most `most` of them.
 
     Args:
-        geometry: Its height and width are in pixels; 0, the model's own, is well.
-        latents: Latents of a side of a patch.
-        words: How the error calls what is that large.
-        most: Patches of a side that the model has positions for, None if any number.
+        geometry: Its height and width are in pixels; 0, the model's own size, always passes.
+        latents: Latents on each side of a patch.
+        words: The patch's name in the error.
+        most: Patches on each side that the model has positions for; None for any number.
 
     Raises:
-        DipgoError: A size is no multiple, or too large.
+        DipgoError: A size is not a multiple of the patch, or too large.
     """
     patch = geometry.pixels_per_latent * latents
     limit = "" if most is None else f", and at most {patch * most}"

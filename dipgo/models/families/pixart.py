@@ -20,7 +20,7 @@ from dipgo.models.text_encoding import (
 )
 
 SIZES = ("resolution", "aspect_ratio")
-"""What PixArt-alpha takes as `added_cond_kwargs` (Chen et al. 2023, section 2.5)."""
+"""Entries of PixArt-alpha's `added_cond_kwargs` (Chen et al. 2023, section 2.5)."""
 
 PIXART = {
     "num_attention_heads": 16,
@@ -39,7 +39,7 @@ PIXART = {
     "norm_eps": 1e-6,
     "caption_channels": 4096,
 }
-"""What the transformers of PixArt-alpha and -Sigma at 1024 pixels share."""
+"""Options that the transformers of PixArt-alpha and -Sigma at 1024 pixels share."""
 
 PRESETS = {
     # PixArt-alpha/PixArt-XL-2-1024-MS: transformer/config.json, scheduler/scheduler_config.json;
@@ -63,7 +63,7 @@ PRESETS = {
 
 
 class PixArtEncoder(nn.Module):
-    """Ids and mask i64[rows, tokens] to T5's last hidden state f32[rows, tokens, width]."""
+    """Encodes ids and mask i64[rows, tokens] as T5's last hidden state f32[rows, tokens, width]."""
 
     wrapped = "encoder"
 
@@ -72,16 +72,17 @@ class PixArtEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """The mask is a conditioning of the denoiser too, which the tokenizer gives."""
+        """Returns the hidden state alone: the denoiser takes the mask from the tokenizer."""
         return (self.encoder(input_ids, attention_mask=mask)[0],)
 
 
 class PixArtFamily(Family):
-    """State f32[B, C, H, W]; conditioning as `PixArtAlphaPipeline` gives it.
+    """PixArt: state f32[B, C, H, W], conditioning of `PixArtAlphaPipeline`.
 
-    `encoder_hidden_states` f32[rows, tokens, caption width] of T5, `encoder_attention_mask`
-    i64[rows, tokens], 0 for tokens that pad. PixArt-alpha at 1024 pixels takes `resolution`
-    f32[rows, 2], height and width in pixels, and `aspect_ratio` f32[rows, 1] of height to width.
+    It is `encoder_hidden_states` f32[rows, tokens, caption width] of T5, and
+    `encoder_attention_mask` i64[rows, tokens], 0 for tokens that pad. PixArt-alpha at 1024 pixels
+    also takes `resolution` f32[rows, 2], height and width in pixels, and `aspect_ratio`
+    f32[rows, 1] of height to width.
     """
 
     denoisers = "PixArtTransformer2DModel"
@@ -90,18 +91,22 @@ class PixArtFamily(Family):
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class."""
+        """Returns whether the denoiser has the class in `denoisers`."""
         return type(denoiser).__name__ == self.denoisers
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The model's `sample_size` unless pixels are asked for. Raises DipgoError."""
+        """Returns the shape at the geometry's size, by default the model's `sample_size`.
+
+        Raises:
+            DipgoError: Height or width is not a whole number of patches.
+        """
         config = denoiser.config
         check_patches(geometry, config.patch_size, "one patch")
         own = (config.sample_size, config.sample_size)
         return (geometry.batch, config.in_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Hidden states, their mask, and the sizes where the model takes them."""
+        """Returns hidden states, their mask, and the sizes if the model takes them."""
         rows, config = geometry.rows, denoiser.config
         width = config.caption_channels or config.cross_attention_dim
         inputs = {
@@ -119,7 +124,7 @@ class PixArtFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The predicted noise; where sigma is learned too, its channels come after and are cut."""
+        """Returns the predicted noise; the channels of a learned sigma come last and are cut."""
         prediction: torch.Tensor = denoiser(
             latents,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
@@ -131,7 +136,10 @@ class PixArtFamily(Family):
         return prediction[:, : denoiser.config.in_channels]
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
-        """Returns T5's; texts are lower-cased, as where diffusers cannot clean them further."""
+        """Returns T5's encoding of texts that are lower-cased and stripped.
+
+        The pipeline does the same where it lacks the packages to clean texts further.
+        """
         if not encodes_texts(pipeline):
             return None
         return TextEncoding(

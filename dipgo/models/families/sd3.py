@@ -33,7 +33,7 @@ SD3 = {
     "caption_projection_dim": 1536,
     "pooled_projection_dim": 2048,
 }
-"""What the medium transformers of Stable Diffusion 3 and 3.5 share."""
+"""Options that the medium transformers of Stable Diffusion 3 and 3.5 share."""
 
 PRESETS = {
     # stabilityai/stable-diffusion-3-medium-diffusers: transformer/config.json,
@@ -62,9 +62,10 @@ PRESETS = {
 
 
 class SD3Encoders(nn.Module):
-    """Ids for two CLIPs and perhaps T5 to hidden states f32[rows, tokens, width], and pooled.
+    """Encodes ids for two CLIPs and perhaps T5 as hidden states and pooled text.
 
-    Without T5 its `t5_tokens` hidden states of `width` are zeros.
+    They are f32[rows, tokens, width] and f32[rows, pooled width]. In the absence of T5 its
+    `t5_tokens` hidden states of `width` are zeros.
     """
 
     wrapped = "encoders"
@@ -75,27 +76,33 @@ class SD3Encoders(nn.Module):
         self.t5_tokens, self.width = t5_tokens, width
 
     def forward(self, *input_ids: Tensor) -> tuple[Tensor, ...]:
-        """CLIP's penultimate hidden states side by side, filled up with zeros; then T5's last."""
+        """Returns hidden states and pooled text.
+
+        The hidden states are the CLIPs' penultimate ones side by side, padded with zeros to T5's
+        width, then T5's last.
+        """
         first, second, *t5 = self.encoders.values()
         clips = [
             clip(ids, output_hidden_states=True)
             for clip, ids in zip((first, second), input_ids, strict=False)
         ]
-        hidden = torch.cat([one.hidden_states[-2] for one in clips], dim=-1)
+        hidden = torch.cat([clip.hidden_states[-2] for clip in clips], dim=-1)
         rest = (
             t5[0](input_ids[2])[0]
             if t5
             else hidden.new_zeros(hidden.shape[0], self.t5_tokens, self.width)
         )
         hidden = nn.functional.pad(hidden, (0, rest.shape[-1] - hidden.shape[-1]))
-        return torch.cat([hidden, rest], dim=-2), torch.cat([one[0] for one in clips], dim=-1)
+        return torch.cat([hidden, rest], dim=-2), torch.cat([clip[0] for clip in clips], dim=-1)
 
 
 class SD3Family(Family):
-    """State f32[B, C, H, W]; conditioning as the pipeline gives it.
+    """Stable Diffusion 3: state f32[B, C, H, W], conditioning of its pipeline.
 
-    `encoder_hidden_states` f32[rows, tokens, joint width]: CLIP's tokens, then T5's;
-    `pooled_projections` f32[rows, pooled width] of the two CLIPs (Esser et al. 2024, section 4).
+    It is `encoder_hidden_states` f32[rows, tokens, joint width], CLIP's tokens, then T5's, and
+    `pooled_projections` f32[rows, pooled width] of the two CLIPs.
+
+    Source: Esser et al. 2024, section 4.
     """
 
     denoisers = "SD3Transformer2DModel"
@@ -104,18 +111,23 @@ class SD3Family(Family):
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class."""
+        """Returns whether the denoiser has the class in `denoisers`."""
         return type(denoiser).__name__ == self.denoisers
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The model's `sample_size` unless pixels are asked for. Raises DipgoError."""
+        """Returns the shape at the geometry's size, by default the model's `sample_size`.
+
+        Raises:
+            DipgoError: Height or width is not a whole number of patches, or has more of them than
+                the model has positions for.
+        """
         config = denoiser.config
         check_patches(geometry, config.patch_size, "one patch", config.pos_embed_max_size)
         own = (config.sample_size, config.sample_size)
         return (geometry.batch, config.in_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Hidden states and the pooled text."""
+        """Returns hidden states and pooled text."""
         rows, config = geometry.rows, denoiser.config
         hidden = torch.zeros(rows, geometry.tokens, config.joint_attention_dim)
         return {
@@ -130,7 +142,7 @@ class SD3Family(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The predicted velocity f32[rows, C, H, W]."""
+        """Returns the predicted velocity f32[rows, C, H, W]."""
         prediction: torch.Tensor = denoiser(
             hidden_states=latents,
             timestep=timestep.expand(latents.shape[0]),
@@ -140,7 +152,7 @@ class SD3Family(Family):
         return prediction
 
     def tokens(self, pipeline: Any) -> int:
-        """Returns CLIP's and T5's, or as many zeros."""
+        """Returns the number of CLIP's and T5's tokens; zeros stand in for an absent T5's."""
         return clip_tokens(pipeline) + count_tokens(pipeline)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:

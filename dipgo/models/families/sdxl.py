@@ -23,8 +23,8 @@ from dipgo.models.text_encoding import (
 )
 
 TIME_IDS = 6
-"""Original height and width, top and left of the crop, target height and width, in pixels
-(Podell et al. 2023, section 2.2)."""
+"""Length of `time_ids`: original height and width, top and left of the crop, target height and
+width, in pixels (Podell et al. 2023, section 2.2)."""
 
 TIME_IDS_NAME = "time_ids"
 
@@ -41,7 +41,7 @@ SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
-"""The U-Net of Stable Diffusion XL."""
+"""Configuration of the U-Net of Stable Diffusion XL."""
 
 PRESETS = {
     # stabilityai/stable-diffusion-xl-base-1.0: unet/config.json, scheduler/scheduler_config.json
@@ -62,12 +62,18 @@ PRESETS = {
 
 
 def time_ids(height: int, width: int) -> list[float]:
-    """A row for pictures that are neither scaled nor cropped, as the pipeline's defaults are."""
+    """Returns a row of `time_ids` for a picture that is neither scaled nor cropped.
+
+    Height and width are in pixels. The pipeline's defaults are the same.
+    """
     return [float(number) for number in (height, width, 0, 0, height, width)]
 
 
 class SDXLEncoders(nn.Module):
-    """Ids for one or two CLIPs to hidden states f32[rows, tokens, sum of widths], and pooled."""
+    """Encodes ids for one or two CLIPs as hidden states and pooled text.
+
+    They are f32[rows, tokens, sum of widths] and f32[rows, pooled width].
+    """
 
     wrapped = "encoders"
 
@@ -76,30 +82,30 @@ class SDXLEncoders(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, *input_ids: Tensor) -> tuple[Tensor, ...]:
-        """The penultimate hidden states side by side; pooled is the one that is projected."""
-        found = [
+        """Returns the penultimate hidden states side by side, and the projected pooled text."""
+        outputs = [
             encoder(ids, output_hidden_states=True)
             for encoder, ids in zip(self.encoders.values(), input_ids, strict=True)
         ]
-        pooled = next(one[0] for one in found if one[0].ndim == 2)
-        return torch.cat([one.hidden_states[-2] for one in found], dim=-1), pooled
+        pooled = next(output[0] for output in outputs if output[0].ndim == 2)
+        return torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), pooled
 
 
 class SDXLFamily(UNetFamily):
-    """State f32[B, C, H, W]; conditioning as `StableDiffusionXLPipeline` gives it.
+    """Stable Diffusion XL: state f32[B, C, H, W], conditioning of `StableDiffusionXLPipeline`.
 
-    `encoder_hidden_states` f32[rows, tokens, width], `text_embeds` f32[rows, pooled width],
-    `time_ids` f32[rows, 6].
+    It is `encoder_hidden_states` f32[rows, tokens, width], `text_embeds` f32[rows, pooled width]
+    and `time_ids` f32[rows, 6].
     """
 
     denoisers = f"{CLASS} of Stable Diffusion XL (addition_embed_type text_time)"
     pipelines = ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline")
     presets = PRESETS
     takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
-    """Its time embedding is added to by a pooled text and by sizes."""
+    """The `family_inputs` it serves: a pooled text and sizes are added to the time embedding."""
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """Hidden states, the pooled text, and the sizes."""
+        """Returns hidden states, pooled text and sizes."""
         config = denoiser.config
         ids_width = TIME_IDS * config.addition_time_embed_dim
         pooled_width = config.projection_class_embeddings_input_dim - ids_width
@@ -117,7 +123,7 @@ class SDXLFamily(UNetFamily):
         return {TIME_IDS_NAME: time_ids(height, width)}
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
-        """Returns the hidden states of both CLIPs; a refiner has the second encoder alone."""
+        """Returns the encoding by both CLIPs; a refiner has the second encoder alone."""
         if not encodes_texts(pipeline):
             return None
         present = [suffix for suffix in ("", "_2") if getattr(pipeline, f"text_encoder{suffix}")]

@@ -22,7 +22,7 @@ from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, enco
 
 
 class ClipEncoder(nn.Module):
-    """Token ids i64[rows, tokens] to the last hidden state f32[rows, tokens, width]."""
+    """Encodes token ids i64[rows, tokens] as the last hidden state f32[rows, tokens, width]."""
 
     wrapped = "encoder"
 
@@ -31,7 +31,7 @@ class ClipEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """As `StableDiffusionPipeline.encode_prompt` takes it."""
+        """Returns the hidden state that `StableDiffusionPipeline.encode_prompt` takes."""
         return (self.encoder(input_ids)[0],)
 
 
@@ -46,10 +46,10 @@ STABLE_DIFFUSION_SCHEDULE = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
-"""What the schedulers of Stable Diffusion 1, 2 and XL share, whichever of it a class reads."""
+"""Options that the schedulers of Stable Diffusion 1, 2 and XL share; a class reads some of them."""
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
-"""The U-Net of Stable Diffusion 1."""
+"""Configuration of the U-Net of Stable Diffusion 1."""
 
 PRESETS = {
     # runwayml/stable-diffusion-v1-5: unet/config.json, scheduler/scheduler_config.json
@@ -81,36 +81,44 @@ MORE_INPUTS = (
     "encoder_hid_dim_type",
     "time_cond_proj_dim",
 )
-"""Options that make the U-Net take, or diffusers' pipelines give it, more than a text."""
+"""Options that make the U-Net take, or diffusers' pipelines pass to it, more than a text."""
 
 CONTROLNET = "controlnet"
-"""The name of the ControlNet within a U-Net that one is attached to."""
+"""The name of an attached ControlNet within its U-Net."""
 
 
 def more_inputs(denoiser: Any) -> dict[str, Any]:
-    """Those of MORE_INPUTS that are set, channels that are no state's, and a ControlNet's class."""
-    found = {option: getattr(denoiser.config, option, None) for option in MORE_INPUTS}
+    """Returns the options by which the U-Net takes more than a state and a text.
+
+    They are the options of MORE_INPUTS that are set, `in_channels` if it differs from the output's,
+    and the class of an attached ControlNet.
+    """
+    inputs = {option: getattr(denoiser.config, option, None) for option in MORE_INPUTS}
     channels = denoiser.config.in_channels
-    found["in_channels"] = channels if channels != denoiser.config.out_channels else None
+    inputs["in_channels"] = channels if channels != denoiser.config.out_channels else None
     controlnet = getattr(denoiser, CONTROLNET, None)
-    found[CONTROLNET] = None if controlnet is None else type(controlnet).__name__
-    return {option: value for option, value in found.items() if value is not None}
+    inputs[CONTROLNET] = None if controlnet is None else type(controlnet).__name__
+    return {option: value for option, value in inputs.items() if value is not None}
 
 
 def family_inputs(denoiser: Any) -> dict[str, Any]:
-    """Those of `more_inputs` that a family must be for: without what any U-Net may take."""
-    found = more_inputs(denoiser)
+    """Returns the extra inputs that a family must declare.
+
+    Masks and image prompts are left out: they are handled for every U-Net.
+    """
+    inputs = more_inputs(denoiser)
     if takes_mask(denoiser):
-        found.pop("in_channels")
+        inputs.pop("in_channels")
     if takes_image_prompt(denoiser):
-        found.pop(IMAGE_PROMPT[0])
-    return found
+        inputs.pop(IMAGE_PROMPT[0])
+    return inputs
 
 
 class UNetFamily(Family):
-    """State f32[B, C, H, W]; conditioning `encoder_hidden_states` f32[rows, tokens, width].
+    """Stable Diffusion: state f32[B, C, H, W], conditioning by text, masks and image prompts.
 
-    Beside it what `dipgo.models.families.unet_inputs` finds: a mask, a picture as prompt.
+    The text is `encoder_hidden_states` f32[rows, tokens, width];
+    `dipgo.models.families.unet_inputs` describes masks and image prompts.
     """
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
@@ -118,24 +126,24 @@ class UNetFamily(Family):
     pipelines: tuple[str, ...] = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
     presets = PRESETS
     takes: ClassVar[dict[str, Any]] = {}
-    """The `family_inputs` that it is for."""
+    """The `family_inputs` that the family serves."""
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class and what it takes."""
+        """Returns whether class and inputs are those that the family is for."""
         return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == self.takes
 
     def unserved_options(self, denoiser: Any) -> dict[str, Any]:
-        """Returns what the U-Net takes besides a text."""
+        """Returns the options by which the U-Net takes more than a text."""
         return more_inputs(denoiser) if type(denoiser).__name__ == CLASS else {}
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The model's `sample_size` unless pixels are asked for."""
+        """Returns the shape at the geometry's size, by default the model's `sample_size`."""
         size = denoiser.config.sample_size
         own = (size, size) if isinstance(size, int) else size
         return (geometry.batch, denoiser.config.out_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """The text encoder's hidden states, and what else the U-Net takes."""
+        """Returns the text encoder's hidden states, and the U-Net's extra inputs."""
         width = denoiser.config.cross_attention_dim
         width = width if isinstance(width, int) else width[0]
         *_, high, wide = self.latent_shape(denoiser, geometry)
@@ -151,11 +159,11 @@ class UNetFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The U-Net's sample f32[rows, C, H, W]."""
+        """Returns the U-Net's sample f32[rows, C, H, W]."""
         return call_unet(denoiser, latents, timestep, conditioning)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
-        """Returns CLIP's last hidden state."""
+        """Returns the encoding as CLIP's last hidden state."""
         if not encodes_texts(pipeline):
             return None
         return TextEncoding(
@@ -172,7 +180,7 @@ def call_unet(
     conditioning: Mapping[str, torch.Tensor],
     **more: Any,
 ) -> torch.Tensor:
-    """The U-Net's sample f32[rows, C, H, W]; `more` are further arguments of its own."""
+    """Returns the U-Net's sample f32[rows, C, H, W]; `more` are further arguments to the U-Net."""
     prediction: torch.Tensor = denoiser(
         with_mask(latents, conditioning),
         timestep,

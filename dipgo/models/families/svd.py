@@ -15,21 +15,24 @@ from dipgo.models.presets import Preset
 from dipgo.models.vae import example_picture
 
 CLIP_SIDE = 224
-"""Pixels of a side of what CLIP sees, whatever its configuration says.
+"""Pixels on each side of the picture that CLIP sees, whatever its configuration says.
 
 Source: `StableVideoDiffusionPipeline._encode_image`."""
 
 
 def takes_frames(pipeline: Any) -> bool:
-    """Whether it has a CLIP that takes what diffusers makes of a picture; else it takes none."""
+    """Returns whether the pipeline has a CLIP that takes pictures of diffusers' size.
+
+    Any other pipeline takes no picture to begin with.
+    """
     clip = getattr(pipeline, "image_encoder", None)
     return clip is not None and bool(clip.config.image_size == CLIP_SIDE)
 
 
 class FrameEncoder(nn.Module):
-    """A picture f32[B, 3, H, W] in [-1, 1] to CLIP's embedding f32[B, width].
+    """Encodes a picture f32[B, 3, H, W] in [-1, 1] as CLIP's embedding f32[B, width].
 
-    Resizing is linear, along one axis after the other: a matrix each, made when exporting.
+    Resizing is linear, along one axis after the other: one matrix each, computed at export.
     """
 
     wrapped = "image_encoder"
@@ -56,7 +59,10 @@ class FrameEncoder(nn.Module):
 
 
 class FrameVaeEncoder(nn.Module):
-    """A picture f32[B, 3, H, W] in [-1, 1] to the mode of its latents f32[B, C, h, w], unscaled."""
+    """Encodes a picture f32[B, 3, H, W] in [-1, 1] as the mode of its latents f32[B, C, h, w].
+
+    The latents are not scaled.
+    """
 
     wrapped = "vae"
 
@@ -65,13 +71,15 @@ class FrameVaeEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, image: Tensor) -> Tensor:
-        """As `StableVideoDiffusionPipeline._encode_vae_image`."""
+        """Returns the latents that `StableVideoDiffusionPipeline._encode_vae_image` does."""
         mode: Tensor = self.vae.encode(image, return_dict=False)[0].mode()
         return mode
 
 
 def resizing(size: int) -> Tensor:
-    """f32[CLIP_SIDE, size]: a blur against aliasing, then bicubic interpolation to the corners.
+    """Returns the matrix f32[CLIP_SIDE, size] that resizes an axis of `size` pixels.
+
+    It blurs against aliasing, then interpolates bicubically with aligned corners.
 
     Source: `_resize_with_antialiasing` in diffusers' pipeline, after scikit-image.
     """
@@ -89,7 +97,8 @@ def resizing(size: int) -> Tensor:
 
 
 TIME_IDS = 3
-"""Pictures a second less one, the motion's bucket, the strength of the noise on the picture."""
+"""Length of `added_time_ids`: pictures a second minus 1, the motion's bucket, and the strength of
+the noise on the picture."""
 
 IMAGE_LATENTS = "image_latents"
 
@@ -127,13 +136,13 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class SVDFamily(Family):
-    """State f32[B, F, C, h, w], F frames; conditioning as the pipeline gives it.
+    """Stable Video Diffusion: state f32[B, F, C, h, w] of F frames, conditioning of its pipeline.
 
-    `encoder_hidden_states` f32[rows, 1, width] of the picture, `added_time_ids` f32[rows, 3], and
-    `image_latents` f32[rows, F, C, h, w], which go in beside the state's channels. With guidance
-    the scale goes from `min_guidance_scale` f32[] in the first frame to `guidance_scale`, which is
-    the pipeline's `max_guidance_scale`, in the last. `size` is height and width in latent pixels,
-    if not those of the model's `sample_size`.
+    It is `encoder_hidden_states` f32[rows, 1, width] of the picture, `added_time_ids` f32[rows, 3],
+    and `image_latents` f32[rows, F, C, h, w], which go in next to the state's channels. With
+    guidance the scale goes from `min_guidance_scale` f32[] in the first frame to `guidance_scale`,
+    which is the pipeline's `max_guidance_scale`, in the last. `size` is height and width in latent
+    pixels; None stands for the model's `sample_size`.
     """
 
     size: tuple[int, int] | None = None
@@ -143,19 +152,22 @@ class SVDFamily(Family):
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class."""
+        """Returns whether the denoiser has the class in `denoisers`."""
         return type(denoiser).__name__ == self.denoisers
 
     def at_size(self, denoiser: Any, geometry: Geometry) -> SVDFamily:
-        """For the pixels that are asked for."""
+        """Returns the family at the geometry's size."""
         return replace(self, size=geometry.in_latents(self._size(denoiser)))
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The model's `sample_size`, which is not the pipeline's, unless pixels are asked for."""
+        """Returns the shape at the geometry's size.
+
+        The default is the model's `sample_size`, which is not the pipeline's.
+        """
         return (geometry.batch, *self.at_size(denoiser, geometry)._frames(denoiser))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """The picture's embedding and latents, the time ids, and with guidance the least scale."""
+        """Returns the picture's embedding and latents, time ids, and if guided the least scale."""
         rows, width = geometry.rows, denoiser.config.cross_attention_dim
         width = width if isinstance(width, int) else width[0]
         least = {MIN_SCALE: torch.tensor(1.0)} if geometry.guidance else {}
@@ -173,7 +185,7 @@ class SVDFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The U-Net's sample f32[rows, F, C, h, w]."""
+        """Returns the U-Net's sample f32[rows, F, C, h, w]."""
         prediction: torch.Tensor = denoiser(
             torch.cat([latents, conditioning[IMAGE_LATENTS]], dim=2),
             timestep,
@@ -186,7 +198,7 @@ class SVDFamily(Family):
     def spread_scale(
         self, denoiser: Any, scale: torch.Tensor, conditioning: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
-        """f32[F, 1, 1, 1]: evenly from the least to `scale`."""
+        """Returns the scale of each frame, f32[F, 1, 1, 1], evenly from the least to `scale`."""
         least = conditioning[MIN_SCALE]
         shares = torch.linspace(0.0, 1.0, denoiser.config.num_frames, device=scale.device)
         return (least + shares * (scale - least)).reshape(-1, 1, 1, 1)
@@ -194,7 +206,7 @@ class SVDFamily(Family):
     def parts(
         self, pipeline: Any, latents: torch.Tensor, geometry: Geometry
     ) -> Iterator[PipelinePart]:
-        """Yields the encoders of the picture that the video begins with, where there is a CLIP."""
+        """Yields the encoders of the video's first picture, if the pipeline has a CLIP."""
         if getattr(pipeline, "vae", None) is None or not takes_frames(pipeline):
             return
         picture = example_picture(pipeline.vae, latents)

@@ -22,10 +22,10 @@ DDPM = {
     "freq_shift": 1,
     "norm_eps": 1e-6,
 }
-"""What the U-Nets of `google/ddpm-*` share (Ho et al. 2020, appendix B)."""
+"""Options that the U-Nets of `google/ddpm-*` share (Ho et al. 2020, appendix B)."""
 
 DDPM_SCHEDULE = {"beta_schedule": "linear", "clip_sample": False, "variance_type": "fixed_large"}
-"""As published but for `clip_sample`, which is not linear."""
+"""The published schedule, except for `clip_sample`, since clipping is not linear."""
 
 PRESETS = {
     # google/ddpm-cifar10-32: config.json, scheduler_config.json
@@ -70,17 +70,20 @@ PRESETS = {
 }
 
 CLASS_INPUTS = ("class_embed_type", "num_class_embeds")
-"""Options that make it take class labels."""
+"""Options that make the U-Net take class labels."""
 
 
 def class_inputs(denoiser: Any) -> dict[str, Any]:
-    """Those of CLASS_INPUTS that are set, with their values."""
-    found = {option: denoiser.config.get(option) for option in CLASS_INPUTS}
-    return {option: value for option, value in found.items() if value is not None}
+    """Returns the options of CLASS_INPUTS that are set, with their values."""
+    options = {option: denoiser.config.get(option) for option in CLASS_INPUTS}
+    return {option: value for option, value in options.items() if value is not None}
 
 
 class UnconditionalFamily(Family):
-    """State f32[B, C, H, W], often the picture itself; no conditioning, and so no guidance."""
+    """Unconditional U-Nets: state f32[B, C, H, W], no conditioning and so no guidance.
+
+    The state is often the picture itself.
+    """
 
     denoisers = f"{CLASS} without classes"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
@@ -88,21 +91,21 @@ class UnconditionalFamily(Family):
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
-        """By its class, where it takes no class labels."""
+        """Returns whether class and inputs are those that the family is for: no class labels."""
         return type(denoiser).__name__ == CLASS and not class_inputs(denoiser)
 
     def unserved_options(self, denoiser: Any) -> dict[str, Any]:
-        """Returns the options that make it take class labels."""
+        """Returns the options that make the U-Net take class labels."""
         return class_inputs(denoiser) if type(denoiser).__name__ == CLASS else {}
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
-        """The model's `sample_size` unless pixels are asked for."""
+        """Returns the shape at the geometry's size, by default the model's `sample_size`."""
         size = denoiser.config.sample_size
         own = (size, size) if isinstance(size, int) else size
         return (geometry.batch, denoiser.config.in_channels, *geometry.in_latents(own))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """None."""
+        """Returns no inputs."""
         return {}
 
     def predict(
@@ -112,6 +115,6 @@ class UnconditionalFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """The U-Net's sample f32[B, C, H, W]."""
+        """Returns the U-Net's sample f32[B, C, H, W]."""
         prediction: torch.Tensor = denoiser(latents, timestep, return_dict=False)[0]
         return prediction
