@@ -8,7 +8,8 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 from dipgo.common.errors import DipgoError
 
@@ -17,6 +18,27 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 HELP_WIDTH = 78
+
+
+class OptionGroup(Protocol):
+    """The options under one heading of a command's help."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """Adds an option as `argparse.ArgumentParser.add_argument` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A group that hands on, with each option that is added, what it is called."""
+
+    group: OptionGroup
+    record: Callable[[argparse.Action], None]
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        action = self.group.add_argument(*args, **kwargs)
+        self.record(action)
+        return action
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,19 +52,30 @@ class Parser(argparse.ArgumentParser):
             description: The text at the beginning of the help.
             examples: Whole command lines, shown at the end of the help.
         """
+        self._flags: dict[str, str] = {}
+        self._by_title: dict[str, OptionGroup] = {}
         super().__init__(
             prog=prog,
             description=textwrap.fill(description, HELP_WIDTH),
             epilog="\n  ".join(["examples:", *examples]) if examples else "",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self._by_title: dict[str, argparse._ArgumentGroup] = {}
 
-    def group(self, title: str) -> argparse._ArgumentGroup:
+    def group(self, title: str) -> OptionGroup:
         """Returns the group of options under a heading of the help, made when first asked for."""
         if title not in self._by_title:
-            self._by_title[title] = self.add_argument_group(title)
+            self._by_title[title] = _Recorded(self.add_argument_group(title), self._record)
         return self._by_title[title]
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """Adds an argument as argparse does, and keeps what it is called on the command line."""
+        action = super().add_argument(*args, **kwargs)
+        self._record(action)
+        return action
+
+    def _record(self, action: argparse.Action) -> None:
+        names = action.option_strings or [str(action.metavar or action.dest)]
+        self._flags.setdefault(action.dest, names[-1])
 
     def run(self, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> None:
         """Parses `arguments` and calls `body`; errors of both name flags, not fields.
@@ -62,10 +95,7 @@ class Parser(argparse.ArgumentParser):
         The flag of `checkpointing=False` is `--no-checkpointing`, if the command has that option.
         """
         name = name.partition("=")[0]
-        for action in self._actions:
-            if action.dest == name:
-                return (action.option_strings or [str(action.metavar or name)])[-1]
-        return f"--{name.replace('_', '-')}"
+        return self._flags.get(name, f"--{name.replace('_', '-')}")
 
     def error(self, message: str) -> NoReturn:
         """Reports argparse's problem as an error of the user's.

@@ -203,7 +203,7 @@ def test_wrong_precisions_are_refused(arguments: tuple[str, ...], where: str) ->
 
 def test_a_pattern_without_a_module_is_refused() -> None:
     _, prepared = prepared_case("asymmetric")
-    with pytest.raises(DipgoError, match="keep-fp32 'middle'"):
+    with pytest.raises(DipgoError, match="keep_fp32 'middle'"):
         compiled_case(prepared, Precision("fp16", ("middle",)))
 
 

@@ -335,7 +335,7 @@ def test_tensorrt_builds_for_the_gpu_at_hand(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(monkeypatch)
-    fragments = ("--compute-capability", "8.6 for the target tensorrt", "the GPU at hand")
+    fragments = ("--compute-capability", "8.6 for the target tensorrt", "the GPU of this machine")
     _build_refused(copied, [TARGET, "--compute-capability", "8.6"], fragments, capsys)
 
 

@@ -216,7 +216,7 @@ def _subnet(**changes: Any) -> SubNet:
 
 
 def test_a_subnet_whose_first_row_left_reuses_is_refused() -> None:
-    pattern = r"--strength, row 1 of the SubNet, block a: found 0; .* that is all 1: 0 2"
+    pattern = r"strength, row 1 of the SubNet, block a: found 0; .* that is all 1: 0 2"
     with pytest.raises(DipgoError, match=pattern):
         cut_to(_subnet(), (3, 2, 1))
     assert cut_to(_subnet(), (2, 1)).gates.shape == (2, 2)

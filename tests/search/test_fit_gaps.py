@@ -297,9 +297,7 @@ def test_filters_of_latents_that_are_no_pictures_are_refused(problem: Problem) -
     first = replace(graph.inputs[0], value=Value(graph.inputs[0].value.name, flat))
     other = replace(graph, inputs=(first, *graph.inputs[1:]))
     posed = replace(problem, traced=replace(problem.traced, graph=other))
-    message = (
-        r"^--reuse-filter: found 3 for latents f32\[1,256,4\]; expected .+; use --reuse-filter 0$"
-    )
+    message = r"^reuse_filter: found 3 for latents f32\[1,256,4\]; expected .+; use reuse_filter 0$"
     with pytest.raises(DipgoError, match=message):
         posed.with_filters(4, True, 3)
 

@@ -137,7 +137,7 @@ def test_an_eta_out_of_range_is_refused(eta: float) -> None:
 
 def test_an_eta_that_would_change_nothing_is_refused() -> None:
     scheduler = make_scheduler(DDIMScheduler(**SD15), "euler-a")
-    message = r"^--eta: found 0.5 for EulerAncestralDiscreteScheduler, which has none; .+ choose"
+    message = r"^eta: found 0.5 for EulerAncestralDiscreteScheduler, which has none; .+ choose"
     with pytest.raises(DipgoError, match=message):
         probe(scheduler, 5, eta=0.5)
 
