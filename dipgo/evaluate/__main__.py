@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 REPORT_FILE, PLOT_FILE, CACHE_FOLDER = "report.json", "plot.png", "cache"
 
 BATCH = 8
-"""Pictures a run, unless said."""
+"""Pictures a run by default."""
 
 TABLE_WIDTH = 170
-"""Columns that the table needs, also where the output is no terminal."""
+"""Columns that the table needs, also where the output is not a terminal."""
 
 
 def main(arguments: list[str]) -> None:
@@ -76,14 +76,14 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
 
 
 def _dense(options: Namespace, first: SubNet) -> tuple[int, str | None]:
-    """What dense is: as the options say, else as the first SubNet has it."""
+    """Returns dense's steps and scheduler, as the options say or else as the first SubNet has."""
     own = first.scheduler.class_name if first.scheduler else None
     steps = first.num_inference_steps if options.steps is None else options.steps
     return steps, options.scheduler or own
 
 
 def _read_subnets(paths: Sequence[Path]) -> dict[str, SubNet]:
-    """By the names of their files, or by their paths where two files have one name."""
+    """Reads SubNets by the names of their files, or by their paths where two names are equal."""
     if len(set(paths)) < len(paths):
         raise DipgoError(
             "--subnets",

@@ -1,4 +1,4 @@
-"""`evaluate`: quality, cost and speed of SubNets against dense, on the same prompts and seeds."""
+"""Evaluates quality, cost and speed of SubNets against dense, on the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -48,16 +48,31 @@ def evaluate(
     threads: int = 0,
     progress: Progress = SHOW_NOTHING,
 ) -> Report:
-    """Draws `pairs` pictures with dense and with every SubNet, and measures.
+    """Draws `pairs` pictures with dense and with every SubNet, and measures them.
 
-    `model` is as for `export`; `dense` is the number of steps and the scheduler (None: the model's
-    own) that all are compared with; SubNets that name no scheduler have dense's. Pair i is prompt
-    i mod their number, with the seed `seed` + i. `classifier` and `reference` (PNG files) are
-    folders, `clip_model` a folder or a Hub id. `loras` are as for `export`, and in dense too.
-    0 `time_repeats`: nothing is timed; runs that are timed draw `time_batch` pictures (None:
-    `batch`). In the folder `cache` every SubNet's result is kept, and found again by the same
-    call.
-    Raises DipgoError, where possible before the first picture is drawn.
+    Args:
+        model: The model, as for `export`.
+        subnets: SubNets by name; those that name no scheduler have dense's.
+        dense: The number of steps and the scheduler (None: the model's own) that all are compared
+            with.
+        prompts: Held-out prompts; pair i has prompt i mod their number.
+        cache: Folder that keeps every SubNet's result, which the same call uses again.
+        pairs: Number of pictures with each.
+        seed: Seed of the first pair; pair i has the seed `seed` + i.
+        guidance: The guidance scale.
+        batch: Pictures a run.
+        classifier: Folder of a classifier that reads captions.
+        reference: Folder of PNG files for Fréchet distances.
+        clip_model: Folder or Hub id of a CLIP model.
+        fid: Whether to compute FID to the reference.
+        loras: LoRAs as for `export`; they are in dense too.
+        time_repeats: Measured runs; with 0 nothing is timed.
+        time_batch: Pictures a timed run; None stands for `batch`.
+        threads: Threads of a run; 0 stands for all cores.
+        progress: How progress is shown.
+
+    Raises:
+        DipgoError: An input is wrong; where possible before the first picture is drawn.
     """
     check_options(subnets, {"classifier": classifier, "reference": reference, "fid": fid})
     settings = Settings(
@@ -67,7 +82,7 @@ def evaluate(
         source = load_source(model, loras)
         size = check_draws_pictures(source)
         reference_variant = Variant(DENSE, None, *dense)
-        variants = [Variant.of_subnet(name, one, dense[1]) for name, one in subnets.items()]
+        variants = [Variant.of_subnet(name, subnet, dense[1]) for name, subnet in subnets.items()]
         for variant in (reference_variant, *variants):
             check_variant(variant, source)
         judges = make_judges(
@@ -87,9 +102,12 @@ def _results(
     judges: Judges,
     repeats: int,
 ) -> list[Result]:
-    """Of dense, then of every SubNet. Pictures of two variants are in memory at a time."""
+    """Returns the results of dense, then of every SubNet.
+
+    Pictures of at most two variants are in memory at a time.
+    """
     dense_drawn = studio.draw(dense)
-    found: list[Result] = []
+    results: list[Result] = []
     all_times = []
     first: Sequence[float] | None = None
     for variant in variants:
@@ -102,12 +120,12 @@ def _results(
         with studio.progress.stage(f"measure {variant.name}"):
             result = measure(variant, drawn, dense_drawn, first, settings, judges, time)
         first = first or result.metrics[SSIM].values
-        found.append(result)
+        results.append(result)
     studio.discard(dense)
     with studio.progress.stage("measure dense"):
         time = dense_time(all_times)
         of_dense = measure(dense, dense_drawn, dense_drawn, None, settings, judges, time)
-    return [of_dense, *found]
+    return [of_dense, *results]
 
 
 def _report(
@@ -130,13 +148,13 @@ def _report(
 
 
 def _name(source: Source) -> str:
-    """With the LoRAs in its weights: `model, style.safetensors at 0.5`."""
-    return ", ".join([source.name, *(f"{one.name} at {one.scale:g}" for one in source.loras)])
+    """Returns the model's name and its LoRAs: `model, style.safetensors at 0.5`."""
+    return ", ".join([source.name, *(f"{lora.name} at {lora.scale:g}" for lora in source.loras)])
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return Path(given) if given else None
+def _path(value: str | Path | None) -> Path | None:
+    return Path(value) if value else None
 
 
-def _text(given: str | Path | None) -> str | None:
-    return str(given) if given else None
+def _text(value: str | Path | None) -> str | None:
+    return str(value) if value else None

@@ -18,7 +18,7 @@ REMEDY = "remove the file: it will be made again"
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
-    """Of a variant's plan, for a batch; `kept` is relative to the plan's own dense one."""
+    """Facts about a variant's plan, for a batch; `kept` is relative to the plan's own dense one."""
 
     scheduler: str
     evaluations: int
@@ -29,7 +29,7 @@ class PlanFacts(msgspec.Struct, frozen=True):
 
 
 class Times(msgspec.Struct, frozen=True):
-    """Seconds of every run, by turns: of a variant's engines, and of dense's."""
+    """Seconds of every run of a variant's engines and of dense's, which were interleaved."""
 
     runs: tuple[float, ...]
     dense_runs: tuple[float, ...]
@@ -45,14 +45,18 @@ class Drawn:
 
 
 def write_drawn(path: Path, drawn: Drawn) -> None:
-    """As .npz, with the facts as JSON in an array of bytes."""
+    """Writes a .npz file, with the facts as JSON in an array of bytes."""
     facts = np.frombuffer(msgspec.json.encode(drawn.plan), np.uint8)
     with staged_file(path) as staging:
         np.savez_compressed(staging, latents=drawn.latents, pictures=drawn.pictures, plan=facts)
 
 
 def read_drawn(path: Path) -> Drawn:
-    """Raises DipgoError for a damaged file."""
+    """Reads a file of `write_drawn`.
+
+    Raises:
+        DipgoError: The file is damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             latents, pictures, facts = (arrays[name] for name in ("latents", "pictures", "plan"))
@@ -68,11 +72,15 @@ def read_drawn(path: Path) -> Drawn:
 
 
 def write_times(path: Path, times: Times) -> None:
-    """As JSON."""
+    """Writes times as JSON."""
     write_text(path, msgspec.json.encode(times).decode() + "\n")
 
 
 def read_times(path: Path) -> Times:
-    """Raises DipgoError for a damaged file."""
+    """Reads a file of `write_times`.
+
+    Raises:
+        DipgoError: The file is damaged.
+    """
     data = read_file(path, expected="times of an earlier run")
     return decode_json(data, Times, name=str(path), remedy=REMEDY)

@@ -1,4 +1,4 @@
-"""Checks: all that can be told to be wrong before the hours of work begin."""
+"""Checks an evaluation's inputs before the hours of work begin."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from dipgo.models.text_encoding import HIDDEN_STATES
 
 
 def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]) -> None:
-    """`judged_by` has the options classifier, reference and fid. An option that would do nothing is
-    an error. Raises DipgoError.
+    """Checks that there are SubNets, and that no option of a judge would do nothing.
+
+    Args:
+        subnets: SubNets by name.
+        judged_by: The options classifier, reference and fid.
+
+    Raises:
+        DipgoError: There is no SubNet, or an option lacks another that it needs.
     """
     if not subnets:
         raise DipgoError(
@@ -43,16 +49,20 @@ def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]
 
 
 def check_draws_pictures(source: Source) -> tuple[int, int]:
-    """Height and width of the model's pictures in pixels. Raises DipgoError."""
+    """Returns height and width of the model's pictures in pixels.
+
+    Raises:
+        DipgoError: The model is not a text-to-image pipeline with one text encoder and a VAE.
+    """
     model = source.at(source.geometry())
     conditioning = set(model.conditioning)
     parts = ("text_encoder", "tokenizer", "vae")
     missing = [name for name in parts if getattr(source.pipeline, name, None) is None]
     if missing or conditioning != {HIDDEN_STATES}:
-        found = f"no {' and no '.join(missing)}" if missing else " ".join(sorted(conditioning))
+        problem = f"no {' and no '.join(missing)}" if missing else " ".join(sorted(conditioning))
         raise DipgoError(
             f"model {source.name}",
-            found=found,
+            found=problem,
             expected="a text-to-image pipeline with one text encoder and a VAE",
             remedy="use a pipeline of Stable Diffusion 1 or 2",
         )
@@ -61,7 +71,11 @@ def check_draws_pictures(source: Source) -> tuple[int, int]:
 
 
 def check_variant(variant: Variant, source: Source) -> None:
-    """Raises DipgoError, naming the SubNet, where it does not fit the model."""
+    """Checks that a variant fits the model.
+
+    Raises:
+        DipgoError: The SubNet does not fit; the error names it.
+    """
     try:
         schedule = read_schedule(variant.subnet or DENSE, variant.schedule)
         fit_schedule(source, schedule, source.geometry())

@@ -1,4 +1,4 @@
-"""Generate: exports variants, draws the pairs with each and times them, and keeps the results."""
+"""Exports variants, draws the pairs with each, times them, and keeps the results."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from dipgo.run.pipeline import Pipeline
 WARMUP = 1
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Called with what is about to happen and how many times; yields what is told how many are done."""
+"""A context manager of a description and a total, which yields a function of the count done."""
 
 
 @contextmanager
 def no_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """No progress is shown."""
+    """Yields a function that shows no progress."""
     yield lambda done: None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How progress is shown: stages, and bars for what is countable."""
+    """The display of progress: stages, and bars for what is countable."""
 
     stage: Callable[[str], AbstractContextManager[object]] = silent
     bar: Bar = no_bar
 
 
 class Studio:
-    """Draws and times with one model. Results are files in `folder`; exports pass through it.
+    """Draws and times with one model; results and exports are kept in `folder`.
 
     An export stays until `discard`, so that a run that was stopped need not make it again.
     """
@@ -67,16 +67,23 @@ class Studio:
         folder.mkdir(parents=True, exist_ok=True)
 
     def draw(self, variant: Variant) -> Drawn:
-        """Latents and pictures of all pairs. Raises DipgoError."""
+        """Returns latents and pictures of all pairs.
+
+        Raises:
+            DipgoError: The export fails, or a cached file is damaged.
+        """
         path = self._folder / f"{self._key(variant, self._settings.batch)}.npz"
         if not path.exists():
             write_drawn(path, self._draw(variant))
         return read_drawn(path)
 
     def time(self, variant: Variant, dense: Variant, repeats: int) -> Times:
-        """Both by turns, in one process. Times of another machine are not used again.
+        """Times a variant and dense interleaved, in one process.
 
-        Raises DipgoError.
+        Times of another machine are not used again.
+
+        Raises:
+            DipgoError: An export fails, or a cached file is damaged.
         """
         batch = self._settings.time_batch
         setting = [repeats, self._settings.threads, self._key(dense, batch), _machine()]
@@ -86,12 +93,12 @@ class Studio:
         return read_times(path)
 
     def discard(self, *variants: Variant) -> None:
-        """Removes exports that nothing more is to be made with, and halves that a kill has left."""
+        """Removes exports that are no longer needed, and partial ones that a kill has left."""
         batches = {self._settings.batch, self._settings.time_batch}
         for variant, batch in itertools.product(variants, batches):
             path = self._export_path(variant, batch)
-            for one in (path, *path.parent.glob(f".{path.name}.*")):
-                shutil.rmtree(one, ignore_errors=True)
+            for folder in (path, *path.parent.glob(f".{path.name}.*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _key(self, variant: Variant, batch: int) -> str:
         return variant_key(self._model, variant, self._settings, batch)
@@ -100,7 +107,10 @@ class Studio:
         return self._folder / f"export-{self._key(variant, batch)}"
 
     def _load(self, variant: Variant, batch: int) -> Pipeline:
-        """An export appears whole or not at all, so one that is there is a good one."""
+        """Loads a variant's export, and makes it first if it is not there.
+
+        An export appears whole or not at all, so an existing one is complete.
+        """
         path = self._export_path(variant, batch)
         if not path.exists():
             with self.progress.stage(f"export {variant.name}, batch {batch}"):
@@ -144,7 +154,7 @@ class Studio:
 def _draw_batch(
     pipeline: Pipeline, pairs: tuple[Pair, ...], guidance: float
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Latents f32[n, C, h, w] and pictures u8[n, H, W, 3], rounded as in a PNG file."""
+    """Returns latents f32[n, C, h, w] and pictures u8[n, H, W, 3], rounded as in a PNG file."""
     latents: NDArray[np.float32] = pipeline(
         [pair.prompt for pair in pairs],
         seed=[pair.seed for pair in pairs],

@@ -1,4 +1,4 @@
-"""Measure: what was drawn and timed becomes figures."""
+"""Computes the figures of a variant from what was drawn and timed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,17 @@ def measure(
     judges: Judges,
     time: Timed | None,
 ) -> Result:
-    """`first_ssim` f64[pairs] is the first SubNet's; None for the first itself, and for dense."""
+    """Measures a variant's pictures against dense's.
+
+    Args:
+        variant: The variant that was drawn with.
+        drawn: Its latents and pictures.
+        dense: Dense's latents and pictures.
+        first_ssim: SSIM f64[pairs] of the first SubNet; None for the first itself, and for dense.
+        settings: Settings that all variants share.
+        judges: Further measures of pictures.
+        time: Seconds a run, None if nothing was timed.
+    """
     hits = judges.read(drawn.pictures) if judges.classifier else None
     values = {
         SSIM: ssim(drawn.pictures, dense.pictures),
@@ -45,7 +55,7 @@ def measure(
         scheduler=drawn.plan.scheduler,
         evaluations=drawn.plan.evaluations,
         cost=_cost(drawn.plan, dense.plan, settings.batch),
-        metrics={name: _measured(one) for name, one in values.items()},
+        metrics={name: _measured(column) for name, column in values.items()},
         ssim_minus_first=_difference(values[SSIM], first_ssim),
         captions={head: float(hit.mean()) for head, hit in hits.items()} if hits else None,
         frechet=judges.frechet(drawn.pictures) if judges.frechet else None,
@@ -55,13 +65,13 @@ def measure(
 
 
 def timed(times: Times) -> Timed:
-    """Medians of runs by turns."""
+    """Returns the medians of interleaved runs, and the speedup."""
     seconds, dense = median(times.runs), median(times.dense_runs)
     return Timed(seconds, dense, dense / seconds, times.runs, times.dense_runs)
 
 
 def dense_time(all_times: Sequence[Times]) -> Timed | None:
-    """Dense beside itself: all its runs, whichever SubNet they were made by turns with."""
+    """Returns dense's time next to itself, over its runs with every SubNet; None without runs."""
     runs = tuple(run for times in all_times for run in times.dense_runs)
     return timed(Times(runs, runs)) if runs else None
 

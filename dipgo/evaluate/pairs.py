@@ -12,19 +12,23 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.common.torch_noise import MAX_SEED, initial_noise
 
 FEWEST_PAIRS = 2
-"""Of fewer there is no spread, and so no confidence interval."""
+"""The fewest pairs that have a spread, and so a confidence interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One picture to draw: what it is to show, and the seed of its noise."""
+    """A picture to draw: its prompt, and the seed of its noise."""
 
     prompt: str
     seed: int
 
 
 def make_pairs(prompts: Sequence[str], count: int, seed: int) -> tuple[Pair, ...]:
-    """Pair i is prompt i mod the number of prompts, with the seed `seed` + i. Raises DipgoError."""
+    """Returns pairs; pair i has prompt i mod the number of prompts, and the seed `seed` + i.
+
+    Raises:
+        DipgoError: There is no prompt, there are too few pairs, or a seed is out of range.
+    """
     if not prompts:
         raise DipgoError(
             "prompts", found="none", expected="at least one", remedy="write one prompt a line"
@@ -47,5 +51,5 @@ def make_pairs(prompts: Sequence[str], count: int, seed: int) -> tuple[Pair, ...
 
 
 def noise_of(pairs: Sequence[Pair], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Noise of unit variance f32[pairs, *shape], each row of its own seed."""
+    """Returns noise of unit variance f32[pairs, *shape], each row by its own seed."""
     return np.concatenate([initial_noise(pair.seed, (1, *shape)) for pair in pairs])

@@ -1,4 +1,4 @@
-"""The plot of an evaluation: likeness to dense against speedup, a labelled point a SubNet."""
+"""Plots an evaluation: likeness to dense against speedup, a labelled point for each SubNet."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ PLACES = tuple(
     for scale in (1, 2, 3, 4)
     for x, y in ((_AWAY, _AWAY), (_AWAY, -_AWAY - 6), (-_AWAY, -_AWAY - 6), (-_AWAY, _AWAY))
 )
-"""Where a label may stand: offsets in points, and the side of it that is at its point."""
+"""Places of a label: offsets in points, and the side of the label that faces its point."""
 
 
 def save_plot(report: Report, path: Path) -> None:
-    """SSIM with 95 % intervals against measured speedup, or else the share of dense's MACs."""
+    """Plots SSIM with 95 % intervals against measured speedup, or else share of dense's MACs."""
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     measured = report.dense.time is not None
     results = (report.dense, *report.subnets)
-    points = [(_across(one), one.metrics["ssim"].mean) for one in results]
+    points = [(_across(result), result.metrics["ssim"].mean) for result in results]
     colours = []
-    for index, (one, (x, y)) in enumerate(zip(results, points, strict=True)):
-        ssim = one.metrics["ssim"]
+    for index, (result, (x, y)) in enumerate(zip(results, points, strict=True)):
+        ssim = result.metrics["ssim"]
         errors = [[y - ssim.low], [ssim.high - y]]
         mark: dict[str, Any] = {"marker": "s", "color": "black"} if index == 0 else {"marker": "o"}
         drawn = axes.errorbar(x, y, yerr=errors, capsize=3, linestyle="", **mark)
         colours.append(drawn.lines[0].get_color())
     axes.set_xlabel(
-        "measured speedup (dense / SubNet, by turns)" if measured else "MACs, share of dense's"
+        "measured speedup (dense / SubNet, interleaved)" if measured else "MACs, share of dense's"
     )
     axes.set_ylabel("SSIM to dense (mean, 95 % interval)")
     axes.set_title(f"{report.model}: {len(report.pairs)} prompts and seeds")
     axes.grid(alpha=0.3)
     axes.margins(0.12)
-    figure.draw_without_rendering()  # for the places of points and labels to be known
-    _label(axes, [one.name for one in results], points, colours)
+    figure.draw_without_rendering()  # computes the places of points and labels
+    _label(axes, [result.name for result in results], points, colours)
     with staged_file(path) as staging:
         figure.savefig(staging, format="png")
 
@@ -61,8 +61,9 @@ def _across(result: Result) -> float:
 def _label(
     axes: Any, names: list[str], points: list[tuple[float, float]], colours: list[Any]
 ) -> None:
-    """Each label in its point's colour, where it first covers no point and no other label, and
-    stays within the axes.
+    """Labels each point in its colour, at the first place that is free and within the axes.
+
+    A place is free if the label covers no point and no other label there.
     """
     taken = [_around(axes.transData.transform(point)) for point in points]
     for name, point, colour in zip(names, points, colours, strict=True):

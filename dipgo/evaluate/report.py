@@ -16,28 +16,28 @@ from dipgo.evaluate.pairs import Pair
 Cell = Callable[["Result"], str | None]
 
 COLUMNS: tuple[tuple[str, Cell], ...] = (
-    ("steps", lambda one: str(one.steps)),
-    ("MACs of dense", lambda one: f"{one.cost.macs_of_dense:.3f}"),
-    ("s a run / dense's", lambda one: _seconds(one)),
-    ("speedup", lambda one: f"{one.time.speedup:.2f}×" if one.time else None),
-    ("SSIM", lambda one: _with_interval(one.metrics["ssim"], ".4f")),
-    ("SSIM - first's", lambda one: _difference(one)),
-    ("PSNR dB", lambda one: f"{one.metrics['psnr_db'].mean:.1f}"),
-    ("latent error", lambda one: f"{one.metrics['latent_error'].mean:.4f}"),
-    ("captions", lambda one: _optional(one, "caption", ".1%")),
-    ("Fréchet", lambda one: None if one.frechet is None else f"{one.frechet:.3f}"),
-    ("FID", lambda one: None if one.fid is None else f"{one.fid:.2f}"),
-    ("CLIP", lambda one: _optional(one, "clip", ".2f")),
+    ("steps", lambda row: str(row.steps)),
+    ("MACs of dense", lambda row: f"{row.cost.macs_of_dense:.3f}"),
+    ("s a run / dense's", lambda row: _seconds(row)),
+    ("speedup", lambda row: f"{row.time.speedup:.2f}×" if row.time else None),
+    ("SSIM", lambda row: _with_interval(row.metrics["ssim"], ".4f")),
+    ("SSIM - first's", lambda row: _difference(row)),
+    ("PSNR dB", lambda row: f"{row.metrics['psnr_db'].mean:.1f}"),
+    ("latent error", lambda row: f"{row.metrics['latent_error'].mean:.4f}"),
+    ("captions", lambda row: _optional(row, "caption", ".1%")),
+    ("Fréchet", lambda row: None if row.frechet is None else f"{row.frechet:.3f}"),
+    ("FID", lambda row: None if row.fid is None else f"{row.fid:.2f}"),
+    ("CLIP", lambda row: _optional(row, "clip", ".2f")),
 )
-"""A column in which no line has anything is left out."""
+"""Columns of the table; a column in which every cell is empty is left out."""
 
 
 def make_table(report: Report) -> Table:
-    """Means over the pairs; in brackets where they lie with 95 % confidence."""
+    """Returns a table of means over the pairs, with 95 % confidence intervals in brackets."""
     table = Table(title=f"{report.model}: {len(report.pairs)} pairs, guidance {report.guidance:g}")
     table.add_column("")
     results = (report.dense, *report.subnets)
-    cells = {heading: [cell(one) for one in results] for heading, cell in COLUMNS}
+    cells = {heading: [cell(result) for result in results] for heading, cell in COLUMNS}
     shown = [heading for heading, column in cells.items() if any(column)]
     for heading in shown:
         table.add_column(heading, justify="right")
@@ -47,7 +47,7 @@ def make_table(report: Report) -> Table:
 
 
 def _seconds(result: Result) -> str | None:
-    """Both from the same turns: times taken at another hour may be of a busier machine."""
+    """Returns both times of the same interleaved runs: at another hour a machine may be busier."""
     time = result.time
     return f"{time.seconds:.3f} / {time.dense_seconds:.3f}" if time else None
 
@@ -57,8 +57,8 @@ def _with_interval(measured: Measured, form: str) -> str:
 
 
 def _difference(result: Result) -> str | None:
-    found = result.ssim_minus_first
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else None
+    paired = result.ssim_minus_first
+    return f"{paired.mean:+.4f} [{paired.low:+.4f}, {paired.high:+.4f}]" if paired else None
 
 
 def _optional(result: Result, metric: str, form: str) -> str | None:
@@ -71,7 +71,7 @@ FORMAT, VERSION = "dipgo.evaluation", 1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One metric: its value for every pair, and their mean with its confidence interval."""
+    """A metric: its value for every pair, and their mean with its confidence interval."""
 
     mean: float
     low: float
@@ -81,7 +81,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds a run of the engines, `time_batch` pictures: medians, dense by turns with it."""
+    """Median seconds a run of `time_batch` pictures, interleaved with dense's runs."""
 
     seconds: float
     dense_seconds: float
@@ -92,9 +92,9 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """MACs a picture, and shares: of the SubNet's own dense plan, and of the evaluation's dense.
+    """MACs a picture, and shares of the SubNet's own dense plan and of the evaluation's dense.
 
-    Without attention products, as the papers count; `…_with_attention` with them.
+    Attention products are left out, as in the papers; `…_with_attention` includes them.
     """
 
     macs: int
@@ -107,9 +107,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One SubNet, or dense, measured.
+    """The figures of a SubNet or of dense.
 
-    `metrics` are `ssim`, `psnr_db` and `latent_error` to dense, and where asked for `caption`
+    `metrics` are `ssim`, `psnr_db` and `latent_error` to dense, and if requested `caption`
     (1 where all heads read it correctly) and `clip`. `ssim_minus_first` is paired.
     """
 
@@ -128,7 +128,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An evaluation: what it was made with, dense, and every SubNet in the order given."""
+    """An evaluation: its settings, dense, and every SubNet in the caller's order."""
 
     machine: Mapping[str, str]
     model: str
@@ -143,7 +143,7 @@ class Report:
     subnets: tuple[Result, ...]
 
     def to_json(self) -> str:
-        """What is infinite (PSNR of equal pictures) is null."""
+        """Returns the report as JSON, with null for infinity (PSNR of equal pictures)."""
         head = {"format": FORMAT, "version": VERSION, "intervals": METHOD}
         return json.dumps(_finite({**head, **asdict(self)}), indent=1, allow_nan=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""Variants: what is drawn with, a SubNet or dense, and the key that its results are kept by."""
+"""Variants: the SubNets and dense that draw pictures, and the keys of their cached results."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from dipgo.models.source import Source, add_weights
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A SubNet, or with None every gate on. `scheduler` None stands for the SubNet's, else the
-    model's own.
+    """A SubNet, or dense if `subnet` is None.
+
+    `scheduler` None stands for the SubNet's, else the model's own.
     """
 
     name: str
@@ -29,18 +30,18 @@ class Variant:
 
     @classmethod
     def of_subnet(cls, name: str, subnet: SubNet, scheduler: str | None) -> Variant:
-        """`scheduler` is for a SubNet that names none."""
+        """Returns the variant of a SubNet; `scheduler` is for a SubNet that names none."""
         return cls(
             name, subnet, subnet.num_inference_steps, None if subnet.scheduler else scheduler
         )
 
     @property
     def schedule(self) -> ScheduleSettings:
-        """What a compiler is told of it besides the SubNet."""
+        """The compiler's settings besides the SubNet."""
         return ScheduleSettings(steps=self.steps, scheduler=self.scheduler)
 
     def describe(self) -> dict[str, Any]:
-        """All that its pictures depend on; not the name, nor what a SubNet says of its making."""
+        """Returns all that its pictures depend on: not its name, nor the SubNet's provenance."""
         subnet = self.subnet
         gates = subnet and {
             "timesteps": subnet.timesteps,
@@ -53,15 +54,15 @@ class Variant:
         }
         if gates and subnet and subnet.reuse_filters:
             gates["reuse_filters"] = [
-                [one.rows, one.stacked(one.terms, one.unconditional is not None).tolist()]
-                for one in subnet.reuse_filters
+                [gap.rows, gap.stacked(gap.terms, gap.unconditional is not None).tolist()]
+                for gap in subnet.reuse_filters
             ]
         return {"steps": self.steps, "scheduler": self.scheduler, "subnet": gates}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all variants share. `batch` pictures are drawn a run, `time_batch` timed."""
+    """Settings that all variants share; a run draws `batch` pictures, a timed run `time_batch`."""
 
     pairs: tuple[Pair, ...]
     guidance: float
@@ -80,7 +81,7 @@ def _weights(subnet: SubNet) -> object:
 
 
 def variant_key(model: str, variant: Variant, settings: Settings, batch: int) -> str:
-    """The name of a variant's results; `model` is a `model_fingerprint`."""
+    """Returns the name of a variant's results; `model` is a `model_fingerprint`."""
     return digest(
         {
             "model": model,
@@ -94,25 +95,25 @@ def variant_key(model: str, variant: Variant, settings: Settings, batch: int) ->
 
 
 def digest(facts: Any) -> str:
-    """24 hexadecimal digits that stand for plain data."""
+    """Returns 24 hexadecimal digits that identify plain data."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def model_fingerprint(source: Source) -> str:
-    """sha256 of all weights and configurations that pictures depend on."""
+    """Returns the sha256 of all weights and configurations that pictures depend on."""
     pipeline = source.pipeline
     assert pipeline is not None, "checked before"
-    found = hashlib.sha256()
+    fingerprint = hashlib.sha256()
     for part in (source.denoiser, pipeline.text_encoder, pipeline.vae):
-        found.update(_config(part))
-        add_weights(found, part)
-    found.update(type(pipeline.scheduler).__name__.encode() + _config(pipeline.scheduler))
-    found.update(_text(pipeline.tokenizer.get_vocab()))
-    return found.hexdigest()
+        fingerprint.update(_config(part))
+        add_weights(fingerprint, part)
+    fingerprint.update(type(pipeline.scheduler).__name__.encode() + _config(pipeline.scheduler))
+    fingerprint.update(_text(pipeline.tokenizer.get_vocab()))
+    return fingerprint.hexdigest()
 
 
 def _config(part: Any) -> bytes:
-    """Without private entries, such as the path that it was loaded from."""
+    """Encodes a configuration, except private entries such as the path it was loaded from."""
     config = part.config if isinstance(part.config, dict) else part.config.to_dict()
     return _text({key: value for key, value in config.items() if not key.startswith("_")})
 
@@ -124,5 +125,5 @@ def _text(facts: Any) -> bytes:
 def _onnxruntime_version() -> str:
     import onnxruntime
 
-    found: str = onnxruntime.__version__
-    return found
+    installed: str = onnxruntime.__version__
+    return installed

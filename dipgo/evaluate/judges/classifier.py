@@ -1,4 +1,4 @@
-"""The judge: a small convolutional network that reads a picture's caption off it."""
+"""Classifier: a small convolutional network that reads a picture's caption off it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 GROUPS = 8
 
 Heads = Mapping[str, tuple[str, ...]]
-"""What is told apart: for every head, such as colour, the values that it chooses from."""
+"""The values that every head, such as colour, chooses from."""
 
 
 class ClassifierConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`config.json`. Pictures are square, `picture_size` pixels; channels are multiples of 8."""
+    """The content of `config.json`.
+
+    Pictures are square with a side of `picture_size` pixels; channels are multiples of 8.
+    """
 
     heads: dict[str, tuple[str, ...]]
     channels: tuple[int, ...]
@@ -34,7 +37,7 @@ class ClassifierConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Classifier(nn.Module):
-    """Pictures f32[B, 3, size, size] in [-1, 1] to one row of logits for each head."""
+    """Classifies pictures f32[B, 3, size, size] in [-1, 1]: logits for each head."""
 
     def __init__(self, heads: Heads, channels: tuple[int, ...], picture_size: int = 64) -> None:
         super().__init__()
@@ -55,17 +58,18 @@ class Classifier(nn.Module):
         )
 
     def features(self, pictures: Tensor) -> Tensor:
-        """f32[B, num_features], from which all heads read."""
-        found: Tensor = self.body(pictures).flatten(1)
-        return found
+        """Returns f32[B, num_features], from which all heads read."""
+        features: Tensor = self.body(pictures).flatten(1)
+        return features
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Returns logits f32[B, values] of each head."""
         features = self.features(pictures)
         return {name: head(features) for name, head in self.logits.items()}
 
     @torch.no_grad()
     def predict(self, pictures: Tensor) -> dict[str, list[str]]:
-        """The value each head gives to each of f32[B, 3, size, size] in [-1, 1]."""
+        """Returns each head's value for each of f32[B, 3, size, size] in [-1, 1]."""
         return {
             name: [self.heads[name][i] for i in row.argmax(1).tolist()]
             for name, row in self(pictures).items()
@@ -73,12 +77,12 @@ class Classifier(nn.Module):
 
 
 def scale_pixels(pictures: Tensor) -> Tensor:
-    """u8[N, 3, H, W] to what the classifier takes: f32 in [-1, 1], channels last in memory."""
+    """Returns u8[N, 3, H, W] as the classifier's input: f32 in [-1, 1], channels last in memory."""
     return pictures.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
 
 
 def save_classifier(model: Classifier, folder: Path) -> None:
-    """Write config.json and model.safetensors (float16)."""
+    """Writes config.json and model.safetensors (float16)."""
     folder.mkdir(parents=True, exist_ok=True)
     config = ClassifierConfig(model.heads, model.channels, model.picture_size)
     text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
@@ -88,7 +92,11 @@ def save_classifier(model: Classifier, folder: Path) -> None:
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Load in float32, ready to predict. Raises DipgoError for what is no classifier."""
+    """Loads a classifier in float32, ready to predict.
+
+    Raises:
+        DipgoError: The folder does not hold a classifier.
+    """
     expected = f"a classifier's folder, with {CONFIG_FILE} and {WEIGHTS_FILE}"
     path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     data = read_file(path, expected=expected)
@@ -109,28 +117,32 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 def read_labels(heads: Heads, prompt: str) -> dict[str, str]:
-    """For every head the one value that stands in the prompt, as whole words. Raises DipgoError."""
+    """Returns for every head the only value that the prompt contains, as whole words.
+
+    Raises:
+        DipgoError: The prompt contains no value of a head, or several.
+    """
     return {head: _only_value(head, values, prompt) for head, values in heads.items()}
 
 
 def _only_value(head: str, values: Sequence[str], prompt: str) -> str:
-    found = [one for one in values if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", prompt, re.I)]
-    if len(found) != 1:
+    named = [word for word in values if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.I)]
+    if len(named) != 1:
         raise DipgoError(
             f"prompt {prompt!r}, head {head}",
-            found=" and ".join(found) or "none of its values",
+            found=" and ".join(named) or "none of its values",
             expected=f"exactly one of {', '.join(values)}",
             remedy=f"use prompts that it can judge, or leave {setting('classifier')} out",
         )
-    return found[0]
+    return named[0]
 
 
 def read_correctly(
     classifier: Classifier, pictures: Tensor, labels: Sequence[Mapping[str, str]]
 ) -> dict[str, NDArray[np.bool_]]:
-    """For each head, which of u8[N, 3, size, size] are read as `labels` say: bool[N]."""
-    found = classifier.predict(scale_pixels(pictures))
+    """Returns for each head which of u8[N, 3, size, size] are read as `labels` say: bool[N]."""
+    predicted = classifier.predict(scale_pixels(pictures))
     return {
-        head: np.array([got == one[head] for got, one in zip(values, labels, strict=True)])
-        for head, values in found.items()
+        head: np.array([value == label[head] for value, label in zip(values, labels, strict=True)])
+        for head, values in predicted.items()
     }

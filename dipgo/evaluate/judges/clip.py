@@ -17,16 +17,20 @@ from dipgo.evaluate.metrics import to_tensor
 
 
 class ClipScore:
-    """100 x the cosine of picture and prompt, not below 0 (Hessel et al. 2021, with w = 100)."""
+    """The CLIP score: 100 x the cosine of picture and prompt, at least 0.
+
+    Source:
+        Hessel et al. 2021, with w = 100.
+    """
 
     def __init__(self, model: Any, processor: Any) -> None:
         self._both = (model, processor)
 
     @torch.no_grad()
     def __call__(self, pictures: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
-        """f64[N] of pictures u8[N, H, W, 3] and N prompts.
+        """Returns the scores f64[N] of pictures u8[N, H, W, 3] and N prompts.
 
-        Pair by pair: torchmetrics gives the mean of what it is given.
+        Each pair is scored alone, since torchmetrics returns the mean of a batch.
         """
         scores = [
             clip_score(picture, prompt, lambda: self._both)
@@ -36,7 +40,11 @@ class ClipScore:
 
 
 def load_clip(name: str) -> ClipScore:
-    """`name` is a folder that save_pretrained has written, or a Hub id. Raises DipgoError."""
+    """Loads a CLIP model from a folder that save_pretrained has written, or by its Hub id.
+
+    Raises:
+        DipgoError: There is no such model.
+    """
     from transformers import CLIPModel, CLIPProcessor
 
     local = Path(name).exists()

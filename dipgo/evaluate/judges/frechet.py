@@ -19,11 +19,11 @@ from dipgo.evaluate.metrics import to_tensor
 FEWEST_PICTURES = 2
 
 _CHUNK = 32
-"""Pictures at a time: reference sets are large."""
+"""Pictures at a time, since reference sets are large."""
 
 
 class ClassifierFeatures(nn.Module):
-    """Pictures u8[B, 3, size, size] to what the classifier's heads read: f64[B, num_features]."""
+    """Computes the features f64[B, num_features] of u8[B, 3, size, size] that all heads read."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -31,14 +31,18 @@ class ClassifierFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
+        """Returns the features in double precision."""
         return self.classifier.features(scale_pixels(pictures)).double()
 
 
 class Distance:
-    """Fréchet distance to the reference pictures, whose statistics are computed once.
+    """The Fréchet distance to the reference pictures, whose statistics are computed once.
 
-    Heusel et al. 2017, equation 6. Sets of few pictures lie farther than large ones of the same
-    distribution do, so only sets of the same size may be compared.
+    Sets of few pictures lie farther away than large sets of the same distribution, so only sets of
+    the same size may be compared.
+
+    Source:
+        Heusel et al. 2017, equation 6.
     """
 
     def __init__(self, metric: FrechetInceptionDistance, reference: Sequence[Path]) -> None:
@@ -47,7 +51,7 @@ class Distance:
             metric.update(to_tensor(pictures), real=True)
 
     def __call__(self, pictures: NDArray[np.uint8]) -> float:
-        """Of u8[N, H, W, 3], N at least 2."""
+        """Returns the distance of pictures u8[N, H, W, 3], N at least 2."""
         self._metric.reset()
         for start in range(0, len(pictures), _CHUNK):
             self._metric.update(to_tensor(pictures[start : start + _CHUNK]), real=False)
@@ -55,14 +59,18 @@ class Distance:
 
 
 def classifier_distance(classifier: Classifier, reference: Sequence[Path]) -> Distance:
-    """In the features of a classifier."""
+    """Returns the distance in the features of a classifier."""
     features = ClassifierFeatures(classifier)
     metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
     return Distance(metric, reference)
 
 
 def inception_metric() -> FrechetInceptionDistance:
-    """The FID of the literature, of Inception's 2048 features. Raises DipgoError."""
+    """Returns the FID of the literature, of Inception's 2048 features.
+
+    Raises:
+        DipgoError: The package torch-fidelity or the network's weights are missing.
+    """
     try:
         return FrechetInceptionDistance(feature=2048, reset_real_features=False)
     except ModuleNotFoundError:
@@ -82,7 +90,11 @@ def inception_metric() -> FrechetInceptionDistance:
 
 
 def find_reference(folder: Path, size: tuple[int, int]) -> list[Path]:
-    """The PNG files in `folder`, each of `size` (height, width) in pixels. Raises DipgoError."""
+    """Returns the PNG files in `folder`, each of `size` (height, width) in pixels.
+
+    Raises:
+        DipgoError: There are too few files, or one cannot be read or has another size.
+    """
     paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
     if len(paths) < FEWEST_PICTURES:
         raise DipgoError(
@@ -116,7 +128,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _read(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-    """u8[n, H, W, 3], a few at a time."""
+    """Yields pictures u8[n, H, W, 3], a few at a time."""
     for start in range(0, len(paths), _CHUNK):
         chunk = [_open(path).convert("RGB") for path in paths[start : start + _CHUNK]]
-        yield np.stack([np.asarray(one, np.uint8) for one in chunk])
+        yield np.stack([np.asarray(picture, np.uint8) for picture in chunk])

@@ -1,4 +1,4 @@
-"""Judges: what measures pictures beyond their likeness to the dense ones."""
+"""Loads the judges, which measure pictures beyond their likeness to dense's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ from dipgo.evaluate.pairs import Pair
 
 
 def check_picture_size(classifier: Classifier, size: tuple[int, int]) -> None:
-    """Raises DipgoError where the classifier reads pictures of another size."""
+    """Checks that the classifier reads pictures of `size` (height, width) in pixels.
+
+    Raises:
+        DipgoError: It reads pictures of another size.
+    """
     side = classifier.picture_size
     if size != (side, side):
         raise DipgoError(
@@ -44,7 +48,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Those that were asked for; `labels` are what each pair's picture is to show."""
+    """The judges that were requested; `labels` are the values that each picture must show."""
 
     classifier: Classifier | None
     labels: tuple[Mapping[str, str], ...]
@@ -54,7 +58,7 @@ class Judges:
     reference_pictures: int
 
     def read(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
-        """For each head, which of u8[N, H, W, 3] are read correctly: bool[N]."""
+        """Returns for each head which of u8[N, H, W, 3] are read correctly: bool[N]."""
         assert self.classifier is not None
         hits = [
             read_correctly(
@@ -64,7 +68,7 @@ class Judges:
             )
             for start in range(0, len(pictures), _CHUNK)
         ]
-        return {head: np.concatenate([one[head] for one in hits]) for head in hits[0]}
+        return {head: np.concatenate([chunk[head] for chunk in hits]) for head in hits[0]}
 
 
 def make_judges(
@@ -75,7 +79,19 @@ def make_judges(
     clip_model: str | None,
     fid: bool,
 ) -> Judges:
-    """Loads what was asked for; pictures are of `size` (height, width). Raises DipgoError."""
+    """Loads the judges that were requested.
+
+    Args:
+        pairs: Pairs, whose prompts the classifier must be able to judge.
+        size: Height and width of the pictures in pixels.
+        classifier: Folder of a classifier, or None.
+        reference: Folder of PNG files, or None.
+        clip_model: Folder or Hub id of a CLIP model, or None.
+        fid: Whether to compute FID to the reference.
+
+    Raises:
+        DipgoError: A judge cannot be loaded, or does not fit the pictures or prompts.
+    """
     judge = load_classifier(classifier) if classifier else None
     labels: tuple[Mapping[str, str], ...] = ()
     if judge:
