@@ -67,10 +67,10 @@ def register_family(family: Any) -> None:
         REGISTERED.insert(0, whole)
 
 
-def _no_family(cls: type, found: str, required: tuple[str, ...]) -> DipgoError:
+def _no_family(cls: type, problem: str, required: tuple[str, ...]) -> DipgoError:
     return DipgoError(
         f"family {cls.__name__}",
-        found=found,
+        found=problem,
         expected=f"an object with {', '.join(required)}",
         remedy="see docs/internals/add-a-family.md",
     )
