@@ -61,7 +61,10 @@ SEARCHES: dict[str, tuple[str, ...]] = {
         *("--exchange-examples", "1", "--reuse-filter", "0", "--reuse-iterations", "6"),
         *("--out", "OUT"),
     ),
-    "deepcache": (*SEARCH, "--steps", "50", "--method", "deepcache", "--out", "OUT"),
+    "deepcache": (
+        *(*SEARCH, "--ratio", "0.55", "--steps", "50", "--method", "deepcache"),
+        *("--blocks", "down_blocks.*", "mid_block", "up_blocks.*", "--out", "OUT"),
+    ),
 }
 IMPORTS = ("import dipgo.engines", "import dipgo; dipgo.Pipeline")
 
