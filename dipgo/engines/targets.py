@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.lazy import import_name
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.runner import Backend, BackendSettings
@@ -221,7 +221,7 @@ def _check_threads(row: Target, threads: int) -> None:
             f"threads {threads}",
             found=f"a number of threads for the target {row.name}",
             expected="none: it is ONNX Runtime's",
-            remedy="leave --threads out",
+            remedy=f"leave {setting('threads')} out",
         )
 
 
@@ -244,5 +244,5 @@ def _check_provider(row: Target, provider: str | None) -> str:
         f"provider {provider}",
         found=f"a name that is not known for the target {row.name}",
         expected=f"one of {names}" if len(row.providers) > 1 else f"{names}, or none",
-        remedy="correct the name, or leave --provider out",
+        remedy=f"correct the name, or leave {setting('provider')} out",
     )

@@ -34,7 +34,7 @@ SUBNETS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "unknown block": (
         {"blocks": [*BLOCKS[:4], "middle"]},
-        ("SubNet, block middle", "no module of that path", "UNet2DConditionModel", "mend its name"),
+        ("SubNet, block middle", "no module of that path", "UNet2DConditionModel", "fix its name"),
     ),
     "a pattern for a block": (
         {"blocks": [*BLOCKS[:4], "up_blocks.*"]},
@@ -93,7 +93,7 @@ def test_a_truncated_subnet(keep: int, tmp_path: Path, refused: Refused) -> None
 
 SUBNET_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "other steps": (["--steps", "4"], ("--steps", "4", "3, as the SubNet has", "leave --steps")),
-    "blocks too": (["--blocks", "mid_block"], ("--blocks", "beside a SubNet", "none", "leave")),
+    "blocks too": (["--blocks", "mid_block"], ("--blocks", "as well as a SubNet", "none", "leave")),
     "other scheduler": (
         ["--scheduler", "pndm"],
         ("--scheduler", "PNDMScheduler", "EulerDiscreteScheduler, as the SubNet has", "leave"),

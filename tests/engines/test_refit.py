@@ -90,7 +90,7 @@ def test_engines_that_were_not_built_for_it(
     out = Path(shutil.copytree(plain, tmp_path / "built"))
     write_engines(out)
     with pytest.raises(DipgoError, match=r"engines/tensorrt: found engines that cannot be refit.*"
-                       r"--refittable, or leave the engines out: --without-engines"):  # fmt: skip
+                       r"--refittable, or leave the engines out: without_engines"):  # fmt: skip
         refit(out, other, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["built"]
     new = refit(out, other, tmp_path / "new", without_engines=True)

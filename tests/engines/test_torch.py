@@ -127,7 +127,7 @@ def test_a_damaged_program(exported: Path, tmp_path: Path) -> None:
 
 
 def test_threads_are_onnx_runtimes(exported: Path) -> None:
-    with pytest.raises(DipgoError, match="leave --threads out"):
+    with pytest.raises(DipgoError, match="leave threads out"):
         load(exported, target="torch", provider="cpu", threads=2)
 
 

@@ -237,15 +237,15 @@ def test_packed_latents_of_another_size(tmp_path: Path) -> None:
                     p.scheduler.config, prediction_type="v_prediction"
                 )
             ),
-            "--model, scheduler.prediction_type: found 'v_prediction' in .*; expected 'epsilon'",
+            "model, scheduler.prediction_type: found 'v_prediction' in .*; expected 'epsilon'",
         ),
         (
             lambda p: setattr(p, "unet", type(p.unet).from_config(p.unet.config, act_fn="gelu")),
-            "--model: found UNet2DConditionModel of configuration .*; expected",
+            "model: found UNet2DConditionModel of configuration .*; expected",
         ),
         (
             lambda p: p.text_encoder.resize_token_embeddings(300),
-            r"--model, weight text_encoder.*: found a shape of \[300, 32\], other than when it",
+            r"model, weight text_encoder.*: found a shape of \[300, 32\], other than when it",
         ),
     ],
     ids=["scheduler", "architecture", "vocabulary"],

@@ -273,6 +273,6 @@ def test_an_export_of_a_denoiser_alone_names_the_pipelines(tmp_path: Path) -> No
     source = Source("dit", denoiser, ZOO["dit"].family, DDIMScheduler(clip_sample=False), 8, 7)
     out = export(source, "dense", tmp_path / "out", steps=2)
     with pytest.raises(
-        DipgoError, match=r"of a denoiser alone; .*a whole pipeline, .*docs/families\.md"
+        DipgoError, match=r"of a denoiser alone; .*a whole pipeline, .*docs/guide/families\.md"
     ):
         Pipeline.from_export(out)
