@@ -46,7 +46,7 @@ class SearchRequest:
     scheduler: str | None = None
     blocks: tuple[str, ...] = ()
     backup: str = option(
-        Output.word, help="what a block yields that is off", group=MODEL, choices=tuple(BACKUPS)
+        Output.word, help="what a block yields that is off", group=MODEL, choices=BACKUPS
     )
     batch: int = 4
     height: int = 0

@@ -21,7 +21,7 @@ from tests.support.nvidia_stand_in import driver as stand_in_driver
 from tests.support.nvidia_stand_in import tensorrt as stand_in_tensorrt
 
 SOURCE = Path(dipgo.__file__).parent
-CUDA = SOURCE / "engines" / "cuda.py"
+CUDA = SOURCE / "engines" / "tensorrt" / "cuda.py"
 TENSORRT = sorted((SOURCE / "engines" / "tensorrt").glob("*.py"))
 CLASSES = {
     "context": "IExecutionContext",

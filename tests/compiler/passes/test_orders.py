@@ -222,7 +222,7 @@ def test_a_pass_that_comes_too_late_is_refused(one: Pass, condition: Condition) 
     assert not condition.holds(plan)
     twice = one.name == condition.broken_by
     remedy = f"run {one.name} once" if twice else f"put {one.name} before {condition.broken_by}"
-    with pytest.raises(DipgoError, match=f"pass {one.name}: found {condition.found}.*{remedy}"):
+    with pytest.raises(DipgoError, match=f"pass {one.name}: found {condition.problem}.*{remedy}"):
         run_passes(plan, [one])
 
 
