@@ -37,12 +37,15 @@ ARGPARSE = ("metavar", "nargs", "action", "type", "choices")
 """The keys of a field's metadata that are passed to argparse."""
 
 
-def option(default: Any = MISSING, *, help: str, group: str, **more: Any) -> Any:
+def option(
+    default: Any = MISSING, *, help: str | Callable[[], str], group: str, **more: Any
+) -> Any:
     """Returns a field of settings that is an option of commands too.
 
     Args:
         default: The default; an option that has none is required.
-        help: A few words. The default is shown after them, unless they end with brackets.
+        help: A few words. The default is shown after them, unless they end with brackets. A
+            function, if they name the rows of a table to which others may add.
         group: The heading in a command's help.
         more: `flag`, if the option's name is not the field's; `metavar`, `nargs`, `action`,
             `type` and `choices` as argparse takes them; bounds of a number, as in BOUNDS, with
@@ -154,7 +157,8 @@ def _add(parser: Parser, name: str, hint: Any, default: object, about: Mapping[s
         add(flag, dest=name, help=text, required=required, **{**_typed(hint), **keywords})
 
 
-def _help(text: str, default: object) -> str:
+def _help(words: str | Callable[[], str], default: object) -> str:
+    text = words if isinstance(words, str) else words()
     complete = default is None or default is MISSING or default == () or text.endswith(")")
     return (text if complete else f"{text} ({default})").replace("%", "%%")
 

@@ -69,9 +69,9 @@ class ExportSettings(Request):
         metavar="[Nx]HxW",
         type=size,
     )
-    target: str = option(DEFAULT_TARGET, help=any_of(TARGETS), group=ENGINES)
+    target: str = option(DEFAULT_TARGET, help=lambda: any_of(TARGETS), group=ENGINES)
     precision: PrecisionName = option(
-        "fp32", help=any_of(PRECISIONS), group=PRECISION, choices=None
+        "fp32", help=lambda: any_of(PRECISIONS), group=PRECISION, choices=None
     )
     keep_fp32: tuple[str, ...] = option(
         (), help="modules that stay in fp32", group=PRECISION, nargs="+", metavar="PATTERN"

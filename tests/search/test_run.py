@@ -244,16 +244,27 @@ def test_a_loss_that_is_nan_leaves_the_checkpoint_before_it(
 
 
 @pytest.mark.parametrize("stage", ["iterations", "exchanges", "reuse-iterations", "reuse-filter"])
-def test_guidance_without_end_is_refused_in_every_stage(
+def test_guidance_that_overflows_is_refused_in_every_stage(
     stage: str, options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = [text for name in MANY if name != stage for text in (f"--{name}", "0")]
     if stage == "reuse-filter":
         others += ["--reuse-filter", "3"]
-    code = run_command(main, [*options, "--guidance-scale", "inf", *others])
+    code = run_command(main, [*options, "--guidance-scale", "3e38", *others])
     error = capsys.readouterr().err.splitlines()[-1]
     assert code == 2
     assert error.startswith("error: search, iteration 0: found NaN or infinity in "), error
+
+
+@pytest.mark.parametrize("scale", ["inf", "-inf", "nan"])
+def test_guidance_without_end_is_refused_at_once(
+    scale: str, options: Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_command(main, [*options, f"--guidance-scale={scale}"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2
+    expected = f"error: --guidance-scale: found {scale}; expected a finite number; correct it"
+    assert error == expected
 
 
 MEMORY: dict[str, BaseException] = {
