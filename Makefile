@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 IN_VENV := $(VENV)/bin
+PYTEST := $(IN_VENV)/python -m pytest -q -n auto --dist loadfile
 OPENVINO := .venv-openvino
 OPENVINO_STAMP := $(OPENVINO)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-openvino lint docs clean
+.PHONY: help venv demo test test-fast test-slow test-openvino lint docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,13 +21,17 @@ demo: $(STAMP) ## Export a small trained model, dense and pruned, run both and c
 	@echo "== demo"
 	@$(IN_VENV)/python -m scripts.demo
 
-test: $(STAMP) ## Run every test but those that need a GPU or OpenVINO
-	@echo "== tests: all but those that need a GPU or OpenVINO"
-	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not openvino"
+test: $(STAMP) ## Run every kind of test, but those that need a GPU or OpenVINO
+	@echo "== tests: every kind but those that need a GPU or OpenVINO"
+	@$(PYTEST) -m "not gpu and not openvino and not rare" --durations 10
 
 test-fast: $(STAMP) ## Run the tests that take seconds
 	@echo "== tests: the fast ones"
-	@$(IN_VENV)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not slow and not openvino"
+	@$(PYTEST) -m "not gpu and not openvino and not rare and not slow"
+
+test-slow: $(STAMP) ## Run the further cases that test leaves out: more models, grains and precisions
+	@echo "== tests: further cases of slow kinds"
+	@$(PYTEST) -m "not gpu and not openvino and rare" --durations 10
 
 test-openvino: $(OPENVINO_STAMP) ## Run the tests of the OpenVINO provider, in .venv-openvino
 	@echo "== tests: OpenVINO"

@@ -26,7 +26,8 @@ from dipgo.run.pipeline import Pipeline
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
 from tests.support.random_subnets import weigh_rows
-from tests.support.zoo import CASES, GUIDANCE_CASES, ZOO, case
+from tests.support.rare import rare_unless
+from tests.support.zoo import CASES, GUIDANCE_CASES, ZOO, case, is_common
 
 TOLERANCE = 1e-3
 """Relative L2, float32 kernels of another library, after all steps."""
@@ -34,7 +35,7 @@ STEPS = 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "grain", "guidance"), GUIDANCE_CASES)
+@pytest.mark.parametrize(("name", "grain", "guidance"), rare_unless(is_common, GUIDANCE_CASES))
 def test_engines_equal_module_hooks(
     name: str, grain: str, guidance: bool, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:

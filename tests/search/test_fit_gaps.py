@@ -40,8 +40,9 @@ from dipgo.search.supernet.row_gates import row_gates
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
 from tests.support.random_subnets import TERMS, subnet_with_filters
+from tests.support.rare import rare_unless
 from tests.support.tiny_search import rows_on, tiny_examples, tiny_net
-from tests.support.zoo import GUIDANCE_CASES, NO_PICTURES, ZOO, Case, case
+from tests.support.zoo import GUIDANCE_CASES, NO_PICTURES, ZOO, Case, case, is_common
 
 TOLERANCE = 1e-3
 """Relative L2, float32 kernels of another library, after all steps."""
@@ -68,11 +69,14 @@ def _compiled(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "guidance"),
-    [
-        (name, guidance)
-        for name, grain, guidance in GUIDANCE_CASES
-        if grain == "block" and name not in NO_PICTURES
-    ],
+    rare_unless(
+        lambda name, guidance: is_common(name, "block", guidance),
+        [
+            (name, guidance)
+            for name, grain, guidance in GUIDANCE_CASES
+            if grain == "block" and name not in NO_PICTURES
+        ],
+    ),
 )
 def test_engines_and_the_oracle_equal_module_hooks(
     name: str, guidance: bool, tmp_path: Path

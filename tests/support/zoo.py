@@ -343,6 +343,14 @@ GUIDANCE_CASES = [
     for name, grain in CASES
     for guidance in ((False,) if name in UNGUIDED else (False, True))
 ]
+EVERY_WAY = ("asymmetric", "dit")
+"""A U-Net and a transformer, which the common cases of slow tests have in every way."""
+
+
+def is_common(name: str, grain: str, guidance: bool) -> bool:
+    """Returns whether a case is common: a model in one way, as it is mostly run, or EVERY_WAY's."""
+    usual = grain == "block" and guidance == (name not in UNGUIDED)
+    return usual or name in EVERY_WAY
 
 
 @dataclass(frozen=True)
