@@ -12,8 +12,10 @@ import torch
 from onnxscript.rewriter import RewriteRule
 from torch.onnx._internal.exporter import _registration
 
+from dipgo.export.lower import onnx
 from dipgo.search.problem import Problem
 from tests.support.golden import GOLDEN
+from tests.support.lower_once import LowerOnce
 from tests.support.sample_exports import write_sample_exports
 from tests.support.tiny_pipeline import save_tiny_pipeline
 from tests.support.tiny_search import tiny_problem
@@ -58,6 +60,21 @@ def _rules_of_the_right_operator() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RewriteRule, "try_rewrite", try_where_it_may_match)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lower_once() -> Iterator[LowerOnce]:
+    """Lowers a graph once in a worker, however many tests export it."""
+    with pytest.MonkeyPatch.context() as patch:
+        store = LowerOnce(onnx._export)
+        patch.setattr(onnx, "_export", store)
+        yield store
+
+
+@pytest.fixture
+def lower_anew(lower_once: LowerOnce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of lowering itself: does not share graphs with other exports."""
+    monkeypatch.setattr(lower_once, "anew", True)
 
 
 @pytest.fixture

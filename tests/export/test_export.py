@@ -86,6 +86,7 @@ def subnet_path(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
+@pytest.mark.usefixtures("lower_anew")
 def test_exporting_and_running_twice_gives_the_same_bytes(
     tiny_pipeline: Path, subnet_path: Path, tmp_path: Path
 ) -> None:

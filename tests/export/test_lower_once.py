@@ -1,0 +1,103 @@
+"""The tests' own store of lowered graphs: it gives what lowering anew gives, and to no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+from torch import fx, nn
+
+from dipgo.compiler.trace.vectorize import LanedModule
+from dipgo.export import export
+from dipgo.export.lower.onnx import lower
+from tests.support.lower_once import LowerOnce
+
+
+def _module(scale: float = 1.0, offset: int = 0) -> nn.Module:
+    graph = fx.Graph()
+    product = graph.call_function(
+        torch.ops.aten.mm.default, (graph.placeholder("x"), graph.get_attr("weight"))
+    )
+    graph.output((graph.call_function(torch.ops.aten.add.Tensor, (product, offset)),))
+    return fx.GraphModule({"weight": torch.arange(16.0).reshape(4, 4) * scale}, graph)
+
+
+def _laned(*stacked: bool) -> nn.Module:
+    graph = fx.Graph()
+    left, right = graph.placeholder("left"), graph.placeholder("right")
+    graph.output((graph.call_function(torch.ops.aten.add.Tensor, (left, right)),))
+    return LanedModule(fx.GraphModule(nn.Module(), graph), stacked)
+
+
+CASES = {
+    "first": (_module(), (2, 4)),
+    "other weights": (_module(scale=2.0), (2, 4)),
+    "other code": (_module(offset=1), (2, 4)),
+    "other shapes": (_module(), (3, 4)),
+}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[LowerOnce, list[Any]]:
+    """A store, and what it had lowered."""
+    calls: list[Any] = []
+
+    def count(module: nn.Module, *_: Any) -> ir.Model:
+        calls.append(module)
+        return ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
+
+    return LowerOnce(count), calls
+
+
+def test_equal_modules_are_lowered_once(counted: tuple[LowerOnce, list[Any]]) -> None:
+    store, calls = counted
+    for module, shape in [*CASES.values(), (_module(), (2, 4))]:
+        store(module, (torch.zeros(shape),), None, ())
+    assert len(calls) == len(CASES)
+    store(_module(), (torch.zeros(2, 4),), ({0: torch.export.Dim.AUTO},), ())
+    assert len(calls) == len(CASES) + 1
+
+
+def test_lanes_are_told_apart(counted: tuple[LowerOnce, list[Any]]) -> None:
+    store, calls = counted
+    example = (torch.zeros(3, 4), torch.zeros(3, 4))
+    for flags in ((True, True), (True, False), (True, True)):
+        store(_laned(*flags), example, None, ())
+    assert len(calls) == 2
+
+
+def test_modules_that_hold_more_than_code_are_lowered_anew(
+    counted: tuple[LowerOnce, list[Any]],
+) -> None:
+    store, calls = counted
+    for _ in range(2):
+        store(nn.Linear(4, 4), (torch.zeros(2, 4),), None, ())
+    assert len(calls) == 2
+
+
+def test_a_graph_may_be_changed() -> None:
+    """`lower` renames values and moves weights: in the graph that it got, not in the store's."""
+    models = [
+        lower(_module(), (torch.zeros(2, 4),), name=name, inputs=[name], outputs=[f"{name}.out"])
+        for name in ("one", "other", "one")
+    ]
+    first, other, last = (
+        ir.to_proto(model).SerializeToString(deterministic=True) for model in models
+    )
+    assert first == last != other
+
+
+def test_an_export_has_the_bytes_of_one_that_is_lowered_anew(
+    tiny_pipeline: Path, tmp_path: Path, lower_once: LowerOnce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = []
+    for anew in (False, False, True):
+        monkeypatch.setattr(lower_once, "anew", anew)
+        outs.append(export(tiny_pipeline, "dense", tmp_path / str(len(outs)), steps=1))
+    stored, shared, anew_out = (
+        {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} for out in outs
+    )
+    assert stored == shared == anew_out
