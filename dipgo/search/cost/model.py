@@ -135,8 +135,11 @@ class CostModel:
         return self.kept(gates)
 
     def _calls(self, gates: Bools) -> Calls:
-        gaps = [PlannedCalls.of_gates(gates, self.gaps.terms)] if self.gaps else []
-        return self._flow.calls(gates, gaps)
+        return self._flow.calls(gates, self._planned)
+
+    @cached_property
+    def _planned(self) -> tuple[PlannedCalls, ...]:
+        return (PlannedCalls(self.shape[0], self.gaps.terms),) if self.gaps else ()
 
     @cached_property
     def _flow(self) -> CallFlow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -36,17 +36,16 @@ class Numbering:
         """Returns the statement of a linear combination, an earlier one if it is the same."""
         known = self.combinations.get(terms)
         if known is None:
-            known = self.combinations[terms] = self.add(tuple(source for _, source in terms))
+            known = self.combinations[terms] = len(self.reads)
+            self.reads.append(tuple(source for _, source in terms))
+            self.places.append(NOT_A_CALL)
         return known
 
     def update(self, terms: tuple[tuple[float, int], ...], trajectory: Sequence[int]) -> int:
-        """Returns the statement of a sampler's update, whose sources are places in `trajectory`."""
-        return self.merge((coefficient, trajectory[place]) for coefficient, place in terms)
-
-    def merge(self, terms: Iterable[tuple[float, int]]) -> int:
-        """Returns the statement of a linear combination that may read a source several times."""
+        """Returns the statement of a combination whose sources are places in `trajectory`."""
         merged: dict[int, float] = {}
-        for coefficient, source in terms:
+        for coefficient, place in terms:
+            source = trajectory[place]
             merged[source] = merged.get(source, 0.0) + coefficient
         if len(merged) == 1 and 1.0 in merged.values():
             return next(iter(merged))
@@ -115,8 +114,7 @@ class Predictions(Operations[int]):
             self.past = self.past.after(row, (pair, *before))
             return output
         self.past = self.past.after(row, before)
-        rule = self.rules.get(row)
-        return rule.predict(row, before, self) if rule else output
+        return self.rules[row].predict(row, before, self) if row in self.rules else output
 
     def _half(self, maker: int) -> int:
         """Returns a statement that differs from that of the node, which makes the whole too."""
@@ -127,15 +125,17 @@ class Predictions(Operations[int]):
 
     def combine(self, terms: tuple[tuple[float, int], ...]) -> int:
         """Returns the statement of a linear combination."""
-        return self.numbering.merge(terms)
+        places = tuple((number, place) for place, (number, _) in enumerate(terms))
+        return self.numbering.update(places, [source for _, source in terms])
 
     def apply(self, table_row: int, past: Latest[int]) -> int:
         """Returns the statement of a call of the rule's function."""
-        read = tuple(past[: self.terms])
+        read = past[: self.terms]
         known = self.calls.get((table_row, read))
         if known is None:
-            sources = tuple(value for pair in read for value in pair if value is not None)
-            known = self.calls[table_row, read] = self.numbering.add(sources)
+            sources = [whole for whole, _ in read]
+            sources += [half for _, half in read if half is not None] if self.halves else ()
+            known = self.calls[table_row, read] = self.numbering.add(tuple(sources))
             self.longest = max(self.longest, len(read))
         return known
 
@@ -152,29 +152,21 @@ class PlannedCalls(GapPredictor):
     """One call of a function for each gap, as a search plans them before it knows the numbers.
 
     Attributes:
-        first: For each row that is wholly off the first row of its gap.
+        steps: The number of rows, any of which may be wholly off.
         most: The most predictions that a call reads.
     """
 
-    first: Mapping[int, int]
+    steps: int
     most: int
 
-    @classmethod
-    def of_gates(cls, gates: Bools, most: int) -> PlannedCalls:
-        """Returns the calls for gates bool[steps, blocks]; consecutive rows are one gap."""
-        first: dict[int, int] = {}
-        for row in np.flatnonzero(~gates.any(axis=1)).tolist():
-            first[row] = first.get(row - 1, row)
-        return cls(first, most)
-
     @property
-    def rows(self) -> Mapping[int, int]:
-        """The rows of all gaps."""
-        return self.first
+    def rows(self) -> range:
+        """All rows."""
+        return range(self.steps)
 
     @property
     def halves(self) -> bool:
-        """Halves cost as much as predictions, which `GapCost.each` holds."""
+        """Whether halves are read: their cost is part of `GapCost.each`."""
         return False
 
     @property
@@ -183,5 +175,5 @@ class PlannedCalls(GapPredictor):
         return self.most
 
     def predict(self, row: int, latest: Latest[V], operations: Operations[V]) -> V:
-        """Returns the result of the call of the row's gap."""
-        return operations.apply(self.first[row], latest)
+        """Returns the result of the gap's call; each gap comes after more predictions."""
+        return operations.apply(len(latest), latest)
