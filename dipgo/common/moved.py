@@ -92,7 +92,7 @@ models.flux models.families.flux
 models.lcm models.families.lcm
 models.pipeline_parts models.vae
 models.pixart models.families.pixart
-models.reuse_filter models.gap_filter
+models.reuse_filter models.gap_functions
 models.sd3 models.families.sd3
 models.sdxl models.families.sdxl
 models.svd models.families.svd

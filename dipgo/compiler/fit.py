@@ -6,6 +6,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.ir.graph import BlockGraph, Dependence, Node
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.backups import BACKUPS
+from dipgo.ir.subnet.gap_rule import GapRule
 from dipgo.ir.subnet.subnet import SubNet
 
 
@@ -24,22 +25,23 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             remedy="name every block once",
         )
     check_timesteps(subnet, sampler)
-    if subnet.uses_halves and graph.unconditional is None:
+    for rule in subnet.gaps:
+        _check_gaps(graph, rule)
+    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
+        _check_backup(graph, block, backup)
+
+
+def _check_gaps(graph: BlockGraph, rule: GapRule) -> None:
+    state = graph.input_of(Dependence.STATE)
+    rule.check_model(state.type.shape, graph.unconditional is not None)
+    function = graph.gap_function
+    if rule.terms and (function is None or function.table.name != rule.key):
         raise DipgoError(
-            f"SubNet, {'reuse_unconditional' if subnet.reuse_unconditional else 'reuse_filters'}",
-            found="weights of unconditional predictions",
-            expected="none for a denoiser without guidance: it makes no such predictions",
-            remedy="export with guidance, or use a SubNet that was searched without it",
-        )
-    if subnet.reuse_filters and graph.reuse_filter is None:
-        raise DipgoError(
-            "SubNet, reuse_filters",
-            found="filters",
+            f"SubNet, {rule.key}",
+            found=rule.noun,
             expected="none for a graph that was traced without what applies them",
             remedy="compile the SubNet with the model (dipgo.export), which traces it again",
         )
-    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
-        _check_backup(graph, block, backup)
 
 
 def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:

@@ -13,9 +13,10 @@ from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.block_patterns import match_blocks
 from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.gap_rules import rule_with_function
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.gap_filter import FILTERS, FilterShape
+from dipgo.models.gap_functions import GapShape
 from dipgo.models.source import Source
 
 
@@ -69,32 +70,16 @@ def _trace(
     blocks: tuple[str, ...],
     precision: Precision,
 ) -> Traced:
-    """Traces the denoiser and, for a SubNet with filters, their application; they are a table."""
-    filters = subnet.reuse_filters if subnet else None
-    if not filters:
+    """Traces the denoiser and, if a gap rule has a function, that too, with the rule's table."""
+    gaps = subnet.gaps if subnet else ()
+    for gap in gaps:
+        gap.check_model(source.at(geometry).latent_shape, geometry.guidance)
+    rule = rule_with_function(gaps)
+    if rule is None:
         return trace_source(source, geometry, blocks, precision)
-    shape = FilterShape.of(filters)
-    _check_filters_fit(filters[0].channels, shape.halves, source, geometry)
+    shape = GapShape.of(rule)
     traced = trace_source(source, geometry, blocks, precision, shape)
-    return replace(traced, given_tables={FILTERS: shape.table(filters)})
-
-
-def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Geometry) -> None:
-    shape = source.at(geometry).latent_shape
-    if len(shape) != 4 or shape[1] != channels:
-        raise DipgoError(
-            "SubNet, reuse_filters",
-            found=f"filters of {channels} channels for latents of shape {list(shape)}",
-            expected="latents [pictures, channels, height, width] of as many channels",
-            remedy="use the model that the SubNet was made for",
-        )
-    if halves and not geometry.guidance:
-        raise DipgoError(
-            "SubNet, reuse_filters",
-            found="filters of unconditional predictions",
-            expected="none for a denoiser without guidance: it makes no such predictions",
-            remedy="export with guidance, or use a SubNet that was searched without it",
-        )
+    return replace(traced, given_tables={shape.key: shape.numbers(rule)})
 
 
 def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:

@@ -51,25 +51,25 @@ class Node:
 PART = "~"
 """The separator of a block's name and the number of one of its parts: `down_blocks.0~1`."""
 
-REUSE_FILTER = "reuse_filter"
-"""The node that computes a prediction from earlier predictions."""
+GAP_FUNCTION = "reuse_filter"
+"""The node that computes a prediction from earlier predictions: the function of a gap rule."""
 
 HALF = ".unconditional"
-"""The suffix that marks unconditional halves among the filter's inputs."""
+"""The suffix that marks unconditional halves among the function's inputs."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReuseFilter:
+class GapFunction:
     """The computation that replaces the prediction of a row whose gates are all off.
 
     It is not part of an evaluation. `node` reads `past`, predictions that were computed, the newest
-    first, each followed by its unconditional half if the denoiser is guided; then `filters`, a row
-    of a table that the SubNet fills. It yields a prediction.
+    first, each followed by its unconditional half if the SubNet's gap rule reads halves; then
+    `table`, a row of a table that the rule fills. It yields a prediction.
     """
 
     node: Node
     past: tuple[Value, ...]
-    filters: Value
+    table: Value
 
     @property
     def halves(self) -> bool:
@@ -82,7 +82,7 @@ class BlockGraph:
     """A graph of nodes in topological order, whose `output` is the (guided) prediction's name.
 
     `unconditional` is the name of the half without prompt, if the denoiser is traced with guidance.
-    `reuse_filter` is there for SubNets that have filters.
+    `gap_function` is there for SubNets that have a gap rule with a function.
     """
 
     model_class: str
@@ -91,7 +91,7 @@ class BlockGraph:
     nodes: tuple[Node, ...]
     output: str
     unconditional: str | None = None
-    reuse_filter: ReuseFilter | None = None
+    gap_function: GapFunction | None = None
 
     @cached_property
     def blocks(self) -> tuple[Node, ...]:
@@ -104,8 +104,8 @@ class BlockGraph:
         types = {graph_input.value.name: graph_input.value.type for graph_input in self.inputs}
         for node in self.nodes:
             types.update((value.name, value.type) for value in node.outputs)
-        if self.reuse_filter:
-            inputs = (*self.reuse_filter.past, self.reuse_filter.filters)
+        if self.gap_function:
+            inputs = (*self.gap_function.past, self.gap_function.table)
             types.update((value.name, value.type) for value in inputs)
         return types
 

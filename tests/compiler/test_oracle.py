@@ -32,11 +32,18 @@ from dipgo.ir.plan.nodes import PROLOGUE
 from dipgo.ir.plan.parse import parse_plan
 from dipgo.ir.sampler import draw_name
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.gap_filter import FilterShape
 from tests.support.compare import relative_error
 from tests.support.eager import BACKUPS, run_eagerly
 from tests.support.random_subnets import TERMS, filter_rows, weigh_rows
-from tests.support.zoo import CASES, GUIDANCE_CASES, NO_PICTURES, Case, case, with_filters
+from tests.support.zoo import (
+    CASES,
+    GUIDANCE_CASES,
+    NO_PICTURES,
+    Case,
+    FilterShape,
+    case,
+    with_filters,
+)
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""

@@ -24,11 +24,10 @@ from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.families.stable_diffusion import UNetFamily
-from dipgo.models.gap_filter import FilterShape
 from dipgo.search.cost.cascade import cascade_shares, dying_with
 from dipgo.search.cost.model import (
     CostModel,
-    FilterCost,
+    GapCost,
     latency_weights,
     macs_weights,
     parameter_weights,
@@ -40,7 +39,7 @@ from tests.support.handmade import UNET, euler, subnet
 from tests.support.random_block_graphs import random_chain, random_unet
 from tests.support.random_graphs import random_graph
 from tests.support.random_subnets import SCHEDULERS, _probed, random_sampler, random_subnet
-from tests.support.zoo import CASES, case
+from tests.support.zoo import CASES, FilterShape, case
 
 PASSES = find_passes(
     ("number_values", "eliminate_dead_calls", "fuse_steps", "fold_timesteps", "hoist_prompt_work")
@@ -146,7 +145,7 @@ def test_filters_cost_what_they_cost_in_the_plan(
         ),
     )
     graph, each = _with_filters_of(traced.traced.graph, max(map(len, ones), default=1), halves)
-    model = replace(cost_model(graph, made, sampler), filters=FilterCost(terms, each))
+    model = replace(cost_model(graph, made, sampler), gaps=GapCost(terms, each))
     assert model.kept(made.gates) == cost_of_plan(graph, made, sampler).kept
     dense = np.ones_like(made.gates)
     assert model.kept(dense) == cost_model(graph, made, sampler).kept(dense)
@@ -154,25 +153,25 @@ def test_filters_cost_what_they_cost_in_the_plan(
 
 def _with_filters_of(graph: BlockGraph, terms: int, halves: bool) -> tuple[BlockGraph, float]:
     """As if it had been traced for that many predictions; and the cost of one."""
-    reuse = graph.reuse_filter
+    reuse = graph.gap_function
     assert reuse is not None
     past = reuse.past[: 2 * terms] if halves else reuse.past[: 2 * terms : 2]
     each = reuse.node.macs / len(reuse.past)
     node = replace(
         reuse.node,
-        inputs=(*(value.name for value in past), reuse.filters.name),
+        inputs=(*(value.name for value in past), reuse.table.name),
         macs=int(each * len(past)),
     )
-    fewer = replace(graph, reuse_filter=replace(reuse, node=node, past=past))
+    fewer = replace(graph, gap_function=replace(reuse, node=node, past=past))
     return fewer, each * len(past) / terms
 
 
 def test_filters_cost_macs_alone(problem: Problem) -> None:
     """They touch no parameters, and nobody has timed them."""
     posed = problem.with_filters(4, True, 3)
-    assert posed.cost.filters == FilterCost(4, 2 * 4**2 * 3**2 * 16 * 16)
+    assert posed.cost.gaps == GapCost(4, 2 * 4**2 * 3**2 * 16 * 16)
     touched = replace(problem, weigh=parameter_weights).with_filters(4, True, 3)
-    assert touched.cost.filters == FilterCost(4, 0.0)
+    assert touched.cost.gaps == GapCost(4, 0.0)
 
 
 def test_splitting_blocks_can_only_cost_less(monkeypatch: pytest.MonkeyPatch) -> None:

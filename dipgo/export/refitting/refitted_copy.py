@@ -47,7 +47,7 @@ from dipgo.export.refitting.engines import carry_engines, open_built
 from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
-from dipgo.models.gap_filter import FILTERS, FilterShape
+from dipgo.models.gap_functions import GAP_MODULES, GapShape
 from dipgo.models.options import Lora
 from dipgo.models.source import Source, load_source
 
@@ -166,17 +166,17 @@ class _Size:
 
 
 def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
-    """Traces the denoiser with the export's reuse filters, if any: they belong to the SubNet."""
+    """Traces the denoiser with the function of a gap rule, if any: its table is the SubNet's."""
     plan, blocks = old.plan, prepared.schedule.blocks
-    table = next((candidate for candidate in plan.tables if candidate.name == FILTERS), None)
+    table = next((candidate for candidate in plan.tables if candidate.name in GAP_MODULES), None)
     precision = precision_of(old.manifest)
     if table is None:
         return trace_source(prepared.source, prepared.geometry, blocks, precision)
     read = (value.name for callee in plan.callees for value in callee.inputs)
-    shape = FilterShape.of_table(table.type.shape, read)
+    shape = GapShape.of_table(table.name, table.type.shape, read)
     traced = trace_source(prepared.source, prepared.geometry, blocks, precision, shape)
-    stored = load_file(old.path / constants_file(old.size))[FILTERS]
-    return replace(traced, given_tables={FILTERS: dict(zip(table.rows, stored, strict=True))})
+    stored = load_file(old.path / constants_file(old.size))[table.name]
+    return replace(traced, given_tables={table.name: dict(zip(table.rows, stored, strict=True))})
 
 
 def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
@@ -204,7 +204,7 @@ def _graphs(old: ExportDirectory) -> list[str]:
 def _kept_files(old: ExportDirectory) -> list[str]:
     """Returns the files that a refit copies whole or in part."""
     kept = _graphs(old)
-    if any(table.name == FILTERS for table in old.plan.tables):
+    if any(table.name in GAP_MODULES for table in old.plan.tables):
         kept += map(constants_file, ("", *old.manifest.sizes))
     if any(MADE_BY_LOWERING in name for name in tensor_offsets(old.path / WEIGHTS_FILE)):
         kept.append(WEIGHTS_FILE)
