@@ -17,7 +17,7 @@ from dipgo.ir.manifest.records import SamplerRecord
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 @dataclass(frozen=True)

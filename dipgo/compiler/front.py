@@ -16,7 +16,7 @@ from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.family import Geometry
 from dipgo.models.gap_filter import FILTERS, FilterShape
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 def read_model(

@@ -18,7 +18,7 @@ from dipgo.ir.graph import Dependence
 from dipgo.ir.manifest.records import TokenizerRecord
 from dipgo.ir.types import Value
 from dipgo.models.family import PipelinePart
-from dipgo.models.sized_model import SizedModel
+from dipgo.models.model import SizedModel
 from dipgo.models.text_encoding import TextEncoding, Tokens
 from dipgo.models.vae import VaeEncoder, example_picture
 

@@ -35,7 +35,7 @@ from dipgo.ir.manifest.convert import program_record, segment_records, tensor_re
 from dipgo.ir.manifest.file import encode
 from dipgo.ir.plan.plan import combined_dtypes
 from dipgo.ir.types import COMBINE_FILES, Value
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 class Programs(Protocol):

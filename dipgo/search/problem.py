@@ -22,7 +22,8 @@ from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source, add_weights
+from dipgo.models.model import Source
+from dipgo.models.source import add_weights
 from dipgo.search.cost.model import CostModel, FilterCost, macs_weights
 from dipgo.search.request import Weigh
 

@@ -29,7 +29,7 @@ from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType
 from dipgo.models.gap_filter import FILTERS
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from tests.support.compare import relative_error
 from tests.support.zoo import GUIDANCE_CASES, UNGUIDED, ZOO, Case, case
 

@@ -21,7 +21,7 @@ from dipgo.ir.graph import BlockGraph
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly

@@ -11,7 +11,7 @@ from dipgo.compiler.sampler.schedulers import make_scheduler
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 def open_sampler(source: Source, schedule: Schedule, geometry: Geometry) -> Sampler:

@@ -48,8 +48,9 @@ from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
 from dipgo.models.gap_filter import FILTERS, FilterShape
+from dipgo.models.model import Source
 from dipgo.models.options import Lora
-from dipgo.models.source import Source, load_source
+from dipgo.models.source import load_source
 
 DENOISER = "denoiser"
 """Prefix of the names of the denoiser's weights; those of another part begin with its name."""
