@@ -17,7 +17,7 @@ from dipgo.compiler.request import Schedule, read_schedule
 from dipgo.compiler.sampler.schedulers import beyond_class, make_scheduler
 from dipgo.compiler.settings import DENSE, ScheduleSettings
 from dipgo.compiler.trace.trace import Traced
-from dipgo.ir.graph import BlockGraph, Dependence
+from dipgo.ir.graph import BlockGraph
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
@@ -57,7 +57,7 @@ class Problem:
         Raises:
             DipgoError: The latents are not [pictures, channels, height, width].
         """
-        state = self.traced.graph.input_of(Dependence.STATE)
+        state = self.traced.graph.state
         if len(state.type.shape) != 4:
             raise DipgoError(
                 setting("reuse_filter"),

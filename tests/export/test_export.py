@@ -12,7 +12,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.sampler.probe import probe
 from dipgo.engines import load
 from dipgo.export import export
@@ -61,7 +60,7 @@ def _random_subnet(graph: BlockGraph, scheduler: object, seed: int) -> SubNet:
     sampler = probe(scheduler, STEPS)
     names, words = tuple(block.name for block in graph.blocks), tuple(BACKUPS)
     backup = tuple(
-        words[index % len(words)] if carrier(graph, block) else "output"
+        words[index % len(words)] if graph.carriers[block.name] else "output"
         for index, block in enumerate(graph.blocks)
     )
     gates = np.random.default_rng(seed).random((STEPS, len(names))) < 0.5
