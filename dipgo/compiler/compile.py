@@ -50,8 +50,8 @@ def compile_plan(
     Raises:
         DipgoError: Model, SubNet and scheduler do not fit together.
     """
-    traced, sampler = read_model(source, schedule, geometry, precision)
-    subnet = schedule.remaining(sampler.timesteps) or SubNet.dense(
+    traced, sampler, subnet = read_model(source, schedule, geometry, precision)
+    subnet = subnet or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
         num_inference_steps=schedule.steps,

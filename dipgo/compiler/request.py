@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.settings import DENSE, Request, ScheduleSettings
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.ir.subnet.truncate import cut_to
 from dipgo.models.family import Geometry
 from dipgo.models.model import Source
 from dipgo.models.source import load_source
@@ -32,12 +31,6 @@ class Schedule:
     blocks: tuple[str, ...]
     eta: float = 0.0
     strength: float | None = None
-
-    def remaining(self, timesteps: Sequence[float]) -> SubNet | None:
-        """Returns the SubNet, cut to the `timesteps` that are run; None for dense."""
-        if self.subnet is None or self.strength is None:
-            return self.subnet
-        return cut_to(self.subnet, timesteps)
 
 
 def read_schedule(subnet: SubNet | str | Path, settings: ScheduleSettings) -> Schedule:

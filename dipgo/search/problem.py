@@ -167,7 +167,7 @@ def make_problem(
             expected="at least 2",
             remedy="the first computes all",
         )
-    traced, sampler = read_model(source, read, geometry)
+    traced, sampler, _ = read_model(source, read, geometry)
     graph = traced.graph
     words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
     names = tuple(node.name for node in graph.blocks)

@@ -22,7 +22,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared, Progress, Schedule, silent
-from dipgo.compiler.sampler.schedulers import public_config
+from dipgo.compiler.sampler.probe import public_config
 from dipgo.compiler.trace.precision import FP32
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
