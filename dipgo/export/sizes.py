@@ -9,8 +9,7 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.compile import Compiled, compile_plan
 from dipgo.compiler.passes import Pass
 from dipgo.compiler.request import Prepared, Progress
-from dipgo.export.parts import Part
-from dipgo.export.precision.trial import make_parts
+from dipgo.export.parts import Part, make_parts
 from dipgo.export.settings import Size
 from dipgo.ir.plan.plan import Plan
 from dipgo.models.family import Geometry

@@ -30,9 +30,9 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export.destination import may_replace
 from dipgo.export.lower.hide_weights import TRANSPOSED
 from dipgo.export.lower.weights import MADE_BY_LOWERING, tensor_offsets
-from dipgo.export.parts import Part
+from dipgo.export.parts import Part, make_parts
 from dipgo.export.precision.compare import Numerics
-from dipgo.export.precision.trial import make_parts, try_out
+from dipgo.export.precision.trial import try_out
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
 from dipgo.export.refitting.checks import (
     WHERE,
