@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dipgo.common.errors import DipgoError
-from dipgo.ir.graph import BlockGraph, Dependence, Node
+from dipgo.ir.graph import BlockGraph, Node
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.gap_rule import GapRule
@@ -32,8 +32,7 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
 
 
 def _check_gaps(graph: BlockGraph, rule: GapRule) -> None:
-    state = graph.input_of(Dependence.STATE)
-    rule.check_model(state.type.shape, graph.unconditional is not None)
+    rule.check_model(graph.state.type.shape, graph.unconditional is not None)
     function = graph.gap_function
     if rule.terms and (function is None or function.table.name != rule.key):
         raise DipgoError(
@@ -73,24 +72,7 @@ def _check_backup(graph: BlockGraph, block: str, backup: str) -> None:
 
 def can_have(graph: BlockGraph, node: Node, backup: str) -> bool:
     """Returns whether a block can have the backup of this name."""
-    return not BACKUPS[backup].reads_input or carrier(graph, node) is not None
-
-
-def carrier(graph: BlockGraph, node: Node) -> str | None:
-    """Returns the input that a block with one output adds to, or None.
-
-    It is the first input that depends on the state, if it has the type of the output.
-    """
-    made_by = {value.name: maker for maker in graph.nodes for value in maker.outputs}
-    from_state = (
-        name
-        for name in node.inputs
-        if name in made_by and Dependence.STATE in made_by[name].dependence
-    )
-    first = next(from_state, None)
-    if first is None or [graph.types[first]] != [value.type for value in node.outputs]:
-        return None
-    return first
+    return not BACKUPS[backup].reads_input or graph.carriers[node.name] is not None
 
 
 def _ends(timesteps: tuple[float, ...]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.fit import check_timesteps
 from dipgo.compiler.request import Schedule
-from dipgo.compiler.sampler.open import open_sampler
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.sampler.schedulers import choose_scheduler
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
@@ -15,14 +17,26 @@ from dipgo.ir.block_patterns import match_blocks
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_rules import rule_with_function
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.subnet.truncate import cut_to
 from dipgo.models.family import Geometry
 from dipgo.models.gap_functions import GapShape
-from dipgo.models.source import Source
+from dipgo.models.model import Source
+
+
+class Fitted(NamedTuple):
+    """A schedule as the model's sampler runs it; its SubNet is cut to these timesteps.
+
+    `blocks` are the paths of the gated modules.
+    """
+
+    sampler: Sampler
+    blocks: tuple[str, ...]
+    subnet: SubNet | None
 
 
 def read_model(
     source: Source, schedule: Schedule, geometry: Geometry, precision: Precision = FP32
-) -> tuple[Traced, Sampler]:
+) -> tuple[Traced, Sampler, SubNet | None]:
     """Opens the sampler of a schedule and traces the denoiser with the blocks that it gates.
 
     Args:
@@ -31,18 +45,18 @@ def read_model(
         geometry: The sizes of a run.
         precision: The types of the graph.
 
+    Returns:
+        The traced denoiser, the sampler, and the SubNet of the steps that are run; None for dense.
+
     Raises:
         DipgoError: SubNet, scheduler and model do not fit together.
     """
-    sampler, blocks = fit_schedule(source, schedule, geometry)
-    subnet = schedule.remaining(sampler.timesteps)
-    return _trace(source, subnet, geometry, blocks, precision), sampler
+    sampler, blocks, subnet = fit_schedule(source, schedule, geometry)
+    return _trace(source, subnet, geometry, blocks, precision), sampler, subnet
 
 
-def fit_schedule(
-    source: Source, schedule: Schedule, geometry: Geometry
-) -> tuple[Sampler, tuple[str, ...]]:
-    """Returns the sampler and the paths of the gated modules, without a trace.
+def fit_schedule(source: Source, schedule: Schedule, geometry: Geometry) -> Fitted:
+    """Returns the sampler, the gated modules and the SubNet of the steps, without a trace.
 
     Args:
         source: The model.
@@ -55,12 +69,23 @@ def fit_schedule(
     """
     if schedule.subnet is not None:
         _check_model(schedule.subnet, source)
-    sampler = open_sampler(source, schedule, geometry)
+    scheduler = choose_scheduler(source.scheduler, schedule)
+    options = source.timestep_options(scheduler, geometry, schedule.steps)
+    sampler = probe(
+        scheduler,
+        schedule.steps,
+        eta=schedule.eta,
+        prior_noise=schedule.subnet.prior_noise if schedule.subnet else None,
+        strength=schedule.strength,
+        **options,
+    )
     blocks = _blocks(schedule, source)
-    subnet = schedule.remaining(sampler.timesteps)
+    subnet = schedule.subnet
     if subnet is not None:
+        if schedule.strength is not None:
+            subnet = cut_to(subnet, sampler.timesteps)
         check_timesteps(subnet, sampler)
-    return sampler, blocks
+    return Fitted(sampler, blocks, subnet)
 
 
 def _trace(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from itertools import count
 
-from dipgo.compiler.fit import carrier, check_fit
+from dipgo.compiler.fit import check_fit
 from dipgo.ir.graph import BlockGraph, Dependence, GapFunction, Node
 from dipgo.ir.plan.nodes import (
     Call,
@@ -68,12 +68,12 @@ class _Unrolling:
         self, graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str]
     ) -> None:
         self.graph, self.subnet, self.sampler, self.split = graph, subnet, sampler, split
-        self.state = graph.input_of(Dependence.STATE).name
-        self.timestep = graph.input_of(Dependence.TIMESTEP)
+        self.state = graph.state.name
+        self.timestep = graph.timestep
         self.column = {name: column for column, name in enumerate(subnet.blocks)}
         words = dict(zip(subnet.blocks, subnet.backup, strict=True))
         self.backups = {name: BACKUPS[word] for name, word in words.items()}
-        self.entered = {node.name: carrier(graph, node) or self.state for node in graph.blocks}
+        self.entered = {node.name: graph.carriers[node.name] or self.state for node in graph.blocks}
         """The input that each block adds to, or any value for a block that adds to none."""
         self.kept: dict[str, tuple[str, ...]] = {}
         self.rules = rule_of_rows(subnet.gaps)

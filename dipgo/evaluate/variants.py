@@ -13,7 +13,8 @@ from dipgo.common.version import __version__
 from dipgo.compiler.settings import ScheduleSettings
 from dipgo.evaluate.pairs import Pair
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source, add_weights
+from dipgo.models.model import Source
+from dipgo.models.source import add_weights
 
 
 @dataclass(frozen=True, slots=True)

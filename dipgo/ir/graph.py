@@ -109,6 +109,34 @@ class BlockGraph:
             types.update((value.name, value.type) for value in inputs)
         return types
 
+    @cached_property
+    def state(self) -> Value:
+        """The sampler's state, among the inputs."""
+        return self._input_of(Dependence.STATE)
+
+    @cached_property
+    def timestep(self) -> Value:
+        """The timestep, among the inputs."""
+        return self._input_of(Dependence.TIMESTEP)
+
+    @cached_property
+    def carriers(self) -> dict[str, str | None]:
+        """By node with one output: the input that it adds to; None for a node that adds to none.
+
+        It is the first input that depends on the state, if it has the type of the output.
+        """
+        made_by = {value.name: maker for maker in self.nodes for value in maker.outputs}
+        from_state = {
+            name for name, maker in made_by.items() if Dependence.STATE in maker.dependence
+        }
+        carriers: dict[str, str | None] = {}
+        for node in self.nodes:
+            first = next((name for name in node.inputs if name in from_state), None)
+            types = [value.type for value in node.outputs]
+            fits = first is not None and [self.types[first]] == types
+            carriers[node.name] = first if fits else None
+        return carriers
+
     def value(self, name: str) -> Value:
         """Returns the value called `name`, with its type."""
         return Value(name, self.types[name])
@@ -129,7 +157,6 @@ class BlockGraph:
         """The MACs of one evaluation in convolutions and linear layers."""
         return sum(node.macs for node in self.nodes)
 
-    def input_of(self, role: Dependence) -> Value:
-        """Returns the only input with this role."""
+    def _input_of(self, role: Dependence) -> Value:
         (value,) = (entry.value for entry in self.inputs if entry.role == role)
         return value

@@ -17,11 +17,12 @@ from dipgo.compiler.request import Schedule, read_schedule
 from dipgo.compiler.sampler.schedulers import beyond_class, make_scheduler
 from dipgo.compiler.settings import DENSE, ScheduleSettings
 from dipgo.compiler.trace.trace import Traced
-from dipgo.ir.graph import BlockGraph, Dependence
+from dipgo.ir.graph import BlockGraph
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source, add_weights
+from dipgo.models.model import Source
+from dipgo.models.source import add_weights
 from dipgo.search.cost.model import CostModel, GapCost, macs_weights
 from dipgo.search.request import Weigh
 
@@ -55,7 +56,7 @@ class Problem:
         Raises:
             DipgoError: The latents are not [pictures, channels, height, width].
         """
-        state = self.traced.graph.input_of(Dependence.STATE)
+        state = self.traced.graph.state
         if len(state.type.shape) != 4:
             raise DipgoError(
                 setting("reuse_filter"),
@@ -159,7 +160,7 @@ def make_problem(
             expected="at least 2",
             remedy="the first computes all",
         )
-    traced, sampler = read_model(source, read, geometry)
+    traced, sampler, _ = read_model(source, read, geometry)
     graph = traced.graph
     words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
     names = tuple(node.name for node in graph.blocks)

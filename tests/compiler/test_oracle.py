@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dipgo.common.torch_noise import draw_noise
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import run_passes
 from dipgo.compiler.sampler.probe import probe
@@ -98,7 +97,7 @@ def drawn(draw: st.DrawFn) -> Drawn:
     gates = generator.random((len(sampler.timesteps), len(blocks))) < share
     gates[0] = True
     backup = tuple(
-        draw(st.sampled_from(BACKUPS if carrier(graph, block) else BACKUPS[:1]))
+        draw(st.sampled_from(BACKUPS if graph.carriers[block.name] else BACKUPS[:1]))
         for block in graph.blocks
     )
     subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, backup)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler import split_blocks as granularity
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.passes import OPTIMISE, find_passes, run_passes
 from dipgo.compiler.split_blocks import choose_split_blocks
 from dipgo.compiler.unroll import unroll
@@ -110,7 +109,7 @@ def test_calls_are_those_of_the_plan_for_any_recurrence(graph_seed: int) -> None
 def test_executed_calls_are_those_of_the_plan(name: str, grain: str, backup: str) -> None:
     """Each call, by node and evaluation, with the prompt's work where it is first needed."""
     graph, sampler = case(name, grain).traced.graph, _probed("plms", 6)
-    words = tuple(backup if carrier(graph, one) else "output" for one in graph.blocks)
+    words = tuple(backup if graph.carriers[one.name] else "output" for one in graph.blocks)
     for seed in range(20):
         made = replace(random_subnet(random.Random(seed), graph, sampler), backup=words)
         plan = run_passes(unroll(graph, made, sampler), PASSES[:-1])
@@ -333,7 +332,7 @@ def test_with_delta_only_side_inputs_die() -> None:
     assert dying_with(UNET, ["output", "delta", "delta"])["mid"] == {"mid"}
     graph = case("three_levels", "layer").traced.graph
     whole, delta = (
-        dying_with(graph, [word if carrier(graph, one) else "output" for one in graph.blocks])
+        dying_with(graph, [word if graph.carriers[one.name] else "output" for one in graph.blocks])
         for word in ("output", "delta")
     )
     assert all(delta[name] <= whole[name] for name in whole)

@@ -29,7 +29,7 @@ from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType, Value
 from dipgo.models.family import Geometry
 from dipgo.models.gap_functions import GapFilter, GapShape
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.search.cost.model import latency_weights
 from dipgo.search.fit_gaps import as_filters, as_table
 from dipgo.search.losses import DISTANCES

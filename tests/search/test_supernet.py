@@ -19,7 +19,6 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import run_passes
 from dipgo.compiler.unroll import unroll
@@ -137,7 +136,7 @@ def test_weights_beside_filters_and_rows_with_neither_equal_the_oracle() -> None
     gates = subnet.gates.copy()
     gates[[1, 3, 5]] = False
     graph = tiny.traced.graph
-    words = tuple("delta" if carrier(graph, block) else "output" for block in graph.blocks)
+    words = tuple("delta" if graph.carriers[block.name] else "output" for block in graph.blocks)
     weights = ((), (1.5,), (), (), (), ())
     numbers = np.random.default_rng(0).normal(0, 0.2, (1, 4, 4, 3, 3)).astype(np.float32)
     both = replace(

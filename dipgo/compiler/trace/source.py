@@ -10,7 +10,7 @@ from dipgo.ir.graph import Dependence
 from dipgo.models.family import Geometry
 from dipgo.models.gap_functions import GapShape
 from dipgo.models.guided import example_inputs, guided_denoiser
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 def trace_source(

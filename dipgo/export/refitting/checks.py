@@ -17,7 +17,7 @@ from dipgo.ir.graph import Node
 from dipgo.ir.manifest.records import REMEDY, Manifest
 from dipgo.ir.plan.nodes import Callee
 from dipgo.ir.plan.plan import Plan
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 WHERE = setting("model")
 

@@ -22,7 +22,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared, Progress, Schedule, silent
-from dipgo.compiler.sampler.schedulers import public_config
+from dipgo.compiler.sampler.probe import public_config
 from dipgo.compiler.trace.precision import FP32
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
@@ -30,9 +30,9 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export.destination import may_replace
 from dipgo.export.lower.hide_weights import TRANSPOSED
 from dipgo.export.lower.weights import MADE_BY_LOWERING, tensor_offsets
-from dipgo.export.parts import Part
+from dipgo.export.parts import Part, make_parts
 from dipgo.export.precision.compare import Numerics
-from dipgo.export.precision.trial import make_parts, try_out
+from dipgo.export.precision.trial import try_out
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
 from dipgo.export.refitting.checks import (
     WHERE,
@@ -48,8 +48,9 @@ from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
 from dipgo.models.gap_functions import GAP_MODULES, GapShape
+from dipgo.models.model import Source
 from dipgo.models.options import Lora
-from dipgo.models.source import Source, load_source
+from dipgo.models.source import load_source
 
 DENOISER = "denoiser"
 """Prefix of the names of the denoiser's weights; those of another part begin with its name."""

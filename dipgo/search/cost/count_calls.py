@@ -19,7 +19,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.compiler.fit import carrier
 from dipgo.ir.graph import BlockGraph, Dependence
 from dipgo.ir.sampler import Sampler, Term
 from dipgo.ir.subnet.backups import BACKUPS, Backup
@@ -198,7 +197,7 @@ class CallFlow:
             node = self.graph.nodes[index]
             gate = column.get(node.name)
             backup = None if gate is None else BACKUPS[self.backup[gate]]
-            entered = carrier(self.graph, node) if backup else None
+            entered = self.graph.carriers[node.name] if backup else None
             place = _STATE if entered is None else _NODES + self._made_by[entered]
             acts = None if backup is None or backup.repeats else backup
             program.append((index, gate, self._reader(index), acts, place))

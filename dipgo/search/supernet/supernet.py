@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.graph import BlockGraph, Dependence, Node
 from dipgo.ir.sampler import Sampler, draw_name
@@ -78,12 +77,12 @@ class SuperNet(nn.Module):
         words = dict(zip(blocks, backup, strict=True))
         self.backups = {name: BACKUPS[word] for name, word in words.items()}
         self.functions = {node.name: _function(traced, node) for node in self.graph.nodes}
-        self.state = self.graph.input_of(Dependence.STATE).name
+        self.state = self.graph.state.name
         self.entered = {
-            node.name: carrier(self.graph, node) or self.state for node in self.graph.blocks
+            node.name: self.graph.carriers[node.name] or self.state for node in self.graph.blocks
         }
         """The input that each block adds to; for a block that has no such input, any value."""
-        self.timestep = self.graph.input_of(Dependence.TIMESTEP).name
+        self.timestep = self.graph.timestep.name
         self.device = next(iter(traced.tensors.values())).device
         self.tables = [self._timestep_values(timestep) for timestep in sampler.timesteps]
 
