@@ -172,18 +172,8 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     rows = ["".join("01"[int(gate)] for gate in row) for row in subnet.gates]
     _show_gates(subnet.blocks, subnet.timesteps, rows, console)
     console.print(f"steps {subnet.num_inference_steps}   gates kept {subnet.kept:.4f}")
-    weighed = sum(bool(weights) for weights in subnet.reuse or ())
-    if weighed:
-        halves = ", halves apart" if subnet.reuse_unconditional else ""
-        console.print(f"rows made of weighted earlier predictions {weighed}{halves}")
-    filters = subnet.reuse_filters or ()
-    if filters:
-        size, rows_filtered = filters[0].size, sum(len(record.rows) for record in filters)
-        apart = any(record.unconditional is not None for record in filters)
-        console.print(
-            f"rows made of earlier predictions by {size} × {size} filters {rows_filtered}"
-            f"{', halves apart' if apart else ''}"
-        )
+    for line in filter(None, (rule.describe() for rule in subnet.gaps)):
+        console.print(line)
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:

@@ -78,7 +78,7 @@ image_input run.pictures
 interpret compiler.oracle
 json_file common.typed_json
 lanes compiler.trace.vectorize
-late_start compiler.sampler.image_to_image
+late_start compiler.sampler.start
 machine common.machine
 manifest ir.manifest.records
 manifest_file ir.manifest.file
@@ -92,7 +92,7 @@ models.flux models.families.flux
 models.lcm models.families.lcm
 models.pipeline_parts models.vae
 models.pixart models.families.pixart
-models.reuse_filter models.gap_filter
+models.reuse_filter models.gap_functions
 models.sd3 models.families.sd3
 models.sdxl models.families.sdxl
 models.svd models.families.svd
@@ -136,11 +136,11 @@ recurrence compiler.sampler.recurrence
 request_arguments export.settings models.options
 safe_pickle common.safe_pickle
 sampler ir.sampler
-sampler_check compiler.sampler.linearity
-samplers compiler.sampler.probe
+sampler_check compiler.sampler.linearity compiler.sampler.start
+samplers compiler.sampler.probe compiler.sampler.linearity
 scheduler_draws compiler.sampler.trajectory
 scheduler_names compiler.sampler.schedulers
-scheduler_run compiler.sampler.trajectory
+scheduler_run compiler.sampler.trajectory compiler.sampler.start
 schedules.at_kept schedules.base
 schedules.branches schedules.deepcache
 schedules.key_steps schedules.faster_diffusion

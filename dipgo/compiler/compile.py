@@ -17,7 +17,7 @@ from dipgo.ir.manifest.records import SamplerRecord
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def compile_plan(
     Raises:
         DipgoError: Model, SubNet and scheduler do not fit together.
     """
-    traced, sampler = read_model(source, schedule, geometry, precision)
-    subnet = schedule.remaining(sampler.timesteps) or SubNet.dense(
+    traced, sampler, subnet = read_model(source, schedule, geometry, precision)
+    subnet = subnet or SubNet.dense(
         sampler.timesteps,
         [block.name for block in traced.graph.blocks],
         num_inference_steps=schedule.steps,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dipgo.common.errors import DipgoError
-from dipgo.ir.graph import BlockGraph, Dependence, Node
+from dipgo.ir.graph import BlockGraph, Node
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.backups import BACKUPS
+from dipgo.ir.subnet.gap_rule import GapRule
 from dipgo.ir.subnet.subnet import SubNet
 
 
@@ -24,22 +25,22 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
             remedy="name every block once",
         )
     check_timesteps(subnet, sampler)
-    if subnet.uses_halves and graph.unconditional is None:
+    for rule in subnet.gaps:
+        _check_gaps(graph, rule)
+    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
+        _check_backup(graph, block, backup)
+
+
+def _check_gaps(graph: BlockGraph, rule: GapRule) -> None:
+    rule.check_model(graph.state.type.shape, graph.unconditional is not None)
+    function = graph.gap_function
+    if rule.terms and (function is None or function.table.name != rule.key):
         raise DipgoError(
-            f"SubNet, {'reuse_unconditional' if subnet.reuse_unconditional else 'reuse_filters'}",
-            found="weights of unconditional predictions",
-            expected="none for a denoiser without guidance: it makes no such predictions",
-            remedy="export with guidance, or use a SubNet that was searched without it",
-        )
-    if subnet.reuse_filters and graph.reuse_filter is None:
-        raise DipgoError(
-            "SubNet, reuse_filters",
-            found="filters",
+            f"SubNet, {rule.key}",
+            found=rule.noun,
             expected="none for a graph that was traced without what applies them",
             remedy="compile the SubNet with the model (dipgo.export), which traces it again",
         )
-    for block, backup in zip(subnet.blocks, subnet.backup, strict=True):
-        _check_backup(graph, block, backup)
 
 
 def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
@@ -71,24 +72,7 @@ def _check_backup(graph: BlockGraph, block: str, backup: str) -> None:
 
 def can_have(graph: BlockGraph, node: Node, backup: str) -> bool:
     """Returns whether a block can have the backup of this name."""
-    return not BACKUPS[backup].reads_input or carrier(graph, node) is not None
-
-
-def carrier(graph: BlockGraph, node: Node) -> str | None:
-    """Returns the input that a block with one output adds to, or None.
-
-    It is the first input that depends on the state, if it has the type of the output.
-    """
-    made_by = {value.name: maker for maker in graph.nodes for value in maker.outputs}
-    from_state = (
-        name
-        for name in node.inputs
-        if name in made_by and Dependence.STATE in made_by[name].dependence
-    )
-    first = next(from_state, None)
-    if first is None or [graph.types[first]] != [value.type for value in node.outputs]:
-        return None
-    return first
+    return not BACKUPS[backup].reads_input or graph.carriers[node.name] is not None
 
 
 def _ends(timesteps: tuple[float, ...]) -> str:

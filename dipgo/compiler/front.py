@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.fit import check_timesteps
 from dipgo.compiler.request import Schedule
-from dipgo.compiler.sampler.open import open_sampler
+from dipgo.compiler.sampler.probe import probe
+from dipgo.compiler.sampler.schedulers import choose_scheduler
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.block_patterns import match_blocks
 from dipgo.ir.sampler import Sampler
+from dipgo.ir.subnet.gap_rules import rule_with_function
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.ir.subnet.truncate import cut_to
 from dipgo.models.family import Geometry
-from dipgo.models.gap_filter import FILTERS, FilterShape
-from dipgo.models.source import Source
+from dipgo.models.gap_functions import GapShape
+from dipgo.models.model import Source
+
+
+class Fitted(NamedTuple):
+    """A schedule as the model's sampler runs it; its SubNet is cut to these timesteps.
+
+    `blocks` are the paths of the gated modules.
+    """
+
+    sampler: Sampler
+    blocks: tuple[str, ...]
+    subnet: SubNet | None
 
 
 def read_model(
     source: Source, schedule: Schedule, geometry: Geometry, precision: Precision = FP32
-) -> tuple[Traced, Sampler]:
+) -> tuple[Traced, Sampler, SubNet | None]:
     """Opens the sampler of a schedule and traces the denoiser with the blocks that it gates.
 
     Args:
@@ -30,18 +45,18 @@ def read_model(
         geometry: The sizes of a run.
         precision: The types of the graph.
 
+    Returns:
+        The traced denoiser, the sampler, and the SubNet of the steps that are run; None for dense.
+
     Raises:
         DipgoError: SubNet, scheduler and model do not fit together.
     """
-    sampler, blocks = fit_schedule(source, schedule, geometry)
-    subnet = schedule.remaining(sampler.timesteps)
-    return _trace(source, subnet, geometry, blocks, precision), sampler
+    sampler, blocks, subnet = fit_schedule(source, schedule, geometry)
+    return _trace(source, subnet, geometry, blocks, precision), sampler, subnet
 
 
-def fit_schedule(
-    source: Source, schedule: Schedule, geometry: Geometry
-) -> tuple[Sampler, tuple[str, ...]]:
-    """Returns the sampler and the paths of the gated modules, without a trace.
+def fit_schedule(source: Source, schedule: Schedule, geometry: Geometry) -> Fitted:
+    """Returns the sampler, the gated modules and the SubNet of the steps, without a trace.
 
     Args:
         source: The model.
@@ -54,12 +69,23 @@ def fit_schedule(
     """
     if schedule.subnet is not None:
         _check_model(schedule.subnet, source)
-    sampler = open_sampler(source, schedule, geometry)
+    scheduler = choose_scheduler(source.scheduler, schedule)
+    options = source.timestep_options(scheduler, geometry, schedule.steps)
+    sampler = probe(
+        scheduler,
+        schedule.steps,
+        eta=schedule.eta,
+        prior_noise=schedule.subnet.prior_noise if schedule.subnet else None,
+        strength=schedule.strength,
+        **options,
+    )
     blocks = _blocks(schedule, source)
-    subnet = schedule.remaining(sampler.timesteps)
+    subnet = schedule.subnet
     if subnet is not None:
+        if schedule.strength is not None:
+            subnet = cut_to(subnet, sampler.timesteps)
         check_timesteps(subnet, sampler)
-    return sampler, blocks
+    return Fitted(sampler, blocks, subnet)
 
 
 def _trace(
@@ -69,32 +95,16 @@ def _trace(
     blocks: tuple[str, ...],
     precision: Precision,
 ) -> Traced:
-    """Traces the denoiser and, for a SubNet with filters, their application; they are a table."""
-    filters = subnet.reuse_filters if subnet else None
-    if not filters:
+    """Traces the denoiser and, if a gap rule has a function, that too, with the rule's table."""
+    gaps = subnet.gaps if subnet else ()
+    for gap in gaps:
+        gap.check_model(source.at(geometry).latent_shape, geometry.guidance)
+    rule = rule_with_function(gaps)
+    if rule is None:
         return trace_source(source, geometry, blocks, precision)
-    shape = FilterShape.of(filters)
-    _check_filters_fit(filters[0].channels, shape.halves, source, geometry)
+    shape = GapShape.of(rule)
     traced = trace_source(source, geometry, blocks, precision, shape)
-    return replace(traced, given_tables={FILTERS: shape.table(filters)})
-
-
-def _check_filters_fit(channels: int, halves: bool, source: Source, geometry: Geometry) -> None:
-    shape = source.at(geometry).latent_shape
-    if len(shape) != 4 or shape[1] != channels:
-        raise DipgoError(
-            "SubNet, reuse_filters",
-            found=f"filters of {channels} channels for latents of shape {list(shape)}",
-            expected="latents [pictures, channels, height, width] of as many channels",
-            remedy="use the model that the SubNet was made for",
-        )
-    if halves and not geometry.guidance:
-        raise DipgoError(
-            "SubNet, reuse_filters",
-            found="filters of unconditional predictions",
-            expected="none for a denoiser without guidance: it makes no such predictions",
-            remedy="export with guidance, or use a SubNet that was searched without it",
-        )
+    return replace(traced, given_tables={shape.key: shape.numbers(rule)})
 
 
 def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch import fx
 from dipgo.compiler.trace.torch_private import tree_map
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.graph import Dependence
-from dipgo.ir.plan.nodes import Call, Combine, Leaf, Operand, Stack, Table, TableRow, reads
+from dipgo.ir.plan.nodes import Call, Combine, Leaf, Operand, Stack, Table, TableRow
 from dipgo.ir.plan.plan import Plan
 
 NARROW = (torch.float16, torch.bfloat16)
@@ -73,7 +73,7 @@ def fill_tables(plan: Plan, traced: Traced) -> dict[str, torch.Tensor]:
 def _fill(table: Table, timesteps: dict[int, float], traced: Traced) -> torch.Tensor:
     if table.name in traced.given_tables:
         return torch.stack([traced.given_tables[table.name][row] for row in table.rows])
-    timestep = traced.graph.input_of(Dependence.TIMESTEP).name
+    timestep = traced.graph.timestep.name
     inputs = [torch.tensor(timesteps[row]) for row in table.rows]
     if table.name == timestep:
         return torch.stack(inputs)
@@ -110,7 +110,7 @@ def interpret(
     modules = callee_functions(plan, traced, exact=exact)
     tables = fill_tables(plan, traced)
     rows = {table.name: table.rows for table in plan.tables}
-    last_read = {name: position for position, s in enumerate(plan.statements) for name in reads(s)}
+    last_read = {name: position for position, s in enumerate(plan.statements) for name in s.reads}
     values = dict(inputs)
 
     def fetch(leaf: Leaf) -> torch.Tensor:
@@ -128,7 +128,7 @@ def interpret(
                 on_call(statement, operands, results)
                 names = (lanes[lane] for lanes in statement.outputs)
                 values.update(zip(names, results, strict=True))
-        for name in reads(statement):
+        for name in statement.reads:
             if last_read[name] == position and name != plan.result:
                 values.pop(name, None)
     return values[plan.result]

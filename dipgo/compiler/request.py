@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.settings import DENSE, Request, ScheduleSettings
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.ir.subnet.truncate import cut_to
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source, load_source
+from dipgo.models.model import Source
+from dipgo.models.source import load_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,6 @@ class Schedule:
     blocks: tuple[str, ...]
     eta: float = 0.0
     strength: float | None = None
-
-    def remaining(self, timesteps: Sequence[float]) -> SubNet | None:
-        """Returns the SubNet, cut to the `timesteps` that are run; None for dense."""
-        if self.subnet is None or self.strength is None:
-            return self.subnet
-        return cut_to(self.subnet, timesteps)
 
 
 def read_schedule(subnet: SubNet | str | Path, settings: ScheduleSettings) -> Schedule:
@@ -115,35 +109,5 @@ def prepare(model: Any, request: Request, progress: Progress = silent) -> Prepar
     with progress("load the model"):
         source = load_source(model, request.loras)
     geometry = source.geometry(request.batch, request.height, request.width, request.guidance)
-    check_pixels(geometry, source)
-    if request.strength is not None:
-        _check_takes_pictures(source, geometry)
+    source.check_geometry(geometry, from_picture=request.strength is not None)
     return Prepared(source, schedule, geometry)
-
-
-def _check_takes_pictures(source: Source, geometry: Geometry) -> None:
-    shape = source.at(geometry).latent_shape
-    if len(shape) != 4:
-        raise DipgoError(
-            setting("strength"),
-            found=f"a {source.model_class}, whose latents are of shape {list(shape)}",
-            expected="latents [pictures, channels, height, width], which a picture is encoded to",
-            remedy=f"leave {setting('strength')} out",
-        )
-
-
-def check_pixels(geometry: Geometry, source: Source, where: str = "") -> None:
-    """Checks that a size is a whole number of latents.
-
-    Raises:
-        DipgoError: It is not; the error is at `where`.
-    """
-    scale = source.pixels_per_latent
-    for name, size in (("height", geometry.height), ("width", geometry.width)):
-        if size % scale:
-            raise DipgoError(
-                f"{where}, {name}" if where else setting(name),
-                found=str(size),
-                expected=f"a multiple of {scale}, the pixels of one latent",
-                remedy=f"use {max(scale, round(size / scale) * scale)}",
-            )

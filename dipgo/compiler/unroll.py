@@ -8,10 +8,11 @@ A gated-off block is simply not called: its outputs have the names that its back
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from itertools import count
 
-from dipgo.compiler.fit import carrier, check_fit
-from dipgo.ir.graph import BlockGraph, Dependence, Node, ReuseFilter
+from dipgo.compiler.fit import check_fit
+from dipgo.ir.graph import BlockGraph, Dependence, GapFunction, Node
 from dipgo.ir.plan.nodes import (
     Call,
     Callee,
@@ -28,7 +29,8 @@ from dipgo.ir.plan.plan import Plan
 from dipgo.ir.plan.verify import verify
 from dipgo.ir.sampler import Sampler, Term, draw_name
 from dipgo.ir.subnet.backups import BACKUPS, CombineTerms
-from dipgo.ir.subnet.gap_filters import GapFilters
+from dipgo.ir.subnet.gap_rule import Latest, Operations, arguments
+from dipgo.ir.subnet.gap_rules import rule_of_rows, rule_with_function
 from dipgo.ir.subnet.past import Past
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType, Value
@@ -49,9 +51,10 @@ def unroll(
         DipgoError: The SubNet does not fit the graph or the sampler.
     """
     check_fit(graph, subnet, sampler)
-    filters = graph.reuse_filter if subnet.reuse_filters else None
-    if not subnet.uses_halves and not (filters and filters.halves):
+    function = graph.gap_function if rule_with_function(subnet.gaps) else None
+    if not subnet.uses_halves and not (function and function.halves):
         graph = graph.without_unconditional()
+    graph = replace(graph, gap_function=function)
     unrolling = _Unrolling(graph, subnet, sampler, split)
     for index in range(len(sampler.rows)):
         unrolling.add_step(index)
@@ -65,17 +68,15 @@ class _Unrolling:
         self, graph: BlockGraph, subnet: SubNet, sampler: Sampler, split: Set[str]
     ) -> None:
         self.graph, self.subnet, self.sampler, self.split = graph, subnet, sampler, split
-        self.state = graph.input_of(Dependence.STATE).name
-        self.timestep = graph.input_of(Dependence.TIMESTEP)
+        self.state = graph.state.name
+        self.timestep = graph.timestep
         self.column = {name: column for column, name in enumerate(subnet.blocks)}
         words = dict(zip(subnet.blocks, subnet.backup, strict=True))
         self.backups = {name: BACKUPS[word] for name, word in words.items()}
-        self.entered = {node.name: carrier(graph, node) or self.state for node in graph.blocks}
+        self.entered = {node.name: graph.carriers[node.name] or self.state for node in graph.blocks}
         """The input that each block adds to, or any value for a block that adds to none."""
         self.kept: dict[str, tuple[str, ...]] = {}
-        self.filters = {
-            row: filters for filters in subnet.reuse_filters or () for row in filters.rows
-        }
+        self.rules = rule_of_rows(subnet.gaps)
         parts = (part for node in graph.nodes for part in node.parts)
         self.types = graph.types | {v.name: v.type for part in parts for v in part.outputs}
         self.bindings: dict[str, Operand] = {
@@ -106,59 +107,22 @@ class _Unrolling:
         self.outputs.append(self._prediction(index, row))
 
     def _prediction(self, index: int, row: int) -> str:
-        """Returns the denoiser's output; for a row that is wholly off, the latest ones weighted."""
+        """Returns the denoiser's output; for a row that a gap rule covers, what the rule yields."""
         output = self._bound(self.graph.output)
         before = self.past.before(row)
         if self.subnet.gates[row].any():
             self.past = self.past.after(row, ((output, self._unconditional()), *before))
             return output
         self.past = self.past.after(row, before)
-        result = f"s{index}.prediction"
-        if row in self.filters:
-            self.statements.append(self._filtered(index, self.filters[row], result))
-            return result
-        terms = self._weighted(row)
-        if not terms:
+        if row not in self.rules:
             return output
-        self.statements.append(Combine(index, result, terms))
-        return result
-
-    def _filtered(self, index: int, filters: GapFilters, result: str) -> Call:
-        """Adds a call; its table has a row a gap, so all rows of a gap make the same call."""
-        reuse = self.graph.reuse_filter
-        assert reuse is not None, "a graph that was traced without filters"
-        pairs = (pair if reuse.halves else pair[:1] for pair in self.past.latest)
-        latest = [name for pair in pairs for name in pair if name is not None]
-        # Where there are fewer, the filters of the others are 0.
-        missing = len(reuse.past) - len(latest)
-        latest = [*latest[: len(reuse.past)], *latest[-1:] * missing]
-        operands: dict[str, Operand] = {
-            value.name: Read(name) for value, name in zip(reuse.past, latest, strict=True)
-        }
-        operands[reuse.filters.name] = TableRow(reuse.filters.name, filters.rows[0])
-        return Call(
-            index, reuse.node.name, tuple(operands[name] for name in reuse.node.inputs), (result,)
-        )
+        operations = _AddStatements(index, self.graph.gap_function, self.statements)
+        return self.rules[row].predict(row, before, operations)
 
     def _unconditional(self) -> str | None:
         if self.graph.unconditional is None:
             return None
         return self._bound(self.graph.unconditional)
-
-    def _weighted(self, row: int) -> tuple[tuple[float, str], ...]:
-        """Returns the terms of a prediction that is made of earlier ones."""
-        reuse, halves = self.subnet.reuse, self.subnet.reuse_unconditional
-        latest = self.past.latest
-        terms = [
-            (weight, guided)
-            for weight, (guided, _) in zip(reuse[row] if reuse else (), latest, strict=False)
-        ]
-        terms += [
-            (weight, half)
-            for weight, (_, half) in zip(halves[row] if halves else (), latest, strict=False)
-            if half is not None
-        ]
-        return tuple(terms)
 
     def _parts(self, node: Node) -> tuple[Node, ...]:
         return node.parts if node.name in self.split and node.parts else (node,)
@@ -228,12 +192,12 @@ class _Unrolling:
             steps=tuple(map(self._step, self.sampler.rows)),
             inputs=self._inputs(),
             state=self.state,
-            tables=(self._timestep_table(), *map(self._filter_table, self._reuse_filters())),
+            tables=(self._timestep_table(), *map(self._gap_table, self._gap_functions())),
             callees=tuple(
                 _callee(self.types, node)
                 for node in (
                     *(part for node in self.graph.nodes for part in self._parts(node)),
-                    *(reuse.node for reuse in self._reuse_filters()),
+                    *(function.node for function in self._gap_functions()),
                 )
             ),
             statements=tuple(self.statements),
@@ -241,14 +205,14 @@ class _Unrolling:
             draws=tuple(Draw(draw_name(index), index) for index in self.sampler.draws),
         )
 
-    def _reuse_filters(self) -> tuple[ReuseFilter, ...]:
-        """Returns the graph's reuse filter, if any row has filters."""
-        reuse = self.graph.reuse_filter
-        return (reuse,) if reuse and self.filters else ()
+    def _gap_functions(self) -> tuple[GapFunction, ...]:
+        """Returns the function of the SubNet's gap rule, if one has any."""
+        return (self.graph.gap_function,) if self.graph.gap_function else ()
 
-    def _filter_table(self, reuse: ReuseFilter) -> Table:
-        rows = sorted({filters.rows[0] for filters in self.filters.values()})
-        return Table(reuse.filters.name, reuse.filters.type, tuple(rows))
+    def _gap_table(self, function: GapFunction) -> Table:
+        tables = (rule.numbers(rule.terms, rule.halves) for rule in self.subnet.gaps)
+        rows = sorted(row for table in tables for row in table)
+        return Table(function.table.name, function.table.type, tuple(rows))
 
     def _inputs(self) -> tuple[Value, ...]:
         """Returns the graph's inputs but the timestep, and the sampler's draws."""
@@ -263,6 +227,37 @@ class _Unrolling:
     def _step(self, row: int) -> Step:
         gates = "".join("01"[int(gate)] for gate in self.subnet.gates[row])
         return Step(float(self.sampler.timesteps[row]), row, gates)
+
+
+@dataclass
+class _AddStatements(Operations[str]):
+    """Adds the statements of one prediction: the first is `s3.prediction`, others are numbered."""
+
+    index: int
+    function: GapFunction | None
+    statements: list[Statement]
+    added: int = 0
+
+    def combine(self, terms: tuple[tuple[float, str], ...]) -> str:
+        result = self._result()
+        self.statements.append(Combine(self.index, result, terms))
+        return result
+
+    def apply(self, table_row: int, past: Latest[str]) -> str:
+        function = self.function
+        assert function is not None, "a graph that was traced without the function"
+        names = arguments(past, len(function.past), function.halves)
+        operands: dict[str, Operand] = {
+            value.name: Read(name) for value, name in zip(function.past, names, strict=True)
+        }
+        operands[function.table.name] = TableRow(function.table.name, table_row)
+        inputs, result = tuple(operands[name] for name in function.node.inputs), self._result()
+        self.statements.append(Call(self.index, function.node.name, inputs, (result,)))
+        return result
+
+    def _result(self) -> str:
+        self.added += 1
+        return f"s{self.index}.prediction" + f".{self.added}" * (self.added > 1)
 
 
 def _callee(types: Mapping[str, TensorType], node: Node) -> Callee:

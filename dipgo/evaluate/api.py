@@ -16,8 +16,9 @@ from dipgo.evaluate.pairs import make_pairs
 from dipgo.evaluate.report import Report, Result, Timed
 from dipgo.evaluate.variants import Settings, Variant, model_fingerprint
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.model import Source
 from dipgo.models.options import Lora
-from dipgo.models.source import Source, load_source
+from dipgo.models.source import load_source
 
 PAIRS, BATCH, TIME_REPEATS = 64, 8, 5
 

@@ -10,7 +10,7 @@ from dipgo.compiler.request import read_schedule
 from dipgo.compiler.settings import DENSE
 from dipgo.evaluate.variants import Variant
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.models.text_encoding import HIDDEN_STATES
 
 

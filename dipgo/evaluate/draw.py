@@ -30,7 +30,7 @@ from dipgo.evaluate.variants import Settings, Variant, digest, variant_key
 from dipgo.export import export
 from dipgo.ir.plan.cost import plan_cost
 from dipgo.ir.plan.plan import evaluations
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 
 WARMUP = 1

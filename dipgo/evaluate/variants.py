@@ -13,7 +13,8 @@ from dipgo.common.version import __version__
 from dipgo.compiler.settings import ScheduleSettings
 from dipgo.evaluate.pairs import Pair
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source, add_weights
+from dipgo.models.model import Source
+from dipgo.models.source import add_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,8 @@ class Variant:
             "backup": subnet.backup,
             "scheduler": subnet.scheduler and subnet.scheduler.class_name,
             "prior_noise": subnet.prior_noise and asdict(subnet.prior_noise),
-            "reuse": _weights(subnet),
+            **_gap_facts(subnet),
         }
-        if gates and subnet and subnet.reuse_filters:
-            gates["reuse_filters"] = [
-                [gap.rows, gap.stacked(gap.terms, gap.unconditional is not None).tolist()]
-                for gap in subnet.reuse_filters
-            ]
         return {"steps": self.steps, "scheduler": self.scheduler, "subnet": gates}
 
 
@@ -75,9 +71,12 @@ class Settings:
             raise wrong("batch", self.batch, "a number of at least 1")
 
 
-def _weights(subnet: SubNet) -> object:
-    halves = subnet.reuse_unconditional
-    return (subnet.reuse, halves) if halves else subnet.reuse
+def _gap_facts(subnet: SubNet) -> dict[str, Any]:
+    """Returns what the gap rules say; `reuse` is there without a rule, as in older keys."""
+    facts: dict[str, Any] = {"reuse": None}
+    for rule in subnet.gaps:
+        facts |= rule.facts()
+    return facts
 
 
 def variant_key(model: str, variant: Variant, settings: Settings, batch: int) -> str:

@@ -17,6 +17,8 @@ from dipgo.compiler.trace.precision import Precision
 from dipgo.engines.targets import TARGETS, Target, any_of, find_builder
 from dipgo.engines.tensorrt.build import BuildOptions
 from dipgo.export.destination import may_replace
+from dipgo.export.parts import make_parts
+from dipgo.export.precision.compare import Numerics
 from dipgo.export.precision.trial import choose_parts
 from dipgo.export.settings import ExportSettings, Size
 from dipgo.export.sizes import Variant, make_variants
@@ -70,7 +72,10 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
         compiled = compile_plan(
             prepared.source, prepared.schedule, prepared.geometry, chosen, precision=typed
         )
-    parts, numerics = choose_parts(prepared, compiled, settings.check_numerics, progress)
+    parts = make_parts(prepared, compiled, lambda name: typed)
+    numerics: dict[str, Numerics] = {}
+    if settings.check_numerics:
+        parts, numerics = choose_parts(prepared, compiled, parts, progress)
     first = Variant("", prepared.geometry, compiled, parts)
     variants = make_variants(prepared, first, also_sizes, chosen, progress)
     with staged_directory(out, settings.force, may_replace) as staging:

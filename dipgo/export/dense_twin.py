@@ -14,7 +14,8 @@ from dipgo.export.recover import check_same_model, geometry_of, precision_of, sc
 from dipgo.export.settings import ExportSettings
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.manifest.records import Manifest
-from dipgo.models.source import Source, load_source
+from dipgo.models.model import Source
+from dipgo.models.source import load_source
 
 WHERE = f"{setting('against')} dense"
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from dipgo.export.sizes import Variant
 from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord
+from dipgo.models.model import Source
 from dipgo.models.prompts import CLASS_LABELS, class_names
-from dipgo.models.source import Source
 from dipgo.models.text_encoding import default_of_call
 from dipgo.models.vae import packed_grid
 

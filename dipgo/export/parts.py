@@ -11,14 +11,17 @@ import torch
 from torch import fx
 
 from dipgo.common.errors import DipgoError
+from dipgo.compiler.compile import Compiled
+from dipgo.compiler.request import Prepared
 from dipgo.compiler.trace.dtypes import tensor_type
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.trace import trace
 from dipgo.ir.graph import Dependence
 from dipgo.ir.manifest.records import TokenizerRecord
 from dipgo.ir.types import Value
+from dipgo.models.families.unet_inputs import MASK
 from dipgo.models.family import PipelinePart
-from dipgo.models.sized_model import SizedModel
+from dipgo.models.model import SizedModel
 from dipgo.models.text_encoding import TextEncoding, Tokens
 from dipgo.models.vae import VaeEncoder, example_picture
 
@@ -43,7 +46,20 @@ class Part:
     """The same graph with its weights in fp32, to be run by `dipgo.compiler.oracle.Exact`."""
 
 
-def parts_of(
+def make_parts(prepared: Prepared, compiled: Compiled, precision_of: PrecisionOf) -> list[Part]:
+    """Returns the pipeline's other parts; an architecture alone has no parts."""
+    if prepared.source.pipeline is None:
+        return []
+    model = prepared.source.at(prepared.geometry)
+    state = next(value for value in compiled.plan.inputs if value.name == compiled.plan.state)
+    latents = torch.zeros(state.type.shape)
+    from_image = prepared.schedule.strength is not None or MASK in model.conditioning
+    return [
+        trace_part(part, precision_of(part.name)) for part in _parts_of(model, latents, from_image)
+    ]
+
+
+def _parts_of(
     model: SizedModel, latents: torch.Tensor, from_image: bool = False
 ) -> Iterator[PipelinePart]:
     """Yields the models of a pipeline besides its denoiser.

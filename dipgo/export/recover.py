@@ -10,7 +10,7 @@ from dipgo.compiler.trace.precision import Precision, kept_modules
 from dipgo.ir.manifest.records import Manifest
 from dipgo.ir.types import TensorType
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 PACKED_AXES = 3
 """The rank of packed latents, f32[B, L, C]."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.compile import Compiled, compile_plan
 from dipgo.compiler.passes import Pass
-from dipgo.compiler.request import Prepared, Progress, check_pixels
-from dipgo.export.parts import Part
-from dipgo.export.precision.trial import make_parts
+from dipgo.compiler.request import Prepared, Progress
+from dipgo.export.parts import Part, make_parts
 from dipgo.export.settings import Size
 from dipgo.ir.plan.plan import Plan
 from dipgo.models.family import Geometry
@@ -51,7 +50,7 @@ def make_variants(
         pictures = batch[0] if batch else prepared.geometry.batch
         geometry = replace(prepared.geometry, batch=pictures, height=height, width=width)
         name = "x".join(map(str, size))
-        check_pixels(geometry, prepared.source, f"{setting('also_sizes')} {name}")
+        prepared.source.check_geometry(geometry, where=f"{setting('also_sizes')} {name}")
         with progress(f"trace and unroll for {name}"):
             compiled = compile_plan(
                 prepared.source,

@@ -35,7 +35,7 @@ from dipgo.ir.manifest.convert import program_record, segment_records, tensor_re
 from dipgo.ir.manifest.file import encode
 from dipgo.ir.plan.plan import combined_dtypes
 from dipgo.ir.types import COMBINE_FILES, Value
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 class Programs(Protocol):
@@ -105,29 +105,31 @@ class Writer:
     def _add_segment(self, index: int) -> None:
         callee = self.compiled.plan.callees[index]
         compiled = [each.compiled for each in self.variants]
-        lowering = sized_lowering(
-            [callee_lowering(each.plan, each.traced, each.plan.callees[index]) for each in compiled]
-        )
-        self._add(lowering, callee.name, "denoiser", (callee.inputs, callee.outputs))
+        lowerings = [
+            callee_lowering(each.plan, each.traced, each.plan.callees[index]) for each in compiled
+        ]
+        self._add(lowerings, callee.name, "denoiser", (callee.inputs, callee.outputs))
 
     def _add_part(self, index: int) -> None:
         part = self.parts[index]
-        lowering = sized_lowering(
-            [
-                Lowering(variant.parts[index].module, variant.parts[index].examples, None)
-                for variant in self.variants
-            ]
-        )
-        self._add(lowering, part.name, part.name, (part.inputs, part.outputs))
+        lowerings = [
+            Lowering(variant.parts[index].module, variant.parts[index].examples, None)
+            for variant in self.variants
+        ]
+        self._add(lowerings, part.name, part.name, (part.inputs, part.outputs))
 
     def _add(
         self,
-        lowering: Lowering,
+        lowerings: Sequence[Lowering],
         name: str,
         prefix: str,
         values: tuple[Sequence[Value], Sequence[Value]],
     ) -> None:
-        """Adds a graph and, if the target has any, a program; `prefix` begins weights' names."""
+        """Adds a graph and, if the target has any, a program, for all sizes.
+
+        `lowerings` has one of each size; `prefix` begins the names of the weights.
+        """
+        lowering = sized_lowering(lowerings)
         with self.progress(f"lower {name.replace('_', ' ')} to ONNX"):
             model = lower_as_onnx(lowering, name, *values)
         if self.target.change_graph:

@@ -51,25 +51,25 @@ class Node:
 PART = "~"
 """The separator of a block's name and the number of one of its parts: `down_blocks.0~1`."""
 
-REUSE_FILTER = "reuse_filter"
-"""The node that computes a prediction from earlier predictions."""
+GAP_FUNCTION = "reuse_filter"
+"""The node that computes a prediction from earlier predictions: the function of a gap rule."""
 
 HALF = ".unconditional"
-"""The suffix that marks unconditional halves among the filter's inputs."""
+"""The suffix that marks unconditional halves among the function's inputs."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReuseFilter:
+class GapFunction:
     """The computation that replaces the prediction of a row whose gates are all off.
 
     It is not part of an evaluation. `node` reads `past`, predictions that were computed, the newest
-    first, each followed by its unconditional half if the denoiser is guided; then `filters`, a row
-    of a table that the SubNet fills. It yields a prediction.
+    first, each followed by its unconditional half if the SubNet's gap rule reads halves; then
+    `table`, a row of a table that the rule fills. It yields a prediction.
     """
 
     node: Node
     past: tuple[Value, ...]
-    filters: Value
+    table: Value
 
     @property
     def halves(self) -> bool:
@@ -82,7 +82,7 @@ class BlockGraph:
     """A graph of nodes in topological order, whose `output` is the (guided) prediction's name.
 
     `unconditional` is the name of the half without prompt, if the denoiser is traced with guidance.
-    `reuse_filter` is there for SubNets that have filters.
+    `gap_function` is there for SubNets that have a gap rule with a function.
     """
 
     model_class: str
@@ -91,7 +91,7 @@ class BlockGraph:
     nodes: tuple[Node, ...]
     output: str
     unconditional: str | None = None
-    reuse_filter: ReuseFilter | None = None
+    gap_function: GapFunction | None = None
 
     @cached_property
     def blocks(self) -> tuple[Node, ...]:
@@ -104,10 +104,38 @@ class BlockGraph:
         types = {graph_input.value.name: graph_input.value.type for graph_input in self.inputs}
         for node in self.nodes:
             types.update((value.name, value.type) for value in node.outputs)
-        if self.reuse_filter:
-            inputs = (*self.reuse_filter.past, self.reuse_filter.filters)
+        if self.gap_function:
+            inputs = (*self.gap_function.past, self.gap_function.table)
             types.update((value.name, value.type) for value in inputs)
         return types
+
+    @cached_property
+    def state(self) -> Value:
+        """The sampler's state, among the inputs."""
+        return self._input_of(Dependence.STATE)
+
+    @cached_property
+    def timestep(self) -> Value:
+        """The timestep, among the inputs."""
+        return self._input_of(Dependence.TIMESTEP)
+
+    @cached_property
+    def carriers(self) -> dict[str, str | None]:
+        """By node with one output: the input that it adds to; None for a node that adds to none.
+
+        It is the first input that depends on the state, if it has the type of the output.
+        """
+        made_by = {value.name: maker for maker in self.nodes for value in maker.outputs}
+        from_state = {
+            name for name, maker in made_by.items() if Dependence.STATE in maker.dependence
+        }
+        carriers: dict[str, str | None] = {}
+        for node in self.nodes:
+            first = next((name for name in node.inputs if name in from_state), None)
+            types = [value.type for value in node.outputs]
+            fits = first is not None and [self.types[first]] == types
+            carriers[node.name] = first if fits else None
+        return carriers
 
     def value(self, name: str) -> Value:
         """Returns the value called `name`, with its type."""
@@ -129,7 +157,6 @@ class BlockGraph:
         """The MACs of one evaluation in convolutions and linear layers."""
         return sum(node.macs for node in self.nodes)
 
-    def input_of(self, role: Dependence) -> Value:
-        """Returns the only input with this role."""
+    def _input_of(self, role: Dependence) -> Value:
         (value,) = (entry.value for entry in self.inputs if entry.role == role)
         return value

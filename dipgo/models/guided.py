@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from dipgo.ir.graph import Dependence
+from dipgo.ir.graph import GAP_FUNCTION, Dependence
 from dipgo.models.family import Family, Geometry
-from dipgo.models.gap_filter import FilterShape, ReuseFilter
+from dipgo.models.gap_functions import GapShape
 
 
 class GuidedDenoiser(nn.Module):
     """The denoiser as the sampler sees it: latents in, guided prediction out.
 
     With guidance the unconditional prediction is a second output, for reuse that needs both. With
-    `reuse` the last output is a prediction made of earlier ones, which are the last inputs.
+    `gap` the last output is a prediction made of earlier ones, which are the last inputs.
     Doubling the batch and combining the two predictions as u + s (c - u) are part of the traced
     graph, so plans treat them as glue.
 
@@ -29,28 +29,30 @@ class GuidedDenoiser(nn.Module):
         family: Family,
         names: tuple[str, ...],
         guidance: bool,
-        reuse: FilterShape | None = None,
+        gap: GapShape | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.family, self.names, self.guidance, self.reuse = family, names, guidance, reuse
-        self.reuse_filter = ReuseFilter()
+        self.family, self.names, self.guidance, self.gap = family, names, guidance, gap
+        if gap:
+            self.add_module(GAP_FUNCTION, gap.module())
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, *rest: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Returns the prediction, with guidance the unconditional one, with `reuse` the filtered.
+        """Returns the prediction, with guidance the unconditional one, with `gap` its own.
 
         Args:
             latents: The state, f32[B, …].
             timestep: The timestep, f32[].
             rest: The conditioning in the order of `names`; if guided, the scale f32[]; with
-                `reuse`, earlier predictions, then their filters.
+                `gap`, earlier predictions, then a row of the table.
         """
-        if self.reuse:
-            *rest, filters = rest  # type: ignore[assignment]
-            rest, past = rest[: -self.reuse.values], rest[-self.reuse.values :]
-            return (*self._evaluate(latents, timestep, *rest), self.reuse_filter(filters, *past))
+        if self.gap:
+            *rest, table = rest  # type: ignore[assignment]
+            rest, past = rest[: -self.gap.values], rest[-self.gap.values :]
+            function = self.get_submodule(GAP_FUNCTION)
+            return (*self._evaluate(latents, timestep, *rest), function(table, *past))
         return self._evaluate(latents, timestep, *rest)
 
     def _evaluate(
@@ -70,15 +72,15 @@ def guided_denoiser(
     family: Family,
     denoiser: nn.Module,
     geometry: Geometry,
-    reuse: FilterShape | None = None,
+    gap: GapShape | None = None,
 ) -> GuidedDenoiser:
     """Returns the denoiser as it is traced for `geometry`.
 
-    With `reuse` it also makes a prediction of earlier ones.
+    With `gap` it also makes a prediction of earlier ones.
     """
     sized = family.at_size(denoiser, geometry)
     names = tuple(sized.conditioning(denoiser, geometry))
-    return GuidedDenoiser(denoiser, sized, names, geometry.guidance, reuse)
+    return GuidedDenoiser(denoiser, sized, names, geometry.guidance, gap)
 
 
 def example_inputs(

@@ -8,8 +8,8 @@ import torch
 
 from dipgo.common.errors import DipgoError
 from dipgo.models.family import Geometry
+from dipgo.models.model import Source
 from dipgo.models.registry import supported_pipelines
-from dipgo.models.source import Source
 from dipgo.models.text_encoding import TextEncoding
 
 CLASS_LABELS = "class_labels"

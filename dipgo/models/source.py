@@ -1,11 +1,9 @@
-"""Source: resolves the model that a user names to a denoiser, its scheduler and other parts."""
+"""Resolves the model that a user names to a denoiser, its scheduler and other parts."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +13,10 @@ from torch import nn
 from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
-from dipgo.models.families.stable_diffusion import CONTROLNET
-from dipgo.models.family import Family, Geometry
 from dipgo.models.lora import fuse_loras
+from dipgo.models.model import Source
 from dipgo.models.options import Lora
 from dipgo.models.registry import find_family, find_presets, supported_denoisers
-from dipgo.models.sized_model import SizedModel
 
 
 class Hash(Protocol):
@@ -45,67 +41,6 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 HUB_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
-class Source:
-    """A model to export. `pipeline` is None for an architecture with random weights."""
-
-    name: str
-    denoiser: nn.Module
-    family: Family
-    scheduler: Any
-    pixels_per_latent: int
-    tokens: int
-    pipeline: Any | None = None
-    loras: tuple[LoraRecord, ...] = ()
-    """LoRAs that have been fused into the weights."""
-    _sized: dict[Geometry, SizedModel] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    """Cache of `at`."""
-
-    @property
-    def model_class(self) -> str:
-        """The denoiser's class, as diffusers names it."""
-        return type(self.denoiser).__name__
-
-    @property
-    def config_sha256(self) -> str:
-        """The hash of the denoiser's configuration, without diffusers' private entries."""
-        config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
-        public = {key: value for key, value in config.items() if not key.startswith("_")}
-        controlnet = getattr(self.denoiser, CONTROLNET, None)
-        if controlnet is not None:
-            options = controlnet.config.items()
-            public[CONTROLNET] = {key: value for key, value in options if not key.startswith("_")}
-        return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
-
-    def geometry(
-        self, batch: int = 1, height: int = 0, width: int = 0, guidance: bool | None = None
-    ) -> Geometry:
-        """Returns the geometry to trace for.
-
-        Args:
-            batch: Pictures a run.
-            height: Height in pixels; 0 for the model's own.
-            width: Width in pixels; 0 for the model's own.
-            guidance: Whether to guide by two predictions; None for what the family's pipeline does.
-        """
-        guided = self.family.guided if guidance is None else guidance
-        return Geometry(batch, height, width, guided, self.tokens, self.pixels_per_latent)
-
-    def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
-        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
-        return self.at(geometry).timestep_options(scheduler, steps)
-
-    def at(self, geometry: Geometry) -> SizedModel:
-        """Returns the model at a geometry; equal geometries share one object."""
-        geometry = replace(geometry, pixels_per_latent=self.pixels_per_latent)
-        if geometry not in self._sized:
-            sized = SizedModel(self.family, self.denoiser, self.pipeline, geometry)
-            self._sized[geometry] = sized
-        return self._sized[geometry]
-
-
 def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
     """Loads a model.
 
@@ -120,14 +55,13 @@ def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
         raise _no_loras(model.name if isinstance(model, Source) else str(model))
     if isinstance(model, Source):
         return model
-    if not isinstance(model, str | Path):
-        pipeline, fused = fuse_loras(model, loras, keep=True)
-        return _from_pipeline(pipeline, type(model).__name__, fused)
-    name = str(model)
-    if name.startswith("arch:"):
-        return _from_architecture(name)
-    pipeline, fused = fuse_loras(_load_pipeline(name), loras, keep=False)
-    return _from_pipeline(pipeline, Path(name).name, fused)
+    is_loaded = not isinstance(model, str | Path)
+    if not is_loaded and str(model).startswith("arch:"):
+        return _from_architecture(str(model))
+    pipeline = model if is_loaded else _load_pipeline(str(model))
+    name = type(model).__name__ if is_loaded else Path(model).name
+    pipeline, fused = fuse_loras(pipeline, loras, keep=is_loaded)
+    return _from_pipeline(pipeline, name, fused)
 
 
 def _no_loras(name: str) -> DipgoError:

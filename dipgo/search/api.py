@@ -12,7 +12,8 @@ from torch import nn
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source, load_source
+from dipgo.models.model import Source
+from dipgo.models.source import load_source
 from dipgo.search.cost.budget import check_target
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import OnProgress, csv_log, ignore

@@ -27,7 +27,9 @@ from torch import Tensor
 
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
-from dipgo.ir.subnet.subnet import RowWeights
+from dipgo.ir.subnet.gap_weights import RowWeights
+from dipgo.models.gap_functions import GapFilter
+from dipgo.search.supernet.gating import Prediction
 from dipgo.search.supernet.trajectory_state import Walk
 
 
@@ -73,6 +75,26 @@ class Fit:
     gap: Gap
     weights: NDArray[np.float64]
     effects: NDArray[np.float64]
+
+    def prediction(self, device: torch.device) -> Tensor | Prediction:
+        """Returns what the gap's rows predict by: weights f32[K], or filters."""
+        weights = torch.tensor(self.weights, dtype=torch.float32, device=device)
+        if weights.ndim == 1:
+            return weights
+        return _Filters(weights.transpose(0, 1).flatten(1, 2), len(weights))
+
+
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    """Filters f32[C, K·C, k, k] of the latest K predictions, halves included."""
+
+    filters: Tensor
+    count: int
+
+    def of(self, latest: Sequence[Tensor], kinds: int) -> Tensor:
+        """Returns the filtered sum."""
+        result: Tensor = GapFilter()(self.filters, *latest[: self.count])
+        return result
 
 
 def fit_gap(gap: Gap, walks: Sequence[Walk], dense: Sequence[Sequence[Tensor]], terms: int) -> Fit:

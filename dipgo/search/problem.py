@@ -17,13 +17,13 @@ from dipgo.compiler.request import Schedule, read_schedule
 from dipgo.compiler.sampler.schedulers import beyond_class, make_scheduler
 from dipgo.compiler.settings import DENSE, ScheduleSettings
 from dipgo.compiler.trace.trace import Traced
-from dipgo.ir.graph import BlockGraph, Dependence
+from dipgo.ir.graph import BlockGraph
 from dipgo.ir.sampler import Sampler
-from dipgo.ir.subnet.gap_filters import GapFilters
-from dipgo.ir.subnet.subnet import ModelRef, RowWeights, SchedulerRef, SubNet
+from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
-from dipgo.models.source import Source, add_weights
-from dipgo.search.cost.model import CostModel, FilterCost, macs_weights
+from dipgo.models.model import Source
+from dipgo.models.source import add_weights
+from dipgo.search.cost.model import CostModel, GapCost, macs_weights
 from dipgo.search.request import Weigh
 
 OUTER_BLOCKS = ("conv_in",)
@@ -56,7 +56,7 @@ class Problem:
         Raises:
             DipgoError: The latents are not [pictures, channels, height, width].
         """
-        state = self.traced.graph.input_of(Dependence.STATE)
+        state = self.traced.graph.state
         if len(state.type.shape) != 4:
             raise DipgoError(
                 setting("reuse_filter"),
@@ -66,8 +66,8 @@ class Problem:
             )
         batch, channels, height, width = state.type.shape
         each = (1 + halves) * batch * channels**2 * size**2 * height * width
-        filters = FilterCost(terms, float(each) if self.weigh is macs_weights else 0.0)
-        return replace(self, cost=replace(self.cost, filters=filters))
+        gaps = GapCost(terms, float(each) if self.weigh is macs_weights else 0.0)
+        return replace(self, cost=replace(self.cost, gaps=gaps))
 
     @property
     def scheduler(self) -> Any:
@@ -101,9 +101,7 @@ class Problem:
         gates: NDArray[np.bool_],
         provenance: dict[str, Any],
         scores: NDArray[np.float64] | None = None,
-        reuse: RowWeights | None = None,
-        reuse_unconditional: RowWeights | None = None,
-        reuse_filters: tuple[GapFilters, ...] | None = None,
+        **gaps: Any,
     ) -> SubNet:
         """Returns gates bool[steps, blocks] as a SubNet of this model and scheduler.
 
@@ -111,9 +109,7 @@ class Problem:
             gates: bool[steps, blocks].
             provenance: How the gates were made.
             scores: Keep-scores f64[steps, blocks].
-            reuse: Weights of the latest predictions for each row.
-            reuse_unconditional: Weights of their unconditional halves.
-            reuse_filters: Filters in place of weights.
+            gaps: The SubNet's fields for rows that are wholly off, such as `reuse`.
 
         Raises:
             DipgoError: The parts contradict one another.
@@ -130,9 +126,7 @@ class Problem:
             ),
             scores=scores,
             provenance=provenance | self._loras(),
-            reuse=reuse,
-            reuse_unconditional=reuse_unconditional,
-            reuse_filters=reuse_filters,
+            **gaps,
         )
 
 
@@ -166,7 +160,7 @@ def make_problem(
             expected="at least 2",
             remedy="the first computes all",
         )
-    traced, sampler = read_model(source, read, geometry)
+    traced, sampler, _ = read_model(source, read, geometry)
     graph = traced.graph
     words = [_backup(graph, name, backup) for name in (node.name for node in graph.blocks)]
     names = tuple(node.name for node in graph.blocks)

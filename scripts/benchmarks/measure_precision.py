@@ -24,8 +24,9 @@ from dipgo.compiler.request import Prepared, prepare
 from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import FP32, GUIDANCE, TIMESTEP_TABLES, Precision
 from dipgo.export import export
+from dipgo.export.parts import make_parts
 from dipgo.export.precision.compare import relative_error
-from dipgo.export.precision.trial import choose_parts, trial_inputs
+from dipgo.export.precision.inputs import trial_inputs
 from dipgo.run.pipeline import Pipeline
 from scripts.demo_model.shapes import all_scenes
 from scripts.harness import (
@@ -92,9 +93,9 @@ def _latents(prepared: Prepared, precision: Precision) -> torch.Tensor:
     compiled = compile_plan(
         prepared.source, prepared.schedule, prepared.geometry, precision=precision
     )
-    parts, _ = choose_parts(prepared, compiled, False, lambda stage: torch.no_grad())
+    parts = make_parts(prepared, compiled, lambda name: precision)
     inputs = trial_inputs(prepared, compiled, parts)
-    return interpret(compiled.plan, compiled.traced, inputs)
+    return interpret(compiled.plan, compiled.traced, inputs.run)
 
 
 def measure_engines(subnet: str | Path, prompts: int) -> dict[str, Any]:

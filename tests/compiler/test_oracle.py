@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dipgo.common.torch_noise import draw_noise
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import run_passes
 from dipgo.compiler.sampler.probe import probe
@@ -32,11 +31,18 @@ from dipgo.ir.plan.nodes import PROLOGUE
 from dipgo.ir.plan.parse import parse_plan
 from dipgo.ir.sampler import draw_name
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.gap_filter import FilterShape
 from tests.support.compare import relative_error
 from tests.support.eager import BACKUPS, run_eagerly
 from tests.support.random_subnets import TERMS, filter_rows, weigh_rows
-from tests.support.zoo import CASES, GUIDANCE_CASES, NO_PICTURES, Case, case, with_filters
+from tests.support.zoo import (
+    CASES,
+    GUIDANCE_CASES,
+    NO_PICTURES,
+    Case,
+    FilterShape,
+    case,
+    with_filters,
+)
 
 TOLERANCE = 1e-5
 """Relative L2, float32: reordering of the sampler's sums is the only difference."""
@@ -91,7 +97,7 @@ def drawn(draw: st.DrawFn) -> Drawn:
     gates = generator.random((len(sampler.timesteps), len(blocks))) < share
     gates[0] = True
     backup = tuple(
-        draw(st.sampled_from(BACKUPS if carrier(graph, block) else BACKUPS[:1]))
+        draw(st.sampled_from(BACKUPS if graph.carriers[block.name] else BACKUPS[:1]))
         for block in graph.blocks
     )
     subnet = SubNet(steps, sampler.timesteps, tuple(blocks), gates, backup)

@@ -28,11 +28,10 @@ from dipgo.ir.plan.plan import value_types
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType
-from dipgo.models.gap_filter import FILTERS
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from tests.support.compare import relative_error
 from tests.support.rare import rare_unless
-from tests.support.zoo import GUIDANCE_CASES, UNGUIDED, ZOO, Case, case, is_common
+from tests.support.zoo import FILTERS, GUIDANCE_CASES, UNGUIDED, ZOO, Case, case, is_common
 
 STEPS = 4
 TOLERANCE = {"fp16": 5e-3, "bf16": 4e-2}

@@ -23,7 +23,7 @@ from dipgo.ir.plan.cost import plan_cost
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.families.stable_diffusion import UNetFamily
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from tests.support.architectures import trace_architecture
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly

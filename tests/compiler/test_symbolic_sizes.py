@@ -26,7 +26,7 @@ from dipgo.export.__main__ import main as export_main
 from dipgo.inspect import main as inspect_main
 from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from dipgo.ir.plan.nodes import Callee
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.random_subnets import subnet_of_random_rows
 from tests.support.zoo import ZOO, case

@@ -19,7 +19,7 @@ from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 from dipgo.ir.plan.cost import step_patterns
 from dipgo.models.families.dit import DiTFamily
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from scripts.generate.manifest_schema import ENGINES_PATH
 from tests.support.random_subnets import subnet_of_random_rows
 from tests.support.rare import rare_unless

@@ -17,7 +17,7 @@ from dipgo.engines import load
 from dipgo.engines.timing import random_inputs
 from dipgo.export import export
 from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.random_subnets import subnet_of_random_rows
 from tests.support.zoo import ZOO, case

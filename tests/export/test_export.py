@@ -12,7 +12,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.sampler.probe import probe
 from dipgo.engines import load
 from dipgo.export import export
@@ -21,7 +20,7 @@ from dipgo.ir.graph import BlockGraph
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
@@ -62,7 +61,7 @@ def _random_subnet(graph: BlockGraph, scheduler: object, seed: int) -> SubNet:
     sampler = probe(scheduler, STEPS)
     names, words = tuple(block.name for block in graph.blocks), tuple(BACKUPS)
     backup = tuple(
-        words[index % len(words)] if carrier(graph, block) else "output"
+        words[index % len(words)] if graph.carriers[block.name] else "output"
         for index, block in enumerate(graph.blocks)
     )
     gates = np.random.default_rng(seed).random((STEPS, len(names))) < 0.5

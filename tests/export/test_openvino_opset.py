@@ -23,7 +23,7 @@ from dipgo.engines.timing import random_inputs
 from dipgo.export import export
 from dipgo.export.lower.onnx import lower
 from dipgo.export.lower.openvino_opset import decompose
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.random_subnets import subnet_of_random_rows
 from tests.support.zoo import ZOO, case

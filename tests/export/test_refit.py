@@ -28,7 +28,8 @@ from dipgo.compiler.sampler.probe import probe
 from dipgo.engines import load
 from dipgo.export import export, refit
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source, load_source
+from dipgo.models.model import Source
+from dipgo.models.source import load_source
 from tests.support.random_subnets import subnet_with_filters
 from tests.support.rare import rare_unless
 from tests.support.tiny_pipelines import BUILDERS, save_pipeline

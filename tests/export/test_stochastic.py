@@ -25,7 +25,7 @@ from dipgo.export import export
 from dipgo.export.dense_twin import export_dense_twin
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from dipgo.search.api import SearchRequest, pose
 from dipgo.search.examples import FIRST_NOISE

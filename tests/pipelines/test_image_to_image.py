@@ -20,9 +20,8 @@ from PIL import Image
 from dipgo.common.errors import DipgoError
 from dipgo.common.torch_noise import PictureNoise
 from dipgo.compiler.request import silent
-from dipgo.compiler.sampler.image_to_image import find_start
 from dipgo.compiler.sampler.probe import make_scheduler, probe
-from dipgo.compiler.sampler.trajectory import start_scheduler
+from dipgo.compiler.sampler.start import start_scheduler
 from dipgo.export import export
 from dipgo.export.dense_twin import export_dense_twin
 from dipgo.ir.manifest.file import read_manifest
@@ -82,7 +81,7 @@ def test_the_first_state_is_a_sum(name: str) -> None:
     scheduler = FLOW[name] if name in FLOW else named(name)
     flow = not hasattr(scheduler, "add_noise")
     pipeline = StableDiffusion3Img2ImgPipeline if flow else StableDiffusionImg2ImgPipeline
-    start = find_start(start_scheduler(scheduler, 20, {}, 0.6), 0.6)
+    start = start_scheduler(scheduler, 20, {}, strength=0.6).start
     scheduler.set_timesteps(20)
     holder = SimpleNamespace(scheduler=scheduler)
     first = pipeline.get_timesteps(holder, 20, 0.6, "cpu")[0][:1]

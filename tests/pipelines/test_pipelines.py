@@ -265,7 +265,7 @@ def test_labels_out_of_range(dit: Case, label: Any) -> None:
 def test_an_export_of_a_denoiser_alone_names_the_pipelines(tmp_path: Path) -> None:
     from diffusers import DDIMScheduler
 
-    from dipgo.models.source import Source
+    from dipgo.models.model import Source
     from tests.support.zoo import ZOO
     from tests.support.zoo import case as zoo_case
 

@@ -25,7 +25,7 @@ from dipgo.export import export
 from dipgo.export.destination import may_replace
 from dipgo.ir.manifest.records import MANIFEST_FILE
 from dipgo.ir.types import ELEMENT_TYPES
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from dipgo.run.triton.layout import CONFIG_FILE
 from dipgo.run.triton.service import settings_of

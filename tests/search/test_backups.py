@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import run_passes
 from dipgo.compiler.unroll import unroll
@@ -96,7 +95,7 @@ def test_every_path_agrees_on_new_backups(seed: int) -> None:
 
 def _everywhere(example: RandomGraph, word: str) -> tuple[str, ...]:
     graph = example.traced.graph
-    return tuple(word if carrier(graph, block) else "output" for block in graph.blocks)
+    return tuple(word if graph.carriers[block.name] else "output" for block in graph.blocks)
 
 
 def _check(example: RandomGraph, sampler: Sampler, made: SubNet) -> None:

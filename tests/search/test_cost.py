@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler import split_blocks as granularity
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.passes import OPTIMISE, find_passes, run_passes
 from dipgo.compiler.split_blocks import choose_split_blocks
 from dipgo.compiler.unroll import unroll
@@ -24,11 +23,10 @@ from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.families.stable_diffusion import UNetFamily
-from dipgo.models.gap_filter import FilterShape
 from dipgo.search.cost.cascade import cascade_shares, dying_with
 from dipgo.search.cost.model import (
     CostModel,
-    FilterCost,
+    GapCost,
     latency_weights,
     macs_weights,
     parameter_weights,
@@ -40,7 +38,7 @@ from tests.support.handmade import UNET, euler, subnet
 from tests.support.random_block_graphs import random_chain, random_unet
 from tests.support.random_graphs import random_graph
 from tests.support.random_subnets import SCHEDULERS, _probed, random_sampler, random_subnet
-from tests.support.zoo import CASES, case
+from tests.support.zoo import CASES, FilterShape, case
 
 PASSES = find_passes(
     ("number_values", "eliminate_dead_calls", "fuse_steps", "fold_timesteps", "hoist_prompt_work")
@@ -111,7 +109,7 @@ def test_calls_are_those_of_the_plan_for_any_recurrence(graph_seed: int) -> None
 def test_executed_calls_are_those_of_the_plan(name: str, grain: str, backup: str) -> None:
     """Each call, by node and evaluation, with the prompt's work where it is first needed."""
     graph, sampler = case(name, grain).traced.graph, _probed("plms", 6)
-    words = tuple(backup if carrier(graph, one) else "output" for one in graph.blocks)
+    words = tuple(backup if graph.carriers[one.name] else "output" for one in graph.blocks)
     for seed in range(20):
         made = replace(random_subnet(random.Random(seed), graph, sampler), backup=words)
         plan = run_passes(unroll(graph, made, sampler), PASSES[:-1])
@@ -146,7 +144,7 @@ def test_filters_cost_what_they_cost_in_the_plan(
         ),
     )
     graph, each = _with_filters_of(traced.traced.graph, max(map(len, ones), default=1), halves)
-    model = replace(cost_model(graph, made, sampler), filters=FilterCost(terms, each))
+    model = replace(cost_model(graph, made, sampler), gaps=GapCost(terms, each))
     assert model.kept(made.gates) == cost_of_plan(graph, made, sampler).kept
     dense = np.ones_like(made.gates)
     assert model.kept(dense) == cost_model(graph, made, sampler).kept(dense)
@@ -154,25 +152,25 @@ def test_filters_cost_what_they_cost_in_the_plan(
 
 def _with_filters_of(graph: BlockGraph, terms: int, halves: bool) -> tuple[BlockGraph, float]:
     """As if it had been traced for that many predictions; and the cost of one."""
-    reuse = graph.reuse_filter
+    reuse = graph.gap_function
     assert reuse is not None
     past = reuse.past[: 2 * terms] if halves else reuse.past[: 2 * terms : 2]
     each = reuse.node.macs / len(reuse.past)
     node = replace(
         reuse.node,
-        inputs=(*(value.name for value in past), reuse.filters.name),
+        inputs=(*(value.name for value in past), reuse.table.name),
         macs=int(each * len(past)),
     )
-    fewer = replace(graph, reuse_filter=replace(reuse, node=node, past=past))
+    fewer = replace(graph, gap_function=replace(reuse, node=node, past=past))
     return fewer, each * len(past) / terms
 
 
 def test_filters_cost_macs_alone(problem: Problem) -> None:
     """They touch no parameters, and nobody has timed them."""
     posed = problem.with_filters(4, True, 3)
-    assert posed.cost.filters == FilterCost(4, 2 * 4**2 * 3**2 * 16 * 16)
+    assert posed.cost.gaps == GapCost(4, 2 * 4**2 * 3**2 * 16 * 16)
     touched = replace(problem, weigh=parameter_weights).with_filters(4, True, 3)
-    assert touched.cost.filters == FilterCost(4, 0.0)
+    assert touched.cost.gaps == GapCost(4, 0.0)
 
 
 def test_splitting_blocks_can_only_cost_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +332,7 @@ def test_with_delta_only_side_inputs_die() -> None:
     assert dying_with(UNET, ["output", "delta", "delta"])["mid"] == {"mid"}
     graph = case("three_levels", "layer").traced.graph
     whole, delta = (
-        dying_with(graph, [word if carrier(graph, one) else "output" for one in graph.blocks])
+        dying_with(graph, [word if graph.carriers[one.name] else "output" for one in graph.blocks])
         for word in ("output", "delta")
     )
     assert all(delta[name] <= whole[name] for name in whole)

@@ -21,8 +21,8 @@ from torch import Tensor
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.unroll import unroll
 from dipgo.ir.sampler import Sampler, Term
+from dipgo.ir.subnet.gap_weights import check_weights
 from dipgo.ir.subnet.past import Past
-from dipgo.ir.subnet.rules import check_reuse
 from dipgo.search.cost.budget import TOLERANCE
 from dipgo.search.fit_gaps import (
     RIDGE,
@@ -216,7 +216,7 @@ def test_tables_have_a_row_a_step() -> None:
     gates = np.array([[True], [False], [False], [True], [False], [True]])
     rows = as_rows(table, gates)
     assert rows == ((), (3.0,), (3.0,), (), (5.0, 6.0), ())
-    check_reuse(rows, None, gates)
+    check_weights(rows, None, gates)
 
 
 # Trajectories of choices.
@@ -269,7 +269,8 @@ def test_a_plan_ends_where_a_run_does(
     outcome = Trajectories(net, [example], 3 * kinds, DISTANCES["l2"]).run(gates)
     weights = as_table(outcome.fits, len(gates), 3 * kinds)
     rows = (as_rows(weights[:, kind::kinds], gates) for kind in range(kinds))
-    subnet = posed.subnet(gates, {}, None, *rows)
+    fields = dict(zip(("reuse", "reuse_unconditional"), rows, strict=False))
+    subnet = posed.subnet(gates, {}, **fields)
     assert all(map(len, (subnet.reuse_unconditional if halves else subnet.reuse or ())[2:]))
     plan = unroll(posed.traced.graph, subnet, posed.sampler)
     latents = interpret(plan, posed.traced, example.inputs)

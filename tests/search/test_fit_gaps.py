@@ -21,15 +21,15 @@ from dipgo.compiler.unroll import unroll
 from dipgo.engines import load
 from dipgo.export import export
 from dipgo.inspect import main as inspect
-from dipgo.ir.graph import REUSE_FILTER
+from dipgo.ir.graph import GAP_FUNCTION
 from dipgo.ir.plan.nodes import Combine
 from dipgo.ir.plan.parse import parse_plan
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType, Value
 from dipgo.models.family import Geometry
-from dipgo.models.gap_filter import FILTERS, FilterShape, ReuseFilter
-from dipgo.models.source import Source
+from dipgo.models.gap_functions import GapFilter, GapShape
+from dipgo.models.model import Source
 from dipgo.search.cost.model import latency_weights
 from dipgo.search.fit_gaps import as_filters, as_table
 from dipgo.search.losses import DISTANCES
@@ -42,7 +42,16 @@ from tests.support.eager import run_eagerly
 from tests.support.random_subnets import TERMS, subnet_with_filters
 from tests.support.rare import rare_unless
 from tests.support.tiny_search import rows_on, tiny_examples, tiny_net
-from tests.support.zoo import GUIDANCE_CASES, NO_PICTURES, ZOO, Case, case, is_common
+from tests.support.zoo import (
+    FILTERS,
+    GUIDANCE_CASES,
+    NO_PICTURES,
+    ZOO,
+    Case,
+    FilterShape,
+    case,
+    is_common,
+)
 
 TOLERANCE = 1e-3
 """Relative L2, float32 kernels of another library, after all steps."""
@@ -131,8 +140,8 @@ def test_a_gap_is_one_call_and_one_update() -> None:
     chosen = case("asymmetric", "block")
     subnet = subnet_with_filters(chosen.traced.graph, 0, halves=True)
     plan = _compiled("asymmetric", chosen, subnet, True).plan
-    (segment,) = (one for one in plan.callees if REUSE_FILTER in (one.members or (one.name,)))
-    assert segment.members in ((), (REUSE_FILTER,))
+    (segment,) = (one for one in plan.callees if GAP_FUNCTION in (one.members or (one.name,)))
+    assert segment.members in ((), (GAP_FUNCTION,))
     calls = [call for call in plan.calls if call.callee == segment.name]
     assert [call.step for call in calls] == [1, 4]
     (table,) = (one for one in plan.tables if one.name == FILTERS)
@@ -170,7 +179,8 @@ def test_gaps_that_need_no_newer_state_are_lanes_of_one_call(tmp_path: Path) -> 
 def test_fewer_predictions_than_filters_are_the_oldest_without_weight() -> None:
     chosen = case("one_level", "block")
     subnet = subnet_with_filters(chosen.traced.graph, 0, halves=True)
-    table = FilterShape.of(subnet.reuse_filters or ()).table(subnet.reuse_filters or ())
+    (rule,) = subnet.gaps
+    table = GapShape.of(rule).numbers(rule)
     assert {row: tuple(one.shape) for row, one in table.items()} == {
         1: (4, 16, 3, 3),
         4: (4, 16, 3, 3),
@@ -198,7 +208,7 @@ def test_a_filter_is_a_sum_over_neighbours() -> None:
     generator = torch.Generator().manual_seed(0)
     past = [torch.randn(2, 3, 4, 5, generator=generator) for _ in range(2)]
     filters = torch.randn(3, 6, 3, 3, generator=generator)
-    found = ReuseFilter()(filters, *past)
+    found = GapFilter()(filters, *past)
     joined = torch.cat(past, 1)
     for y, x in ((0, 0), (2, 3), (3, 4)):
         expected = torch.zeros(2, 3)
@@ -275,14 +285,12 @@ def test_a_graph_that_was_not_traced_for_filters_is_refused() -> None:
         unroll(chosen.traced.graph, subnet, sampler)
 
 
-def test_weights_beside_filters_are_refused_on_the_supernet_alone() -> None:
-    """An export takes both, of rows that are not the same."""
+def test_an_export_takes_weights_beside_filters() -> None:
+    """Of rows that are not the same."""
     chosen = case("one_level", "block")
     whole = subnet_with_filters(chosen.traced.graph, 0, halves=False)
     filters = (whole.reuse_filters or ())[1:]
     both = replace(whole, reuse=((), (0.9,), (0.9,), (), (), ()), reuse_filters=filters)
-    with pytest.raises(DipgoError, match=r"^SubNet, reuse: found weights for some rows and"):
-        row_gates(both)
     compiled = _compiled("one_level", chosen, both, True)
     found = interpret(compiled.plan, compiled.traced, chosen.inputs)
     expected = run_eagerly(chosen, DDIMScheduler(clip_sample=False), both)

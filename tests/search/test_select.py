@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import find_passes, run_passes
 from dipgo.compiler.unroll import unroll
@@ -44,7 +43,7 @@ def model_of(shape: str, steps: int, scheduler: str = "ddim", backup: str = "out
     """A cost model of a U-Net or a transformer with a MAC for every node."""
     make = {"unet": random_unet, "chain": random_chain}[shape]
     graph = make(random.Random(3))
-    words = tuple(backup if carrier(graph, one) else "output" for one in graph.blocks)
+    words = tuple(backup if graph.carriers[one.name] else "output" for one in graph.blocks)
     blocks = tuple(block.name for block in graph.blocks)
     return CostModel(graph, _probed(scheduler, steps), blocks, words, macs_weights(graph))
 

@@ -19,7 +19,6 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
-from dipgo.common.errors import DipgoError
 from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import run_passes
 from dipgo.compiler.unroll import unroll
@@ -27,13 +26,12 @@ from dipgo.ir.graph import Dependence
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.gap_filter import FilterShape
 from dipgo.search.gradient.parameters import gates_of
 from dipgo.search.supernet.gating import OFF
 from dipgo.search.supernet.row_gates import RowGates, row_gates
 from dipgo.search.supernet.supernet import SuperNet
 from tests.support.random_subnets import TERMS, _probed, filter_rows, random_subnet, weigh_rows
-from tests.support.zoo import Case, case, with_filters
+from tests.support.zoo import Case, FilterShape, case, with_filters
 
 TOLERANCE = 1e-4
 """Relative L2, float32: sums in another order."""
@@ -131,14 +129,25 @@ def test_filters_equal_the_oracle(name: str, sampler: str, seed: int) -> None:
         _check_against_oracle(with_filters(tiny, filtered), filtered, probed)
 
 
-def test_filters_and_weights_are_not_for_one_supernet() -> None:
-    subnet = _dense("one_level", "block", "ddim", 4)
+def test_weights_beside_filters_and_rows_with_neither_equal_the_oracle() -> None:
+    """A row with neither has what its blocks' backups make of it, and is no prediction."""
+    subnet = _dense("one_level", "block", "ddim", 6)
+    tiny = case("one_level", "block", True, FilterShape(1, True, 3))
     gates = subnet.gates.copy()
-    gates[1], gates[3] = False, False
-    both = replace(subnet, gates=gates, reuse=((), (1.5,), (), ()))
-    filters = GapFilters((3,), np.zeros((1, 4, 4, 3, 3), np.float32))
-    with pytest.raises(DipgoError, match="found weights for some rows and filters for others"):
-        row_gates(replace(both, reuse_filters=(filters,)))
+    gates[[1, 3, 5]] = False
+    graph = tiny.traced.graph
+    words = tuple("delta" if graph.carriers[block.name] else "output" for block in graph.blocks)
+    weights = ((), (1.5,), (), (), (), ())
+    numbers = np.random.default_rng(0).normal(0, 0.2, (1, 4, 4, 3, 3)).astype(np.float32)
+    both = replace(
+        subnet,
+        gates=gates,
+        backup=words,
+        reuse=weights,
+        reuse_unconditional=weights,
+        reuse_filters=(GapFilters((5,), numbers),),
+    )
+    _check_against_oracle(with_filters(tiny, both), both, _probed("ddim", 6))
 
 
 def test_reuse_is_not_what_a_row_repeats_by_itself() -> None:

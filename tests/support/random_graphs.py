@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from dipgo.compiler.trace.trace import Traced, trace
-from dipgo.ir.graph import Dependence
+from dipgo.ir.graph import GAP_FUNCTION, Dependence
+from dipgo.models.gap_functions import GapShape
 from tests.support.random_blocks import (
     FEATURES,
     OPERATIONS,
@@ -121,8 +122,24 @@ class RandomGraph:
     inputs: dict[str, Tensor] = field(repr=False)
 
 
-def random_graph(seed: int) -> RandomGraph:
-    """A denoiser of 2 to 7 blocks with random edges, operations and weights."""
+class WithGapFunction(nn.Module):
+    """A denoiser, and as its second output what a gap rule's function makes of the last inputs."""
+
+    def __init__(self, denoiser: Denoiser, gap: GapShape) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.add_module(GAP_FUNCTION, gap.module())
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *past, table = inputs[INPUTS:]
+        return self.denoiser(*inputs[:INPUTS]), self.get_submodule(GAP_FUNCTION)(table, *past)
+
+
+def random_graph(seed: int, gap: GapShape | None = None) -> RandomGraph:
+    """A denoiser of 2 to 7 blocks with random edges, operations and weights.
+
+    With `gap` the function of a gap rule is traced as well.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         denoiser = _denoiser(random.Random(seed)).eval().requires_grad_(False)
@@ -131,18 +148,27 @@ def random_graph(seed: int) -> RandomGraph:
             "prompt": torch.randn(1 + denoiser.wiring.guided, PROMPT_TOKENS, FEATURES),
             "guidance": torch.tensor(1.5),
         }
+    past = gap.example_inputs(inputs["latents"]) if gap else {}
     traced = trace(
-        denoiser,
-        {"latents": inputs["latents"], "timestep": torch.tensor(1.0), **inputs},
-        {**dict.fromkeys(inputs, Dependence.PROMPT), **OTHER_ROLES},
+        WithGapFunction(denoiser, gap) if gap else denoiser,
+        {"latents": inputs["latents"], "timestep": torch.tensor(1.0), **inputs, **past},
+        {
+            **dict.fromkeys(inputs, Dependence.PROMPT),
+            **dict.fromkeys(past, Dependence.STATE),
+            **OTHER_ROLES,
+        },
         [f"blocks.{index}" for index in range(len(denoiser.blocks))],
         model_class=f"Random{seed}",
         config_sha256="",
-        prefix="",
+        prefix="denoiser." if gap else "",
+        past=tuple(past),
     )
     once = CutOnce(traced.graph, traced.program, traced.partition, traced.prefix)
     return RandomGraph(once, inputs)
 
+
+INPUTS = 4
+"""Of a denoiser: latents, timestep, prompt and guidance."""
 
 OTHER_ROLES = {"latents": Dependence.STATE, "timestep": Dependence.TIMESTEP}
 

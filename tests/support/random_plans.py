@@ -7,7 +7,6 @@ from random import Random
 
 import numpy as np
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.passes import OPTIMISE, run_passes
 from dipgo.compiler.unroll import unroll
 from dipgo.ir.graph import BlockGraph, Dependence
@@ -97,7 +96,7 @@ def _of_use(gates: Gates, graph: BlockGraph, backup: tuple[str, ...]) -> Gates:
         }
         for index, node in enumerate(graph.blocks):
             row[index] &= not newer.isdisjoint(node.inputs)
-            if row[index] or (backup[index] != "output" and carrier(graph, node) in newer):
+            if row[index] or (backup[index] != "output" and graph.carriers[node.name] in newer):
                 newer.update(value.name for value in node.outputs)
     return gates
 
@@ -122,7 +121,8 @@ def _encoder_off(draw: Random, graph: BlockGraph) -> Gates:
 def _backup(draw: Random, graph: BlockGraph, *choices: tuple[str, ...]) -> tuple[str, ...]:
     """A word for each block among those of one of the choices, where the block can have it."""
     words = draw.choice(choices)
-    return tuple(draw.choice(words) if carrier(graph, node) else "output" for node in graph.blocks)
+    fits = (graph.carriers[node.name] is not None for node in graph.blocks)
+    return tuple(draw.choice(words) if each else "output" for each in fits)
 
 
 def _sampler(steps: int, order: int, ancestral: bool) -> Sampler:

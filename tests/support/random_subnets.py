@@ -20,7 +20,6 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.sampler.probe import probe
 from dipgo.ir.graph import BlockGraph
 from dipgo.ir.sampler import Sampler, Term
@@ -90,7 +89,7 @@ def _terms(draw: random.Random, index: int) -> tuple[Term, ...]:
 def random_subnet(draw: random.Random, graph: BlockGraph, sampler: Sampler) -> SubNet:
     """Random gates, and for each block a backup that it can have."""
     words = [
-        draw.choice(["output", *BACKUPS] if carrier(graph, block) else ["output"])
+        draw.choice(["output", *BACKUPS] if graph.carriers[block.name] else ["output"])
         for block in graph.blocks
     ]
     return SubNet(

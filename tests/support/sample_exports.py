@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from dipgo.compiler.sampler.probe import probe
 from dipgo.export import export
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.schedules.faster_diffusion import PRIOR_NOISE
 from tests.support.zoo import ZOO, case, traced_case
 

@@ -22,6 +22,7 @@ from diffusers import (
 from dipgo.compiler.trace.trace import Traced, trace
 from dipgo.ir.block_patterns import match_blocks
 from dipgo.ir.graph import Dependence
+from dipgo.ir.subnet.gap_rules import rule_with_function
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.families.controlnet import ControlledFamily, attach_controlnet
 from dipgo.models.families.dit import DiTFamily
@@ -34,7 +35,7 @@ from dipgo.models.families.stable_diffusion import UNetFamily
 from dipgo.models.families.svd import SVDFamily
 from dipgo.models.families.unconditional import UnconditionalFamily
 from dipgo.models.family import Family, Geometry
-from dipgo.models.gap_filter import FILTERS, FilterShape, filter_inputs
+from dipgo.models.gap_functions import GapShape
 from dipgo.models.guided import GuidedDenoiser, example_inputs, guided_denoiser
 
 
@@ -353,6 +354,25 @@ def is_common(name: str, grain: str, guidance: bool) -> bool:
     return usual or name in EVERY_WAY
 
 
+FILTERS = "reuse_filters"
+"""The table of filters in a plan."""
+
+
+@dataclass(frozen=True)
+class FilterShape:
+    """What filters are traced for."""
+
+    terms: int
+    halves: bool
+    size: int
+
+    def of_latents(self, latents: torch.Tensor) -> GapShape:
+        channels = latents.shape[1]
+        values = self.terms * (2 if self.halves else 1)
+        table = (channels, values * channels, self.size, self.size)
+        return GapShape(FILTERS, self.terms, self.halves, table)
+
+
 @dataclass(frozen=True)
 class Case:
     """A model of the zoo, traced at one granularity."""
@@ -389,15 +409,16 @@ def traced_case(
     geometry = Geometry(guidance=guidance, tokens=7)
     example, roles = example_inputs(entry.family, denoiser, geometry)
     guided = guided_denoiser(entry.family, denoiser, geometry)
-    past = filter_inputs(example["latents"], filters) if filters else {}
+    gap = filters.of_latents(example["latents"]) if filters else None
+    past = gap.example_inputs(example["latents"]) if gap else {}
     traced = trace(
-        guided_denoiser(entry.family, denoiser, geometry, filters),
+        guided_denoiser(entry.family, denoiser, geometry, gap),
         {**example, **past},
         {**roles, **dict.fromkeys(past, Dependence.STATE)},
         match_blocks(denoiser, patterns),
         model_class=type(denoiser).__name__,
         config_sha256="",
-        reuse=tuple(past),
+        past=tuple(past),
     )
     inputs = {key: _random(key, tensor) for key, tensor in example.items() if key != "timestep"}
     if guidance:
@@ -407,14 +428,12 @@ def traced_case(
 
 def with_filters(chosen: Case, subnet: SubNet) -> Case:
     """The case, traced for filters, with those of a SubNet in its table."""
-    reuse = chosen.traced.graph.reuse_filter
-    assert reuse is not None
-    channels = chosen.inputs["latents"].shape[1]
-    size = reuse.filters.type.shape[-1]
-    terms = len(reuse.past) // (2 if reuse.halves else 1)
-    shape = FilterShape(terms, reuse.halves, size)
-    assert reuse.filters.type.shape == (channels, shape.values * channels, size, size)
-    tables = {FILTERS: shape.table(subnet.reuse_filters or ())}
+    function = chosen.traced.graph.gap_function
+    assert function is not None
+    terms = len(function.past) // (2 if function.halves else 1)
+    shape = GapShape(function.table.name, terms, function.halves, function.table.type.shape)
+    rule = rule_with_function(subnet.gaps)
+    tables = {shape.key: shape.numbers(rule)} if rule else {}
     return replace(chosen, traced=replace(chosen.traced, given_tables=tables))
 
 

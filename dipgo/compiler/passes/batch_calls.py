@@ -20,8 +20,6 @@ from dipgo.ir.plan.nodes import (
     Statement,
     TableRow,
     leaves,
-    reads,
-    writes,
 )
 from dipgo.ir.plan.plan import Plan
 
@@ -69,7 +67,7 @@ class _Batching:
                 self.lanes[name] = (position, output, lane)
         else:
             self.statements[position] = statement
-        self.ready.update(dict.fromkeys(writes(statement), position))
+        self.ready.update(dict.fromkeys(statement.writes, position))
 
     def _new_batch(self, position: int, call: Call) -> _Batch:
         batch = _Batch(position, [])
@@ -82,7 +80,7 @@ class _Batching:
         """Returns the latest batch that the call fits and that runs after the call's operands."""
         if self.plan.result in call.results:
             return None
-        needed = max((self.ready.get(name, -1) for name in reads(call)), default=-1)
+        needed = max((self.ready.get(name, -1) for name in call.reads), default=-1)
         for batch in reversed(self.batches.get(call.callee, [])):
             if batch.position <= needed:
                 return None

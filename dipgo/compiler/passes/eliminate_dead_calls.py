@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dipgo.ir.plan.nodes import Statement, reads, writes
+from dipgo.ir.plan.nodes import Statement
 from dipgo.ir.plan.plan import Plan
 
 
@@ -13,8 +13,8 @@ def eliminate_dead_calls(plan: Plan) -> Plan:
     live = {plan.result}
     kept: list[Statement] = []
     for statement in reversed(plan.statements):
-        if live.isdisjoint(writes(statement)):
+        if live.isdisjoint(statement.writes):
             continue
-        live.update(reads(statement))
+        live.update(statement.reads)
         kept.append(statement)
     return replace(plan, statements=tuple(reversed(kept)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dipgo.ir.plan.nodes import Call, Callee, Operand, Read, Statement, reads, writes
+from dipgo.ir.plan.nodes import Call, Callee, Operand, Read, Statement
 from dipgo.ir.plan.plan import Plan
 
 
@@ -177,7 +177,7 @@ def _external_outputs(members: list[list[Call]], plan: Plan) -> tuple[tuple[str,
     needed = {plan.result}
     for statement in plan.statements:
         index = at.get(id(statement))
-        needed.update(name for name in reads(statement) if index is None or home.get(name) != index)
+        needed.update(name for name in statement.reads if index is None or home.get(name) != index)
     return tuple(
         (calls[0].callee, index)
         for calls in members
@@ -208,8 +208,8 @@ def _schedule(plan: Plan, segments: Iterable[_Segment]) -> tuple[Statement, ...]
     for step in sorted(pending):
         waiting = pending[step]
         while waiting:
-            ready = next(statement for statement in waiting if defined.issuperset(reads(statement)))
+            ready = next(statement for statement in waiting if defined.issuperset(statement.reads))
             waiting.remove(ready)
-            defined.update(writes(ready))
+            defined.update(ready.writes)
             ordered.append(ready)
     return tuple(ordered)

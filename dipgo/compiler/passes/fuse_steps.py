@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from dipgo.ir.plan.nodes import Combine, Statement, Terms, reads, substitute
+from dipgo.ir.plan.nodes import Combine, Statement, Terms, substitute
 from dipgo.ir.plan.plan import Plan
 
 
@@ -31,12 +31,12 @@ def fuse_steps(plan: Plan) -> Plan:
 
 
 def _read_once_by_a_combination(plan: Plan) -> set[str]:
-    uses = Counter(name for statement in plan.statements for name in reads(statement))
+    uses = Counter(name for statement in plan.statements for name in statement.reads)
     uses[plan.result] += 1
     read_by_combinations = {
         name
         for statement in plan.statements
         if isinstance(statement, Combine)
-        for name in reads(statement)
+        for name in statement.reads
     }
     return {name for name in read_by_combinations if uses[name] == 1}

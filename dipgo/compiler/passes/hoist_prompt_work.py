@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dipgo.ir.plan.nodes import PROLOGUE, Combine, Statement, reads, writes
+from dipgo.ir.plan.nodes import PROLOGUE, Combine, Statement
 from dipgo.ir.plan.plan import Plan
 
 
@@ -19,8 +19,8 @@ def hoist_prompt_work(plan: Plan) -> Plan:
     prologue: list[Statement] = []
     loop: list[Statement] = []
     for statement in plan.statements:
-        if isinstance(statement, Combine) or not from_state.isdisjoint(reads(statement)):
-            from_state.update(writes(statement))
+        if isinstance(statement, Combine) or not from_state.isdisjoint(statement.reads):
+            from_state.update(statement.writes)
             loop.append(statement)
         else:
             prologue.append(replace(statement, step=PROLOGUE))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dipgo.ir.plan.nodes import reads, writes
 from dipgo.ir.plan.plan import Plan, value_types
 
 
@@ -29,9 +28,9 @@ def live_ranges(plan: Plan) -> tuple[LiveRange, ...]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for position, statement in enumerate(plan.statements):
-        for name in reads(statement):
+        for name in statement.reads:
             last[name] = position
-        for name in writes(statement):
+        for name in statement.writes:
             first[name] = last[name] = position
     last[plan.result] = len(plan.statements)
     return tuple(

@@ -1,9 +1,10 @@
-"""The schedulers that have short names, each made from the config of a pipeline's scheduler."""
+"""Makes schedulers by their short names, each from the config of a pipeline's scheduler."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
+from dipgo.compiler.request import Schedule
 from dipgo.models.diffusers_private import compatible_classes, missing_packages
 
 # By short name: the diffusers class, and the options it needs beyond the pipeline's config.
@@ -36,6 +37,60 @@ OPTIONS = {key for _, extra in SCHEDULERS.values() for key in extra}
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")
 """Schedulers made from the config of any scheduler for Stable Diffusion, though not listed so."""
+
+
+def choose_scheduler(base: Any, schedule: Schedule) -> Any:
+    """Returns the scheduler of a schedule: the one it names, else the SubNet's, else `base`.
+
+    Args:
+        base: The pipeline's own scheduler.
+        schedule: The SubNet, or the dense schedule, and the steps.
+
+    Raises:
+        DipgoError: The scheduler is not the SubNet's, or has fewer timesteps than steps are asked.
+    """
+    record = schedule.subnet.scheduler if schedule.subnet else None
+    wanted = record.class_name if record else None
+    name, config = schedule.scheduler, None
+    if name is None and record is not None:
+        name, config = wanted, record.config
+    scheduler = make_scheduler(base, name, config)
+    if wanted and type(scheduler).__name__ != wanted:
+        raise DipgoError(
+            setting("scheduler"),
+            found=type(scheduler).__name__,
+            expected=f"{wanted}, as the SubNet has",
+            remedy=f"leave {setting('scheduler')} out, or use a SubNet for that scheduler",
+        )
+    if record and record.config:
+        _check_config(record.config, scheduler)
+    _check_steps(schedule.steps, scheduler)
+    return scheduler
+
+
+def _check_steps(steps: int, scheduler: Any) -> None:
+    most = scheduler.config.get("num_train_timesteps", steps)
+    if steps > most:
+        raise DipgoError(
+            setting("steps"),
+            found=str(steps),
+            expected=f"at most {most}, the timesteps that {type(scheduler).__name__} has",
+            remedy="take fewer steps",
+        )
+
+
+def _check_config(config: dict[str, Any], scheduler: Any) -> None:
+    for key, value in config.items():
+        if key.startswith("_"):
+            continue
+        actual = scheduler.config.get(key)
+        if actual != value:
+            raise DipgoError(
+                f"SubNet, scheduler.config.{key}",
+                found=repr(value),
+                expected=f"{actual!r}, as the model's scheduler has",
+                remedy="use the scheduler that the SubNet was made for",
+            )
 
 
 def make_scheduler(base: Any, name: str | None, config: Mapping[str, Any] | None = None) -> Any:
@@ -82,12 +137,6 @@ def beyond_class(base: Any, scheduler: Any) -> dict[str, Any] | None:
         key: value for key, value in own if not key.startswith("_") and plain.get(key) != value
     }
     return options or None
-
-
-def public_config(scheduler: Any) -> dict[str, Any]:
-    """Returns a scheduler's configuration without diffusers' private entries, sorted."""
-    config = scheduler.config
-    return {key: config[key] for key in sorted(config) if not key.startswith("_")}
 
 
 def _fits(base: Any, cls: Any) -> bool:

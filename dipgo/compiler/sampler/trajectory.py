@@ -1,14 +1,13 @@
 """Runs a diffusers scheduler as its pipelines do, in float64 throughout."""
 
 import copy
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.sampler.image_to_image import begin_at, remaining_timesteps
+from dipgo.compiler.sampler.start import Started
 from dipgo.compiler.trace.torch_private import TorchDispatchMode, conversion
 from dipgo.ir.sampler import PriorNoise
 
@@ -16,6 +15,8 @@ Draw = Callable[[int], torch.Tensor]
 """A function (draw, counted from 1) -> noise, of the latents' shape."""
 
 NORMAL = (torch.ops.aten.randn.generator, torch.ops.aten.randn.default)
+
+SCALES = (0.0, 1.0, 1e2, 1e4)  # of the samples of random data: clipping shows in large ones only
 
 MARK = 2410_16942
 """A seed that nothing else is likely to have."""
@@ -91,6 +92,18 @@ class Trajectory(NamedTuple):
     draws: list[int]
 
 
+class Runs(NamedTuple):
+    """A scheduler's run on a basis, and one on random data that shows whether it is linear.
+
+    `data` is f64[1 + E + D, B, C, H, W] for E evaluations with D draws: [initial noise, output 0,
+    output 1, …, draw 1, draw 2, …]. The basis is the identity in this order, on the last axis.
+    """
+
+    on_basis: Trajectory
+    on_data: Trajectory
+    data: torch.Tensor
+
+
 class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode in which float64 latents stay so where a scheduler would cast them to float32.
 
@@ -107,95 +120,96 @@ class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def start_scheduler(
-    scheduler: Any,
-    num_inference_steps: int,
-    options: dict[str, Any],
-    strength: float | None = None,
-) -> Any:
-    """Returns a copy of the scheduler with its timesteps set.
-
-    Args:
-        scheduler: A diffusers scheduler.
-        num_inference_steps: The number of steps.
-        options: Further arguments of `set_timesteps`.
-        strength: If not None, the run begins where image-to-image of this strength begins.
+def record_runs(started: Started, prior_noise: PriorNoise | None = None) -> Runs:
+    """Runs a scheduler on the basis and on random data.
 
     Raises:
-        DipgoError: The scheduler refuses the steps or the options.
+        DipgoError: The scheduler asks for more than the pipelines' loop provides.
     """
-    fresh = copy.deepcopy(scheduler)
-    try:
-        fresh.set_timesteps(num_inference_steps, **options)
-    except Exception as error:  # a scheduler may refuse in its own way
-        raise DipgoError(
-            f"{type(scheduler).__name__}.set_timesteps({num_inference_steps})",
-            found=f"{type(error).__name__}: {error}",
-            expected="a number of steps, and options, that the scheduler takes",
-            remedy="choose another number of steps, or another scheduler",
-        ) from error
-    if strength is not None:
-        begin_at(fresh, num_inference_steps, strength)
-    return fresh
+    size = 1 + len(started.timesteps) + _count_draws(started)
+    basis = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, 1, size)
+    data = _make_data(size)
+    return Runs(_run_on(basis, started, prior_noise), _run_on(data, started, prior_noise), data)
+
+
+def _count_draws(started: Started) -> int:
+    """Returns how often a trajectory draws noise: the timesteps alone decide that."""
+    ones = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    run = run_scheduler(started, ones, lambda index, _: ones.clone(), draw=lambda _: ones.clone())
+    return len(run.draws)
+
+
+def _make_data(size: int) -> torch.Tensor:
+    """Returns f64[size, B, 2, 4, 4]: noise, an output for each evaluation, draws; B scales."""
+    generator = torch.Generator("cpu").manual_seed(2410)
+    shape = (size, len(SCALES), 2, 4, 4)
+    data = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return data * torch.tensor(SCALES, dtype=torch.float64).reshape(-1, 1, 1, 1)
+
+
+def _run_on(tensors: torch.Tensor, started: Started, prior_noise: PriorNoise | None) -> Trajectory:
+    """Runs a scheduler on [initial noise, output 0, output 1, …, draw 1, draw 2, …]."""
+    evaluations = len(started.timesteps)
+    return run_scheduler(
+        started,
+        tensors[0],
+        lambda index, _: tensors[1 + index].clone(),
+        draw=lambda index: tensors[evaluations + index].clone(),
+        prior_noise=prior_noise,
+    )
 
 
 def run_scheduler(
-    started: Any,
+    started: Started,
     noise: torch.Tensor,
     model: Model,
     *,
     draw: Draw,
-    eta: float = 0.0,
     prior_noise: PriorNoise | None = None,
 ) -> Trajectory:
     """Runs the sampling loop of diffusers' pipelines on a copy of a started scheduler.
 
     Args:
-        started: A scheduler with its timesteps set.
+        started: A started scheduler.
         noise: f64[B, C, H, W], already multiplied by the scheduler's `init_noise_sigma`.
         model: Returns the output of an evaluation from its number and its input.
         draw: Returns the noise that the scheduler draws.
-        eta: The eta for a scheduler that takes one.
         prior_noise: The noise that the loop adds again, if any.
 
     Raises:
         DipgoError: The scheduler asks for more than the loop provides.
     """
-    scheduler, generator = copy.deepcopy(started), torch.Generator("cpu")
-    draws = HandOutDraws(type(started).__name__, generator, noise.shape, draw)
-    named = {"generator": generator, "eta": eta}
-    options = {name: value for name, value in named.items() if takes(scheduler, name)}
+    generator, name = torch.Generator("cpu"), type(started.scheduler).__name__
+    draws = HandOutDraws(name, generator, noise.shape, draw)
+    options: dict[str, Any] = {"generator": generator} if started.takes_generator else {}
+    if started.eta is not None:
+        options["eta"] = started.eta
     try:
         with KeepFloat64(), draws:  # type: ignore[no-untyped-call]
-            return _loop(scheduler, noise, model, options, draws, prior_noise)
+            return _loop(started, noise, model, options, draws, prior_noise)
     except DipgoError:
         raise
     except Exception as error:  # a scheduler may ask for anything
         raise DipgoError(
-            f"{type(started).__name__}.step",
+            f"{name}.step",
             found=f"{type(error).__name__}: {error}",
             expected="a scheduler that steps from the model's output, a timestep and the latents",
             remedy="choose another scheduler",
         ) from error
 
 
-def takes(scheduler: Any, option: str) -> bool:
-    """Returns whether the scheduler's step has this argument, as diffusers' pipelines ask it."""
-    step = getattr(scheduler, "step", None)
-    return step is not None and option in inspect.signature(step).parameters
-
-
 def _loop(
-    scheduler: Any,
+    started: Started,
     noise: torch.Tensor,
     model: Model,
     options: dict[str, Any],
     draws: HandOutDraws,
     prior_noise: PriorNoise | None,
 ) -> Trajectory:
+    scheduler = copy.deepcopy(started.scheduler)
     timesteps, inputs, latents = [], [], noise
     made: list[int] = []
-    for index, timestep in enumerate(remaining_timesteps(scheduler)):
+    for index, timestep in enumerate(started.timesteps):
         if prior_noise and timestep < prior_noise.below:
             latents = latents + prior_noise.scale * noise
         scaled = latents

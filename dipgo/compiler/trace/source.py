@@ -8,9 +8,9 @@ from dipgo.compiler.trace.trace import Traced, trace
 from dipgo.ir.block_patterns import check_patterns
 from dipgo.ir.graph import Dependence
 from dipgo.models.family import Geometry
-from dipgo.models.gap_filter import FilterShape, filter_inputs
+from dipgo.models.gap_functions import GapShape
 from dipgo.models.guided import example_inputs, guided_denoiser
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 
 def trace_source(
@@ -18,7 +18,7 @@ def trace_source(
     geometry: Geometry,
     blocks: tuple[str, ...],
     precision: Precision = FP32,
-    reuse: FilterShape | None = None,
+    gap: GapShape | None = None,
 ) -> Traced:
     """Traces the denoiser on the device that holds its weights.
 
@@ -27,8 +27,7 @@ def trace_source(
         geometry: The batch and the size of the pictures.
         blocks: Paths of the denoiser's modules.
         precision: The precision to apply to the traced graph.
-        reuse: If not None, the shape of the filters that compute a prediction from earlier ones,
-            which are traced as well.
+        gap: If not None, the gap rule's function, which is traced as well.
 
     Raises:
         DipgoError: A block cannot be gated, or a pattern of `precision` matches no module.
@@ -36,8 +35,8 @@ def trace_source(
     check_patterns(source.denoiser, precision.keep_fp32, setting("keep_fp32"))
     geometry = source.at(geometry).geometry
     example, roles = example_inputs(source.family, source.denoiser, geometry)
-    guided = guided_denoiser(source.family, source.denoiser, geometry, reuse)
-    extra = filter_inputs(example["latents"], reuse) if reuse else {}
+    guided = guided_denoiser(source.family, source.denoiser, geometry, gap)
+    extra = gap.example_inputs(example["latents"]) if gap else {}
     return trace(
         guided.eval(),
         {**example, **extra},
@@ -46,5 +45,5 @@ def trace_source(
         model_class=source.model_class,
         config_sha256=source.config_sha256,
         precision=precision,
-        reuse=tuple(extra),
+        past=tuple(extra),
     )

@@ -19,7 +19,7 @@ from dipgo.compiler.trace.macs import node_macs
 from dipgo.compiler.trace.partition import Partition, partition
 from dipgo.compiler.trace.precision import FP32, Precision, apply_precision
 from dipgo.compiler.trace.torch_private import assertion
-from dipgo.ir.graph import PART, REUSE_FILTER, BlockGraph, Dependence, GraphInput, Node, ReuseFilter
+from dipgo.ir.graph import GAP_FUNCTION, PART, BlockGraph, Dependence, GapFunction, GraphInput, Node
 from dipgo.ir.types import Value
 
 
@@ -132,13 +132,13 @@ def trace(
     config_sha256: str,
     prefix: str = "denoiser.",
     precision: Precision = FP32,
-    reuse: Sequence[str] = (),
+    past: Sequence[str] = (),
 ) -> Traced:
     """Exports `module(*example.values())` and reads its block structure off the graph.
 
     Args:
-        module: Yields a prediction, or a prediction and its unconditional half. With `reuse` it has
-            a submodule REUSE_FILTER, which reads only the inputs of these names, and whose
+        module: Yields a prediction, or a prediction and its unconditional half. With `past` it has
+            a submodule GAP_FUNCTION, which reads only the inputs of these names, and whose
             prediction comes last.
         example: A tensor for each input, by name.
         roles: The dependence that each input brings in.
@@ -147,7 +147,7 @@ def trace(
         config_sha256: The hash of the denoiser's config, for the graph.
         prefix: The path of the denoiser in `module`, with its dot.
         precision: The precision to apply to the exported graph.
-        reuse: Names of the inputs of REUSE_FILTER: the past predictions and, last, the filters.
+        past: Names of the inputs of GAP_FUNCTION: past predictions and, last, the table's row.
 
     Raises:
         DipgoError: A block has no operation on the state, runs more than once, or has an input that
@@ -161,9 +161,9 @@ def trace(
     inputs = dict(zip(program.graph_signature.user_inputs, example, strict=True))
     dependences = {placeholder: roles[name] for placeholder, name in inputs.items()}
     apply_precision(program, dependences, precision, prefix)
-    gated = (*blocks, REUSE_FILTER) if reuse else tuple(blocks)
+    gated = (*blocks, GAP_FUNCTION) if past else tuple(blocks)
     parts = partition(program, inputs, dependences, gated, prefix)
-    output, *unconditional = _outputs(program)[: -1 if reuse else None]
+    output, *unconditional = _outputs(program)[: -1 if past else None]
     graph_inputs = {
         name: GraphInput(Value(name, tensor_type(tensor)), roles[name])
         for name, tensor in example.items()
@@ -171,26 +171,24 @@ def trace(
     graph = BlockGraph(
         model_class=model_class,
         config_sha256=config_sha256,
-        inputs=tuple(
-            graph_input for name, graph_input in graph_inputs.items() if name not in reuse
-        ),
+        inputs=tuple(graph_input for name, graph_input in graph_inputs.items() if name not in past),
         nodes=tuple(
             _node(name, parts)
             for name in parts.members
-            if PART not in name and name != REUSE_FILTER
+            if PART not in name and name != GAP_FUNCTION
         ),
         output=parts.names[output],
         unconditional=parts.names[unconditional[0]] if unconditional else None,
-        reuse_filter=_reuse_filter(parts, [graph_inputs[name].value for name in reuse]),
+        gap_function=_gap_function(parts, [graph_inputs[name].value for name in past]),
     )
     return Traced(graph, program, parts, prefix, precision)
 
 
-def _reuse_filter(parts: Partition, inputs: Sequence[Value]) -> ReuseFilter | None:
-    """Returns the filter node with its inputs: the past predictions and, last, the filters."""
+def _gap_function(parts: Partition, inputs: Sequence[Value]) -> GapFunction | None:
+    """Returns the node with its inputs: past predictions and, last, the table's row."""
     if not inputs:
         return None
-    return ReuseFilter(_node(REUSE_FILTER, parts), tuple(inputs[:-1]), inputs[-1])
+    return GapFunction(_node(GAP_FUNCTION, parts), tuple(inputs[:-1]), inputs[-1])
 
 
 def _drop_assertions(graph: fx.Graph) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -58,12 +59,7 @@ def check_segments(
             segment and module.
     """
     check = _Check(plan, traced)
-
-    def on_call(call: Call, operands: Tensors, exact: Tensors) -> None:
-        if id(call) in check.chosen:
-            check.compare(call, operands, exact)
-
-    result = interpret(plan, traced, inputs, exact=True, on_call=on_call)
+    result = interpret(plan, traced, inputs, exact=True, on_call=check.compare)
     return check.figures, result
 
 
@@ -80,14 +76,20 @@ class _Check:
     """The figures so far, and the functions that are compared."""
 
     def __init__(self, plan: Plan, traced: Traced) -> None:
-        self.traced = traced
+        self.plan, self.traced = plan, traced
         self.callees = {callee.name: callee for callee in plan.callees}
         self.chosen = {id(call) for name in self.callees for call in _some_calls(plan, name)}
-        self.rounded = callee_functions(plan, traced)
         self.figures: dict[str, Numerics] = {}
 
+    @cached_property
+    def rounded(self) -> dict[str, Callable[..., Tensors]]:
+        """By the callee's name, the function that computes one lane in the plan's own types."""
+        return callee_functions(self.plan, self.traced)
+
     def compare(self, call: Call, operands: Tensors, exact: Tensors) -> None:
-        """Adds one lane of a call to the figures."""
+        """Adds one lane of a call to the figures, if the call is among those chosen."""
+        if id(call) not in self.chosen:
+            return
         callee = self.callees[call.callee]
         narrow = [
             operand.to(TORCH_DTYPES[value.type.dtype])

@@ -17,7 +17,7 @@ from dipgo.ir.graph import Node
 from dipgo.ir.manifest.records import REMEDY, Manifest
 from dipgo.ir.plan.nodes import Callee
 from dipgo.ir.plan.plan import Plan
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 
 WHERE = setting("model")
 
@@ -110,8 +110,8 @@ def check_same_graph(plan: Plan, traced: Traced) -> None:
         DipgoError: A segment has other nodes, types or costs.
     """
     graph = traced.graph
-    filters = [graph.reuse_filter.node] if graph.reuse_filter else []
-    nodes = {part.name: part for node in (*graph.nodes, *filters) for part in (node, *node.parts)}
+    of_gaps = [graph.gap_function.node] if graph.gap_function else []
+    nodes = {part.name: part for node in (*graph.nodes, *of_gaps) for part in (node, *node.parts)}
     for callee in plan.callees:
         if not _is_same(callee, nodes, traced):
             raise unlike(f"segment {callee.name}", "other nodes, types or costs")

@@ -22,7 +22,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared, Progress, Schedule, silent
-from dipgo.compiler.sampler.schedulers import public_config
+from dipgo.compiler.sampler.probe import public_config
 from dipgo.compiler.trace.precision import FP32
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
@@ -30,9 +30,9 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export.destination import may_replace
 from dipgo.export.lower.hide_weights import TRANSPOSED
 from dipgo.export.lower.weights import MADE_BY_LOWERING, tensor_offsets
-from dipgo.export.parts import Part
+from dipgo.export.parts import Part, make_parts
 from dipgo.export.precision.compare import Numerics
-from dipgo.export.precision.trial import make_parts, try_out
+from dipgo.export.precision.trial import try_out
 from dipgo.export.recover import check_same_model, geometry_of, precision_of, scheduler_of
 from dipgo.export.refitting.checks import (
     WHERE,
@@ -47,9 +47,10 @@ from dipgo.export.refitting.engines import carry_engines, open_built
 from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
-from dipgo.models.gap_filter import FILTERS, FilterShape
+from dipgo.models.gap_functions import GAP_MODULES, GapShape
+from dipgo.models.model import Source
 from dipgo.models.options import Lora
-from dipgo.models.source import Source, load_source
+from dipgo.models.source import load_source
 
 DENOISER = "denoiser"
 """Prefix of the names of the denoiser's weights; those of another part begin with its name."""
@@ -166,17 +167,17 @@ class _Size:
 
 
 def _trace(old: ExportDirectory, prepared: Prepared) -> Traced:
-    """Traces the denoiser with the export's reuse filters, if any: they belong to the SubNet."""
+    """Traces the denoiser with the function of a gap rule, if any: its table is the SubNet's."""
     plan, blocks = old.plan, prepared.schedule.blocks
-    table = next((candidate for candidate in plan.tables if candidate.name == FILTERS), None)
+    table = next((candidate for candidate in plan.tables if candidate.name in GAP_MODULES), None)
     precision = precision_of(old.manifest)
     if table is None:
         return trace_source(prepared.source, prepared.geometry, blocks, precision)
     read = (value.name for callee in plan.callees for value in callee.inputs)
-    shape = FilterShape.of_table(table.type.shape, read)
+    shape = GapShape.of_table(table.name, table.type.shape, read)
     traced = trace_source(prepared.source, prepared.geometry, blocks, precision, shape)
-    stored = load_file(old.path / constants_file(old.size))[FILTERS]
-    return replace(traced, given_tables={FILTERS: dict(zip(table.rows, stored, strict=True))})
+    stored = load_file(old.path / constants_file(old.size))[table.name]
+    return replace(traced, given_tables={table.name: dict(zip(table.rows, stored, strict=True))})
 
 
 def _numerics(first: _Size, progress: Progress) -> dict[str, Numerics]:
@@ -204,7 +205,7 @@ def _graphs(old: ExportDirectory) -> list[str]:
 def _kept_files(old: ExportDirectory) -> list[str]:
     """Returns the files that a refit copies whole or in part."""
     kept = _graphs(old)
-    if any(table.name == FILTERS for table in old.plan.tables):
+    if any(table.name in GAP_MODULES for table in old.plan.tables):
         kept += map(constants_file, ("", *old.manifest.sizes))
     if any(MADE_BY_LOWERING in name for name in tensor_offsets(old.path / WEIGHTS_FILE)):
         kept.append(WEIGHTS_FILE)

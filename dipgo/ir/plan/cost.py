@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dipgo.ir.graph import PART, REUSE_FILTER
+from dipgo.ir.graph import GAP_FUNCTION, PART
 from dipgo.ir.plan.nodes import PROLOGUE, Call, TableRow
 from dipgo.ir.plan.plan import Plan, calls_by_step
 
@@ -44,7 +44,7 @@ def plan_cost(plan: Plan) -> PlanCost:
     dense = [
         (callee, 1 if callee.name in once else len(plan.steps))
         for callee in plan.callees
-        if REUSE_FILTER not in (callee.members or (callee.name,))
+        if GAP_FUNCTION not in (callee.members or (callee.name,))
     ]
     return PlanCost(
         macs=sum(callee.macs * width for callee, width in lanes),

@@ -132,6 +132,16 @@ class Call:
         )
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the values that the call reads, each as often as it is read."""
+        return tuple(leaf.name for leaf in self.leaves if isinstance(leaf, Read))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The names of the values that the call defines."""
+        return self.results
+
+    @property
     def leaves(self) -> tuple[Leaf, ...]:
         """The operands, with each stack replaced by its lanes."""
         return tuple(leaf for operand in self.operands for leaf in leaves(operand))
@@ -144,6 +154,16 @@ class Combine:
     step: int
     result: str
     terms: tuple[tuple[float, str], ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the values that are added, each as often as it is."""
+        return tuple(name for _, name in self.terms)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The name of the sum."""
+        return (self.result,)
 
 
 Statement: TypeAlias = Call | Combine
@@ -179,15 +199,3 @@ def map_leaves(operand: Operand, change: Callable[[Leaf], Leaf]) -> Operand:
     if isinstance(operand, Stack):
         return Stack(tuple(map(change, operand.lanes)))
     return change(operand)
-
-
-def reads(statement: Statement) -> tuple[str, ...]:
-    """Returns the names of the values that a statement reads, each as often as it is read."""
-    if isinstance(statement, Combine):
-        return tuple(name for _, name in statement.terms)
-    return tuple(leaf.name for leaf in statement.leaves if isinstance(leaf, Read))
-
-
-def writes(statement: Statement) -> tuple[str, ...]:
-    """Returns the names of the values that a statement defines."""
-    return (statement.result,) if isinstance(statement, Combine) else statement.results

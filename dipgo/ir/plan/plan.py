@@ -35,8 +35,6 @@ from dipgo.ir.plan.nodes import (
     Statement,
     Step,
     Table,
-    reads,
-    writes,
 )
 from dipgo.ir.types import TensorType, Value
 
@@ -102,7 +100,7 @@ def _body(plan: Plan) -> Iterator[str]:
 
 def _lives(plan: Plan) -> dict[str, int]:
     """Returns the last step that reads each value."""
-    return {name: statement.step for statement in plan.statements for name in reads(statement)}
+    return {name: statement.step for statement in plan.statements for name in statement.reads}
 
 
 def _comment(statement: Statement, types: dict[str, TensorType], lives: dict[str, int]) -> str:
@@ -126,7 +124,7 @@ def _statement(statement: Statement, slots: dict[str, Slot]) -> str:
 
 def _results(statement: Statement, slots: dict[str, Slot]) -> str:
     """Formats the names that a statement defines, with the lanes of a batched output in braces."""
-    names = [f"%{name}{_slot(slots[name]) if name in slots else ''}" for name in writes(statement)]
+    names = [f"%{name}{_slot(slots[name]) if name in slots else ''}" for name in statement.writes]
     if isinstance(statement, Combine) or not _is_batched(statement):
         return " ".join(names)
     width = statement.width

@@ -17,8 +17,6 @@ from dipgo.ir.plan.nodes import (
     Statement,
     Table,
     TableRow,
-    reads,
-    writes,
 )
 from dipgo.ir.plan.plan import Plan, value_types
 from dipgo.ir.types import TensorType
@@ -74,12 +72,12 @@ def _check_definitions(plan: Plan) -> None:
     for statement in plan.statements:
         _require(statement.step >= step, statement, "a step that has already ended")
         step = statement.step
-        for name in reads(statement):
+        for name in statement.reads:
             if name not in defined:
                 raise InvalidPlanError(
                     f"{describe(statement)}: a read of %{name}, {_where_written(plan, name)}"
                 )
-        for name in writes(statement):
+        for name in statement.writes:
             _require(name not in defined, statement, f"a second definition of %{name}")
             defined.add(name)
     _check_result(plan)
@@ -107,7 +105,7 @@ def _check_draws(plan: Plan, types: dict[str, TensorType]) -> None:
 def _check_result(plan: Plan) -> None:
     """Checks that a statement writes the result, and not into a lane: it has its own memory."""
     writer = next(
-        (statement for statement in plan.statements if plan.result in writes(statement)), None
+        (statement for statement in plan.statements if plan.result in statement.writes), None
     )
     if writer is None:
         raise InvalidPlanError(f"return: %{plan.result} is never written")
@@ -117,7 +115,7 @@ def _check_result(plan: Plan) -> None:
 
 def _where_written(plan: Plan, name: str) -> str:
     """Says why a value is missing: nothing writes it, a later call does, or there is a cycle."""
-    writer = next((statement for statement in plan.statements if name in writes(statement)), None)
+    writer = next((statement for statement in plan.statements if name in statement.writes), None)
     if writer is None:
         return "which nothing earlier writes"
     cycle = _cycle(plan, writer)
@@ -128,12 +126,12 @@ def _where_written(plan: Plan, name: str) -> str:
 
 def _cycle(plan: Plan, start: Statement) -> list[Statement]:
     """Returns statements, each reading what the next one writes, from `start` back to it."""
-    writer = {name: statement for statement in plan.statements for name in writes(statement)}
+    writer = {name: statement for statement in plan.statements for name in statement.writes}
     paths: dict[int, list[Statement]] = {id(start): [start]}
     pending = [start]
     while pending:
         path = paths[id(pending.pop())]
-        for source in (writer[name] for name in reads(path[-1]) if name in writer):
+        for source in (writer[name] for name in path[-1].reads if name in writer):
             if source is start:
                 return [*path, start]
             if id(source) not in paths:
@@ -215,20 +213,20 @@ def _adjacent(first: Leaf, second: Leaf, tables: dict[str, Table], lanes: dict[s
 def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
     """Checks that no write touches a value that is still to be read, statement by statement."""
     slots = {slot.value: slot for slot in plan.slots}
-    written = {name for statement in plan.statements for name in writes(statement)}
+    written = {name for statement in plan.statements for name in statement.writes}
     for slot in plan.slots:
         if slot.value not in written:
             raise InvalidPlanError(f"slot of %{slot.value}: no statement writes it")
     last_read = {plan.result: len(plan.statements)}
     for position, statement in enumerate(plan.statements):
-        for name in reads(statement):
+        for name in statement.reads:
             last_read[name] = max(position, last_read.get(name, position))
     live: list[tuple[int, int, str]] = []
     expiring: dict[int, list[Slot]] = {}
     for position, statement in enumerate(plan.statements):
         for slot in expiring.pop(position - 1, []):
             del live[bisect(live, (slot.offset, slot.offset + slot.nbytes, slot.value)) - 1]
-        for name in writes(statement):
+        for name in statement.writes:
             _require(name in slots, statement, f"%{name} has no slot")
             slot = slots[name]
             _require(slot.nbytes >= types[name].nbytes, statement, f"%{name} exceeds its slot")

@@ -1,7 +1,8 @@
 """Reads and writes the SubNet file: a JSON document as typed structs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.typed_json import decode_json, read_file, write_text
+from dipgo.ir.subnet.gap_rules import gap_keys
 
 FORMAT = "dipgo.subnet"
 
@@ -18,7 +20,8 @@ VERSION = 1
 
 REMEDY = "fix the file, or write it again with SubNet.save"
 
-ROW_PER_LINE = ("gates", "reuse", "reuse_unconditional", "reuse_filters", "scores")
+ROW_PER_LINE = ("gates", "scores")
+"""Keys whose rows have a line each; those of gap rules have too."""
 
 
 class ModelRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -42,17 +45,6 @@ class PriorNoiseRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     below: float
 
 
-Filters = list[list[list[list[list[float]]]]]
-
-
-class GapFiltersRef(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Filters of rows that are off, by prediction, output channel and input channel."""
-
-    rows: list[int]
-    predictions: Filters
-    unconditional: Filters | None = None
-
-
 class Header(msgspec.Struct):
     """The keys that are read first, whatever else the document holds."""
 
@@ -61,7 +53,10 @@ class Header(msgspec.Struct):
 
 
 class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The whole document: keys, their order and their types as in the file."""
+    """The document: keys, their order and their types as in the file.
+
+    The keys of gap rules come after `gates`: the rules have their types (`GapRule.keys`).
+    """
 
     format: str = FORMAT
     version: int = VERSION
@@ -72,44 +67,63 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     blocks: list[str]
     backup: str | list[str] = "output"
     gates: list[str]
-    reuse: list[list[float]] | None = None
-    reuse_unconditional: list[list[float]] | None = None
-    reuse_filters: list[GapFiltersRef] | None = None
     prior_noise: PriorNoiseRef | None = None
     scores: list[list[float]] | None = None
     provenance: dict[str, Any] | None = None
 
 
-def read_document(path: Path) -> Document:
-    """Returns the document at `path`.
+def read_document(path: Path) -> tuple[Document, dict[str, Any]]:
+    """Returns the document at `path`, and the values of the keys of gap rules.
 
     Raises:
         DipgoError: The file is missing, not JSON, of another version, or has wrong types.
     """
     data = read_file(path, expected="a SubNet file")
     _check_header(decode_json(data, Header, name=path.name, remedy=REMEDY), path.name)
-    return decode_json(data, Document, name=path.name, remedy=REMEDY)
+    keys = gap_keys()
+    document = decode_json(data, _with_keys(tuple(keys.items())), name=path.name, remedy=REMEDY)
+    return document, {key: getattr(document, key) for key in keys}
 
 
-def write_document(path: Path, document: Document) -> None:
+@cache
+def _with_keys(keys: tuple[tuple[str, Any], ...]) -> type[Document]:
+    """Returns the type of a document that may have these keys too, with their types."""
+    fields = [(key, cls | None, None) for key, cls in keys]
+    made = msgspec.defstruct(
+        "Document", fields, bases=(Document,), kw_only=True, forbid_unknown_fields=True
+    )
+    assert issubclass(made, Document)
+    return made
+
+
+def write_document(path: Path, document: Document, gaps: Mapping[str, Any]) -> None:
     """Writes the document in one step; the same document gives the same bytes.
+
+    Args:
+        path: The file.
+        document: The document.
+        gaps: The keys and values of gap rules.
 
     Raises:
         DipgoError: The file cannot be written, or the document has a value that JSON lacks.
     """
-    write_text(path, format_document(document))
+    write_text(path, format_document(document, gaps))
 
 
-def format_document(document: Document) -> str:
+def format_document(document: Document, gaps: Mapping[str, Any]) -> str:
     """Returns the document as readable JSON: one key a line, one row of gates or scores a line.
 
     Raises:
         DipgoError: The document has a value that JSON lacks.
     """
-    fields = [(key, getattr(document, key)) for key in Document.__struct_fields__]
+    fields: dict[str, Any] = {}
+    for key in Document.__struct_fields__:
+        fields[key] = getattr(document, key)
+        if key == "gates":
+            fields |= gaps
     lines = [
-        f"  {json.dumps(key)}: {_format_field(key, value)}"
-        for key, value in fields
+        f"  {json.dumps(key)}: {_format_field(key, value, key in ROW_PER_LINE or key in gaps)}"
+        for key, value in fields.items()
         if value is not None
     ]
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -177,9 +191,9 @@ def _check_header(header: Header, name: str) -> None:
             )
 
 
-def _format_field(key: str, value: Any) -> str:
+def _format_field(key: str, value: Any, row_per_line: bool) -> str:
     try:
-        if key not in ROW_PER_LINE:
+        if not row_per_line:
             return json.dumps(msgspec.to_builtins(value), ensure_ascii=False, allow_nan=False)
         rows = [f"    {json.dumps(row, allow_nan=False)}" for row in msgspec.to_builtins(value)]
         return "[\n" + ",\n".join(rows) + "\n  ]"

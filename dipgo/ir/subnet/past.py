@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 V = TypeVar("V")
 """The type of a prediction's stand-in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Past(Generic[V]):
+class Past(NamedTuple, Generic[V]):
     """The latest predictions of rows that compute.
 
     If one timestep is evaluated twice in succession, the second evaluation counts: it follows the

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,73 +129,6 @@ def check_prior_noise(prior_noise: PriorNoise | None) -> None:
                 found=str(number),
                 expected="a finite number",
                 remedy="correct it, or leave prior_noise out",
-            )
-
-
-Weights: TypeAlias = Sequence[Sequence[float]]
-
-
-def check_reuse(
-    reuse: Weights | None, unconditional: Weights | None, gates: NDArray[np.bool_]
-) -> None:
-    """Checks weights of predictions and of their unconditional halves.
-
-    Both must pass `check_weights`, and no row may have more weights of halves than of predictions.
-
-    Raises:
-        DipgoError: A row breaks a rule.
-    """
-    for key, weights in (("reuse", reuse), ("reuse_unconditional", unconditional)):
-        if weights is not None:
-            check_weights(key, weights, gates)
-    for row, halves in enumerate(unconditional or ()):
-        whole = len(reuse[row]) if reuse else 0
-        if len(halves) > whole:
-            raise DipgoError(
-                f"reuse_unconditional row {row}",
-                found=f"{len(halves)} weights",
-                expected=f"at most {whole}, as many as reuse has in this row",
-                remedy="give reuse a weight for each of these, which may be 0",
-            )
-
-
-def check_weights(key: str, reuse: Weights, gates: NDArray[np.bool_]) -> None:
-    """Checks that each row has a list of finite weights, empty if the row computes.
-
-    No list may be longer than the number of rows before it that compute.
-
-    Raises:
-        DipgoError: A row breaks a rule; the error names `key`.
-    """
-    if len(reuse) != len(gates):
-        raise DipgoError(
-            key,
-            found=f"{len(reuse)} rows",
-            expected=f"{len(gates)}, one a timestep",
-            remedy=f"give {key} one row for every entry of timesteps, or leave it out",
-        )
-    computed = np.cumsum(gates.any(axis=1))
-    for row, weights in enumerate(reuse):
-        if weights and gates[row].any():
-            raise DipgoError(
-                f"{key} row {row}",
-                found=f"{len(weights)} weights for a row that computes",
-                expected="weights only where all gates are 0",
-                remedy="write [] for this row",
-            )
-        if len(weights) > computed[row]:
-            raise DipgoError(
-                f"{key} row {row}",
-                found=f"{len(weights)} weights",
-                expected=f"at most {computed[row]}, as many as rows before it compute",
-                remedy="leave out the last of them",
-            )
-        if not all(map(math.isfinite, weights)):
-            raise DipgoError(
-                f"{key} row {row}",
-                found=" ".join(map(str, weights)),
-                expected="finite numbers",
-                remedy=f"correct them, or leave {key} out",
             )
 
 

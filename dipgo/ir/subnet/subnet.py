@@ -1,9 +1,9 @@
 """The SubNet: a table of which blocks are computed and which reused at every step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +12,6 @@ from dipgo.common.errors import DipgoError
 from dipgo.ir.sampler import PriorNoise
 from dipgo.ir.subnet.file import (
     Document,
-    Filters,
-    GapFiltersRef,
     ModelRef,
     PriorNoiseRef,
     SchedulerRef,
@@ -22,22 +20,21 @@ from dipgo.ir.subnet.file import (
     read_document,
     write_document,
 )
-from dipgo.ir.subnet.gap_filters import GapFilters, check_filters
+from dipgo.ir.subnet.gap_filters import FilteredGaps, GapFilters
+from dipgo.ir.subnet.gap_rule import GapRule
+from dipgo.ir.subnet.gap_rules import Gaps, check_gaps, read_gaps, write_gaps
+from dipgo.ir.subnet.gap_weights import RowWeights, WeightedGaps, as_floats
 from dipgo.ir.subnet.gate_pickle import read_gate_pickle
 from dipgo.ir.subnet.rules import (
     check_backup,
     check_blocks,
     check_gates,
     check_prior_noise,
-    check_reuse,
     check_scores,
     check_steps,
 )
 
 __all__ = ["GapFilters", "ModelRef", "PriorNoise", "RowWeights", "SchedulerRef", "SubNet"]
-
-RowWeights: TypeAlias = tuple[tuple[float, ...], ...]
-"""Weights of the latest predictions for each row, the newest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +62,9 @@ class SubNet:
         reuse_unconditional: Weights of the same predictions' unconditional halves, which add to
             the sum; no more a row than `reuse` has.
         reuse_filters: Filters in place of weights, for the rows that they name.
+        more_gaps: Gap rules besides weights and filters: what further rows that are wholly off
+            predict.
+        gaps: All gap rules: those of the four fields above.
 
     Raises:
         DipgoError: The parts contradict one another.
@@ -83,6 +83,8 @@ class SubNet:
     reuse: RowWeights | None = None
     reuse_unconditional: RowWeights | None = None
     reuse_filters: tuple[GapFilters, ...] | None = None
+    more_gaps: Gaps = ()
+    gaps: Gaps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps, self.timesteps)
@@ -95,12 +97,20 @@ class SubNet:
         if self.scores is not None:
             check_scores(np.asarray(self.scores), self.timesteps, self.blocks)
             object.__setattr__(self, "scores", _read_only(self.scores, np.float64))
-        check_reuse(self.reuse, self.reuse_unconditional, self.gates)
-        object.__setattr__(self, "reuse", _as_floats(self.reuse))
-        object.__setattr__(self, "reuse_unconditional", _as_floats(self.reuse_unconditional))
+        object.__setattr__(self, "reuse", as_floats(self.reuse))
+        object.__setattr__(self, "reuse_unconditional", as_floats(self.reuse_unconditional))
         if self.reuse_filters is not None:
-            check_filters(self.reuse_filters, np.asarray(self.gates), self.reuse or ())
             object.__setattr__(self, "reuse_filters", tuple(self.reuse_filters))
+        object.__setattr__(self, "gaps", self._all_gaps())
+        check_gaps(self.gaps, self.gates)
+
+    def _all_gaps(self) -> Gaps:
+        gaps = self.more_gaps
+        if self.reuse_filters is not None:
+            gaps = (FilteredGaps(self.reuse_filters), *gaps)
+        if self.reuse is not None or self.reuse_unconditional is not None:
+            gaps = (WeightedGaps(self.reuse, self.reuse_unconditional), *gaps)
+        return gaps
 
     @classmethod
     def dense(
@@ -131,9 +141,9 @@ class SubNet:
             DipgoError: The file is not a SubNet; the error names the file and the place in it.
         """
         path = Path(path)
-        document = read_document(path)
+        document, gaps = read_document(path)
         try:
-            return cls._from_document(document)
+            return cls._from_document(document, read_gaps(gaps))
         except DipgoError as error:
             raise DipgoError(
                 f"{path.name}, {error.where}",
@@ -182,7 +192,7 @@ class SubNet:
         Raises:
             DipgoError: The file cannot be written, or `provenance` has a value that JSON lacks.
         """
-        write_document(Path(path), self._to_document())
+        write_document(Path(path), self._to_document(), write_gaps(self.gaps))
 
     @property
     def kept(self) -> float:
@@ -190,27 +200,39 @@ class SubNet:
         return float(self.gates.mean())
 
     def without_reuse(self) -> "SubNet":
-        """Returns the SubNet without weights and filters; backups decide for rows that are off."""
-        return replace(self, reuse=None, reuse_unconditional=None, reuse_filters=None)
+        """Returns the SubNet without gap rules: the backups decide for rows that are off."""
+        return self.with_gaps(())
+
+    def with_gaps(self, gaps: Iterable[GapRule], **changes: Any) -> "SubNet":
+        """Returns the SubNet with these gap rules in place of its own.
+
+        Args:
+            gaps: The rules, no two of one kind.
+            changes: Other fields and their new values.
+
+        Raises:
+            DipgoError: The parts contradict one another.
+        """
+        return replace(self, **_gap_fields(gaps), **changes)
 
     @property
     def uses_halves(self) -> bool:
-        """Whether unconditional halves of predictions have their own weights or filters."""
-        filters = self.reuse_filters or ()
-        return bool(self.reuse_unconditional) or any(
-            entry.unconditional is not None for entry in filters
-        )
+        """Whether a gap rule reads unconditional halves of predictions."""
+        return any(rule.halves for rule in self.gaps)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SubNet):
             return NotImplemented
-        return self._to_document() == other._to_document()
+        return (self._to_document(), write_gaps(self.gaps)) == (
+            other._to_document(),
+            write_gaps(other.gaps),
+        )
 
     def __hash__(self) -> int:
         return hash((self.num_inference_steps, self.timesteps, self.blocks, self.gates.tobytes()))
 
     @classmethod
-    def _from_document(cls, document: Document) -> "SubNet":
+    def _from_document(cls, document: Document, gaps: Gaps) -> "SubNet":
         blocks, backup, scores = tuple(document.blocks), document.backup, document.scores
         return cls(
             num_inference_steps=document.num_inference_steps,
@@ -223,9 +245,7 @@ class SubNet:
             scores=None if scores is None else parse_scores(scores, blocks),
             provenance=document.provenance or {},
             prior_noise=_prior_noise(document.prior_noise),
-            reuse=_as_floats(document.reuse),
-            reuse_unconditional=_as_floats(document.reuse_unconditional),
-            reuse_filters=_filters(document.reuse_filters),
+            **_gap_fields(gaps),
         )
 
     def _to_document(self) -> Document:
@@ -241,64 +261,23 @@ class SubNet:
             scores=None if self.scores is None else self.scores.tolist(),
             provenance=self.provenance or None,
             prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
-            reuse=_as_lists(self.reuse),
-            reuse_unconditional=_as_lists(self.reuse_unconditional),
-            reuse_filters=_as_refs(self.reuse_filters),
         )
 
 
-def _as_floats(rows: Sequence[Sequence[float]] | None) -> RowWeights | None:
-    return None if rows is None else tuple(tuple(map(float, row)) for row in rows)
-
-
-def _as_lists(rows: Sequence[Sequence[float]] | None) -> list[list[float]] | None:
-    return None if rows is None else list(map(list, rows))
-
-
-def _filters(entries: Sequence[GapFiltersRef] | None) -> tuple[GapFilters, ...] | None:
-    """Returns the filters of a file's entries.
-
-    Raises:
-        DipgoError: The lists of an entry do not make an array.
-    """
-    if entries is None:
-        return None
-    try:
-        return tuple(
-            GapFilters(
-                tuple(ref.rows),
-                np.asarray(ref.predictions, np.float32),
-                None if ref.unconditional is None else np.asarray(ref.unconditional, np.float32),
-            )
-            for ref in entries
-        )
-    except ValueError as error:
-        raise DipgoError(
-            "reuse_filters",
-            found=f"lists of unlike lengths ({error})",
-            expected="numbers of shape [predictions, channels, channels, k, k]",
-            remedy="correct them, or leave reuse_filters out",
-        ) from None
-
-
-def _as_refs(filters: Sequence[GapFilters] | None) -> list[GapFiltersRef] | None:
-    if filters is None:
-        return None
-    return [
-        GapFiltersRef(
-            list(entry.rows),
-            _shortest(entry.predictions),
-            None if entry.unconditional is None else _shortest(entry.unconditional),
-        )
-        for entry in filters
-    ]
-
-
-def _shortest(array: NDArray[np.float32]) -> Filters:
-    """Returns lists of the shortest decimal numbers that round to these in float32."""
-    flat = np.array([float(str(number)) for number in array.ravel()])
-    filters: Filters = flat.reshape(array.shape).tolist()
-    return filters
+def _gap_fields(gaps: Iterable[GapRule]) -> dict[str, Any]:
+    """Returns the SubNet's fields that make these rules."""
+    fields: dict[str, Any] = {
+        **dict.fromkeys(("reuse", "reuse_unconditional", "reuse_filters")),
+        "more_gaps": (),
+    }
+    for rule in gaps:
+        if isinstance(rule, WeightedGaps):
+            fields |= {"reuse": rule.weights, "reuse_unconditional": rule.unconditional}
+        elif isinstance(rule, FilteredGaps):
+            fields["reuse_filters"] = rule.entries
+        else:
+            fields["more_gaps"] += (rule,)
+    return fields
 
 
 def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.ir.subnet.gap_filters import GapFilters
-from dipgo.ir.subnet.subnet import RowWeights, SubNet
+from dipgo.ir.subnet.subnet import SubNet
 
 
 def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
@@ -31,15 +29,13 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
     if begin <= 0 or subnet.timesteps[begin:] != wanted:
         return subnet
     _check_first_row(subnet, begin)
+    cut = (rule.cut(begin) for rule in subnet.gaps)
     try:
-        return replace(
-            subnet,
+        return subnet.with_gaps(
+            [rule for rule in cut if rule is not None],
             timesteps=wanted,
             gates=subnet.gates[begin:],
             scores=None if subnet.scores is None else subnet.scores[begin:],
-            reuse=_cut(subnet.reuse, begin),
-            reuse_unconditional=_cut(subnet.reuse_unconditional, begin),
-            reuse_filters=_cut_filters(subnet.reuse_filters, begin),
         )
     except DipgoError as error:  # the rows left reuse predictions of rows that are cut off
         raise DipgoError(
@@ -48,22 +44,6 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
             expected=error.expected,
             remedy="choose a strength that starts earlier, or a SubNet without reuse",
         ) from error
-
-
-def _cut_filters(
-    filters: tuple[GapFilters, ...] | None, begin: int
-) -> tuple[GapFilters, ...] | None:
-    """Returns the filters of the gaps that are left, with their rows renumbered.
-
-    The first row left computes, so it is not in a gap: each gap is left whole or falls away.
-    """
-    left = [gap for gap in filters or () if gap.rows[0] >= begin]
-    moved = [replace(gap, rows=tuple(row - begin for row in gap.rows)) for gap in left]
-    return tuple(moved) or None
-
-
-def _cut(weights: RowWeights | None, begin: int) -> RowWeights | None:
-    return None if weights is None else weights[begin:]
 
 
 def _check_first_row(subnet: SubNet, begin: int) -> None:

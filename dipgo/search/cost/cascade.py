@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.compiler.fit import carrier
 from dipgo.ir.graph import BlockGraph, Dependence, Node
 from dipgo.ir.subnet.backups import BACKUPS
 
@@ -64,7 +63,7 @@ def _live(graph: BlockGraph, taken_out: Node, word: str) -> frozenset[str]:
 
     The node that is taken out needs at most the input that it adds to.
     """
-    reads = (carrier(graph, taken_out),) if BACKUPS[word].reads_input else ()
+    reads = (graph.carriers[taken_out.name],) if BACKUPS[word].reads_input else ()
     needed = {graph.output}
     live: set[str] = set()
     for node in reversed(graph.nodes):

@@ -5,13 +5,13 @@ then calls and linear combinations in order of execution. A node's value is iden
 statement that made it, or if the node is off, by the one that its backup yields. That suffices to
 distinguish values, because a node always reads the same outputs of the same nodes.
 
-If rows that are wholly off filter the latest predictions, a gap of them is one more call.
+Rows that are wholly off predict by the rules of a SubNet, as they do when it is unrolled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from typing import TypeAlias
@@ -19,18 +19,16 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.compiler.fit import carrier
 from dipgo.ir.graph import BlockGraph, Dependence
 from dipgo.ir.sampler import Sampler, Term
 from dipgo.ir.subnet.backups import BACKUPS, Backup
-from dipgo.ir.subnet.past import Past
+from dipgo.ir.subnet.gap_rule import GapPredictor
+from dipgo.search.cost.numbering import NOT_A_CALL, Numbering, Predictions
 
 Bools: TypeAlias = NDArray[np.bool_]
 
 _STATE, _ROW, _NODES = 0, 1, 2
 """The places that are bound to statements: the denoiser's input, the row, then every node."""
-
-_NOT_A_CALL = -1
 
 _Read: TypeAlias = Callable[[Sequence[int]], tuple[int, ...]]
 
@@ -44,99 +42,13 @@ class Calls:
             evaluation that makes it.
         used: bool[evaluations, nodes], whether anything that the result depends on reads the
             node's value at that evaluation, even if the value was made earlier.
-        filtered: The number of predictions that all applied filters read; every gap counts as
-            many as the longest.
+        of_gaps: The number of predictions that all calls of a gap rule's function read; each
+            counts as many as the longest.
     """
 
     executed: Bools
     used: Bools
-    filtered: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Numbering:
-    """The statements so far.
-
-    Attributes:
-        reads: The statements that each statement reads.
-        places: The call that each statement is, as evaluation · nodes + node, or _NOT_A_CALL.
-        combinations: The statements of linear combinations by their terms.
-    """
-
-    reads: list[tuple[int, ...]]
-    places: list[int]
-    combinations: dict[tuple[tuple[float, int], ...], int]
-
-    def combine(self, terms: tuple[tuple[float, int], ...]) -> int:
-        """Returns the statement of a linear combination, an earlier one if it is the same."""
-        known = self.combinations.get(terms)
-        if known is None:
-            known = self.combinations[terms] = len(self.reads)
-            self.reads.append(tuple(source for _, source in terms))
-            self.places.append(_NOT_A_CALL)
-        return known
-
-    def update(self, terms: tuple[tuple[float, int], ...], trajectory: Sequence[int]) -> int:
-        """Returns the statement of a sampler's update, whose sources are places in `trajectory`."""
-        merged: dict[int, float] = {}
-        for coefficient, place in terms:
-            source = trajectory[place]
-            merged[source] = merged.get(source, 0.0) + coefficient
-        if len(merged) == 1 and 1.0 in merged.values():
-            return next(iter(merged))
-        return self.combine(tuple((number, source) for source, number in merged.items()))
-
-    def filter(self, past: Sequence[int]) -> int:
-        """Returns a new statement for a gap's filters over earlier predictions.
-
-        No two gaps have the same filters.
-        """
-        self.reads.append(tuple(past))
-        self.places.append(_NOT_A_CALL)
-        return len(self.reads) - 1
-
-    def live(self, result: int) -> Bools:
-        """Returns bool[statements], those that the result depends on."""
-        reads = self.reads
-        live = bytearray(len(reads))
-        live[result] = True
-        for statement in range(len(reads) - 1, 0, -1):
-            if live[statement]:
-                for source in reads[statement]:
-                    live[source] = True
-        return np.frombuffer(live, dtype=np.bool_)
-
-
-@dataclass(slots=True)
-class _Predictions:
-    """The predictions so far, by the rules of `dipgo.compiler.unroll`.
-
-    Attributes:
-        terms: The most predictions that a gap's filters read; 0 for no filters.
-        past: The statements of the predictions.
-        filters: The statements of the gaps' filters.
-        longest: The most predictions that a gap's filters read so far.
-        in_gap: Whether the last evaluation was in a gap.
-    """
-
-    terms: int
-    past: Past[int] = field(default_factory=Past)
-    filters: list[int] = field(default_factory=list)
-    longest: int = 0
-    in_gap: bool = False
-
-    def add(self, numbering: _Numbering, row: int, computes: bool, output: int) -> int:
-        """Returns the statement of an evaluation's prediction; `output` is the denoiser's."""
-        if not self.terms:
-            return output
-        before = self.past.before(row)
-        latest = (output, *before)[: self.terms] if computes else before
-        self.past = self.past.after(row, latest)
-        if not computes and not self.in_gap:
-            self.filters.append(numbering.filter(latest))
-            self.longest = max(self.longest, len(latest))
-        self.in_gap = not computes
-        return self.filters[-1] if self.in_gap else output
+    of_gaps: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,45 +60,52 @@ class CallFlow:
         sampler: The sampler.
         blocks: The gated blocks in the SubNet's order; every block depends on the state.
         backup: A word for each block.
-        filtered: The number of the latest predictions that rows which are wholly off filter.
     """
 
     graph: BlockGraph
     sampler: Sampler
     blocks: tuple[str, ...]
     backup: tuple[str, ...]
-    filtered: int = 0
 
-    def calls(self, gates: Bools) -> Calls:
-        """Returns the calls of a plan for `gates`, bool[steps, blocks] with row 0 all on."""
-        numbering, history, predictions, result = self._number(gates)
+    def calls(self, gates: Bools, gaps: Sequence[GapPredictor] = ()) -> Calls:
+        """Returns the calls of a plan.
+
+        Args:
+            gates: bool[steps, blocks] with row 0 all on.
+            gaps: What rows that are wholly off predict; rows that they leave out have the
+                denoiser's output by the backups.
+        """
+        numbering, history, predictions, result = self._number(gates, gaps)
         live = numbering.live(result)
         shape = len(self.sampler.rows), len(self.graph.nodes)
         places = np.array(numbering.places)
         executed = np.zeros(shape, dtype=np.bool_)
-        executed.flat[places[live & (places != _NOT_A_CALL)]] = True
+        executed.flat[places[live & (places != NOT_A_CALL)]] = True
         readers, reads, first = self._outside_loop
         evaluations, columns = np.nonzero(executed[:, self._loop] @ readers)
         executed[first[evaluations, columns], reads[columns]] = True
-        filtered = int(live[predictions.filters].sum()) * predictions.longest
-        return Calls(executed, live[np.array(history)[:, _NODES:]], filtered)
+        of_gaps = predictions.count(live) if predictions else 0
+        return Calls(executed, live[np.array(history)[:, _NODES:]], of_gaps)
 
-    def _number(self, gates: Bools) -> tuple[_Numbering, list[list[int]], _Predictions, int]:
-        """Numbers all statements of a plan for `gates`.
+    def _number(
+        self, gates: Bools, gaps: Sequence[GapPredictor]
+    ) -> tuple[Numbering, list[list[int]], Predictions | None, int]:
+        """Numbers all statements of a plan.
 
         Returns:
             The statements; the places' statements at the end of each evaluation; the
-            predictions; the statement of the result.
+            predictions if there are `gaps`; the statement of the result.
         """
         rows = len(self.sampler.timesteps)
         draws = range(1 + rows, 1 + rows + len(self.sampler.draws))
-        numbering = _Numbering([()] * draws.stop, [_NOT_A_CALL] * draws.stop, {})
+        numbering = Numbering([()] * draws.stop, [NOT_A_CALL] * draws.stop, {})
         reads, places, combine = numbering.reads, numbering.places, numbering.combine
         nodes = len(self.graph.nodes)
         bound, known = [0] * (_NODES + nodes), [dict[tuple[int, ...], int]() for _ in range(nodes)]
         kept: dict[int, tuple[int, ...]] = {}
-        trajectory, history, predictions = [0, *draws], [], _Predictions(self.filtered)
-        table, output = gates.tolist(), self._output
+        trajectory, history, output, half = [0, *draws], [], self._output, self._half
+        predictions = Predictions.of_rules(numbering, gaps) if gaps else None
+        table = gates.tolist()
         for evaluation, row in enumerate(self.sampler.rows):
             bound[_STATE] = numbering.update(self._updates[evaluation], trajectory)
             bound[_ROW] = 1 + row
@@ -205,10 +124,13 @@ class CallFlow:
                         kept[node] = acts.keep((statement,), bound[entered], combine)
                 elif acts is not None:
                     (bound[_NODES + node],) = acts.reuse(kept[node], bound[entered], combine)
-            prediction = predictions.add(numbering, row, any(on), bound[output])
+            prediction = bound[output]
+            if predictions:
+                prediction = predictions.add(row, any(on), prediction, bound[half])
             trajectory += (bound[_STATE], prediction)
             history.append(bound.copy())
-        return numbering, history, predictions, numbering.update(self._updates[-1], trajectory)
+        result = numbering.update(self._updates[-1], trajectory)
+        return numbering, history, predictions, result
 
     @cached_property
     def folded(self) -> frozenset[str]:
@@ -231,6 +153,11 @@ class CallFlow:
     @cached_property
     def _output(self) -> int:
         return _NODES + self._made_by[self.graph.output]
+
+    @cached_property
+    def _half(self) -> int:
+        """The place of the node that makes the unconditional half, or of any other node."""
+        return _NODES + self._made_by[self.graph.unconditional or self.graph.output]
 
     @cached_property
     def _loop(self) -> list[int]:
@@ -270,7 +197,7 @@ class CallFlow:
             node = self.graph.nodes[index]
             gate = column.get(node.name)
             backup = None if gate is None else BACKUPS[self.backup[gate]]
-            entered = carrier(self.graph, node) if backup else None
+            entered = self.graph.carriers[node.name] if backup else None
             place = _STATE if entered is None else _NODES + self._made_by[entered]
             acts = None if backup is None or backup.repeats else backup
             program.append((index, gate, self._reader(index), acts, place))

@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.fit import can_have
-from dipgo.ir.graph import PART, REUSE_FILTER, BlockGraph, Dependence, Node
+from dipgo.ir.graph import GAP_FUNCTION, PART, BlockGraph, Dependence, Node
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.sampler import Sampler
-from dipgo.search.cost.count_calls import Bools, CallFlow
+from dipgo.search.cost.count_calls import Bools, CallFlow, Calls
+from dipgo.search.cost.numbering import PlannedCalls
 
 
 @dataclass(frozen=True, slots=True)
-class FilterCost:
-    """The cost of filters for rows that are wholly off.
+class GapCost:
+    """The cost of rows that are wholly off, by a gap rule with a function.
 
     Attributes:
-        terms: The number of the latest predictions that are filtered; fewer where fewer were
+        terms: The number of the latest predictions that the function reads; fewer where fewer were
             computed.
-        each: The cost, in a gap, of filtering one prediction and its half.
+        each: The cost, in a gap, of one prediction and its half.
     """
 
     terms: int
@@ -46,7 +47,7 @@ class CostModel:
         blocks: The gated blocks, in the SubNet's order.
         backup: A word for each block.
         weights: The cost of one call of each node, glue included.
-        filters: The cost of the filters of rows that are wholly off, which dense does not have.
+        gaps: The cost of rows that are wholly off, which dense does not have.
 
     Raises:
         DipgoError: The parts do not fit together.
@@ -57,7 +58,7 @@ class CostModel:
     blocks: tuple[str, ...]
     backup: tuple[str, ...]
     weights: Mapping[str, float]
-    filters: FilterCost | None = None
+    gaps: GapCost | None = None
 
     def __post_init__(self) -> None:
         _check_blocks(self.graph, self.blocks, self.backup)
@@ -95,7 +96,7 @@ class CostModel:
             DipgoError: The gates have another shape or type, or row 0 is not all on.
         """
         self._check_gates(gates)
-        return self._flow.calls(gates).executed
+        return self._calls(gates).executed
 
     def kept(self, gates: Bools) -> float:
         """Returns the cost of the calls that are really made, as a share of the dense plan's cost.
@@ -104,10 +105,10 @@ class CostModel:
             DipgoError: The gates have another shape or type, or row 0 is not all on.
         """
         self._check_gates(gates)
-        calls = self._flow.calls(gates)
-        filters = calls.filtered * self.filters.each if self.filters else 0.0
+        calls = self._calls(gates)
+        gaps = calls.of_gaps * self.gaps.each if self.gaps else 0.0
         executed = calls.executed.sum(axis=0, dtype=np.float64)
-        return (float(executed @ self._weights) + filters) / self._dense
+        return (float(executed @ self._weights) + gaps) / self._dense
 
     def used(self, gates: Bools) -> Bools:
         """Returns bool[steps, blocks], the gates that are on and on whose call the result depends.
@@ -117,7 +118,7 @@ class CostModel:
         """
         self._check_gates(gates)
         names = [node.name for node in self.graph.nodes]
-        read = self._flow.calls(gates).used[:, [names.index(block) for block in self.blocks]]
+        read = self._calls(gates).used[:, [names.index(block) for block in self.blocks]]
         used = np.zeros(self.shape, dtype=np.bool_)
         np.logical_or.at(used, np.array(self.sampler.rows), read)
         return used & gates
@@ -133,10 +134,16 @@ class CostModel:
         gates[0] = True
         return self.kept(gates)
 
+    def _calls(self, gates: Bools) -> Calls:
+        return self._flow.calls(gates, self._planned)
+
+    @cached_property
+    def _planned(self) -> tuple[PlannedCalls, ...]:
+        return (PlannedCalls(self.shape[0], self.gaps.terms),) if self.gaps else ()
+
     @cached_property
     def _flow(self) -> CallFlow:
-        filtered = self.filters.terms if self.filters else 0
-        return CallFlow(self.graph, self.sampler, self.blocks, self.backup, filtered)
+        return CallFlow(self.graph, self.sampler, self.blocks, self.backup)
 
     @cached_property
     def _weights(self) -> NDArray[np.float64]:
@@ -208,7 +215,7 @@ def latency_weights(
         if lanes == 0:
             continue
         members = callee.members or (callee.name,)
-        if members == (REUSE_FILTER,):  # no part of an evaluation
+        if members == (GAP_FUNCTION,):  # no part of an evaluation
             continue
         if callee.name not in seconds_by_callee or not macs.keys() >= set(members):
             raise _not_of_this_export(f"{callee.name} ({' '.join(members)})")

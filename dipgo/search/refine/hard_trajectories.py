@@ -112,10 +112,10 @@ class Trajectories:
             fit = fit_filters(gap, walks, dense, self.terms, self.filter_size)
         else:
             fit = fit_gap(gap, walks, dense, self.terms)
-        weights = torch.tensor(fit.weights, dtype=torch.float32, device=self.net.device)
+        prediction = fit.prediction(self.net.device)
         for walk in walks:
             while walk.index < gap.end:
-                self.net.advance(walk, None, False, weights)
+                self.net.advance(walk, None, False, prediction)
         return fit
 
     def _evaluate(self, walks: Sequence[Walk], gates: NDArray[np.bool_]) -> None:

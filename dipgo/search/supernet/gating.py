@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dipgo.ir.subnet.backups import Backup
 
@@ -70,20 +70,30 @@ def choice(gate: Tensor, skip_closed: bool = True) -> Gate:
     return True if value == 1.0 and not gate.requires_grad else gate
 
 
-def weighted(weights: Tensor, latest: Sequence[Tensor]) -> Tensor:
-    """Returns the weighted, or filtered, sum of the latest predictions.
+class Prediction(Protocol):
+    """The way in which one row that is off makes its prediction."""
 
-    Weights and filters beyond the number of predictions do nothing.
+    def of(self, latest: Sequence[Tensor], kinds: int) -> Tensor:
+        """Returns the prediction.
+
+        Args:
+            latest: The latest predictions f32[B, …], the newest first.
+            kinds: 2 if each is followed by its unconditional half, else 1.
+        """
+
+
+def predicted(row: Tensor | Prediction, latest: Sequence[Tensor], kinds: int) -> Tensor:
+    """Returns the prediction of a row that is off.
 
     Args:
-        weights: Weights f32[K], or filters f32[K, C, C, k, k].
-        latest: The predictions f32[B, C, h, w], the newest first.
+        row: Weights f32[K], which may have a gradient, or another way; weights beyond the number
+            of predictions do nothing.
+        latest: The latest predictions f32[B, …], the newest first.
+        kinds: 2 if each is followed by its unconditional half, else 1.
     """
-    if weights.ndim > 1:
-        filters = weights[: len(latest)].transpose(0, 1).flatten(1, 2)
-        past = torch.cat(latest[: len(weights)], dim=1)  # type: ignore[arg-type]
-        return nn.functional.conv2d(past, filters, padding=filters.shape[-1] // 2)
-    terms = [weight * prediction for weight, prediction in zip(weights, latest, strict=False)]
+    if not isinstance(row, Tensor):
+        return row.of(latest, kinds)
+    terms = [weight * prediction for weight, prediction in zip(row, latest, strict=False)]
     return torch.stack(terms).sum(0)
 
 

@@ -18,12 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dipgo.compiler.fit import carrier
 from dipgo.compiler.trace.trace import Traced
 from dipgo.ir.graph import BlockGraph, Dependence, Node
 from dipgo.ir.sampler import Sampler, draw_name
 from dipgo.ir.subnet.backups import BACKUPS
-from dipgo.search.supernet.gating import Gate, choice, combined, gated, shifted, weighted
+from dipgo.search.supernet.gating import (
+    Gate,
+    Prediction,
+    choice,
+    combined,
+    gated,
+    predicted,
+    shifted,
+)
 from dipgo.search.supernet.row_gates import RowGates
 from dipgo.search.supernet.trajectory_state import Caches, Walk
 
@@ -70,12 +77,12 @@ class SuperNet(nn.Module):
         words = dict(zip(blocks, backup, strict=True))
         self.backups = {name: BACKUPS[word] for name, word in words.items()}
         self.functions = {node.name: _function(traced, node) for node in self.graph.nodes}
-        self.state = self.graph.input_of(Dependence.STATE).name
+        self.state = self.graph.state.name
         self.entered = {
-            node.name: carrier(self.graph, node) or self.state for node in self.graph.blocks
+            node.name: self.graph.carriers[node.name] or self.state for node in self.graph.blocks
         }
         """The input that each block adds to; for a block that has no such input, any value."""
-        self.timestep = self.graph.input_of(Dependence.TIMESTEP).name
+        self.timestep = self.graph.timestep.name
         self.device = next(iter(traced.tensors.values())).device
         self.tables = [self._timestep_values(timestep) for timestep in sampler.timesteps]
 
@@ -108,8 +115,7 @@ class SuperNet(nn.Module):
         of_rows = rows.choices() if rows else [True] * len(chosen)
         while walk.index < len(self.sampler.rows):
             row = self.sampler.rows[walk.index]
-            weights = rows.weights[row] if rows else None
-            self.advance(walk, chosen[row], of_rows[row], weights)
+            self.advance(walk, chosen[row], of_rows[row], rows.of_off[row] if rows else None)
         return walk.result()
 
     @torch.no_grad()
@@ -126,7 +132,7 @@ class SuperNet(nn.Module):
         walk: Walk,
         gates: Sequence[Gate] | None,
         row_gate: Gate = True,
-        weights: Tensor | None = None,
+        off: Tensor | Prediction | None = None,
     ) -> None:
         """Runs one evaluation.
 
@@ -134,14 +140,15 @@ class SuperNet(nn.Module):
             walk: The trajectory, which goes one evaluation further.
             gates: A gate for each block; None computes every block.
             row_gate: The gate of the whole row: the share of the denoiser's prediction; the rest
-                is made of the latest predictions by `weights`.
-            weights: Weights f32[K] or filters f32[K, C, C, k, k] of the latest predictions.
+                is made of the latest predictions by `off`.
+            off: How the row predicts when it is off, such as weights f32[K] of `Walk.latest`; None
+                leaves that to the backups.
         """
         state, row = walk.next_input(), self.sampler.rows[walk.index]
-        past = walk.past.before(row)
-        if row_gate is False and weights is not None:
+        past, kinds = walk.past.before(row), len(self.predicted)
+        if row_gate is False and off is not None:
             walk.past = walk.past.after(row, past)
-            walk.add(state, weighted(weights, past))
+            walk.add(state, predicted(off, past, kinds))
             return
         step = partial(self._step, walk.given, row)
         if self.checkpointing and walk.index and torch.is_grad_enabled():
@@ -149,13 +156,14 @@ class SuperNet(nn.Module):
         else:
             computed, walk.caches = step(state, gates, walk.caches)
         output = computed[0]
-        if weights is None or row_gate is True or not past:
+        if row_gate is False:
+            latest = past
+        elif off is None or row_gate is True or not past:
             latest = (*computed, *past)
         else:
-            assert isinstance(row_gate, Tensor), "a row that is off was dealt with above"
-            output = torch.lerp(weighted(weights, past), output, row_gate)
+            output = torch.lerp(predicted(off, past, kinds), output, row_gate)
             latest = shifted(past, computed, row_gate)
-        walk.past = walk.past.after(row, latest if weights is None else latest[: len(weights)])
+        walk.past = walk.past.after(row, latest[: len(off)] if isinstance(off, Tensor) else latest)
         walk.add(state, output)
 
     def _step(

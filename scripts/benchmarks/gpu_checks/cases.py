@@ -19,7 +19,8 @@ from dipgo.compiler.trace.precision import Precision
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.family import Geometry
 from dipgo.models.guided import example_inputs
-from dipgo.models.source import Source, load_source
+from dipgo.models.model import Source
+from dipgo.models.source import load_source
 from scripts.benchmarks.gpu_checks.tiny_models import TINY
 
 SUBNETS = Path(__file__).parents[2] / "examples" / "subnets"

@@ -18,7 +18,7 @@ from dipgo.export import export
 from dipgo.ir.plan.nodes import PROLOGUE, Combine
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.source import Source
+from dipgo.models.model import Source
 from dipgo.schedules.faster_diffusion import PRIOR_NOISE, faster_diffusion
 from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly

@@ -15,7 +15,7 @@ from dipgo.compiler.oracle import interpret
 from dipgo.compiler.passes import OPTIMISE, Pass, find_passes, run_passes
 from dipgo.compiler.passes.manager import Condition
 from dipgo.compiler.unroll import unroll
-from dipgo.ir.plan.nodes import PROLOGUE, Combine, Slot, reads, writes
+from dipgo.ir.plan.nodes import PROLOGUE, Combine, Slot
 from dipgo.ir.plan.parse import parse_plan
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.plan.verify import InvalidPlanError, verify
@@ -142,8 +142,8 @@ def check_slots(plan: Plan) -> None:
     slots = {slot.value: slot for slot in plan.slots}
     intact = {value.name for value in plan.inputs}
     for statement in plan.statements:
-        assert intact.issuperset(reads(statement))
-        for name in writes(statement):
+        assert intact.issuperset(statement.reads)
+        for name in statement.writes:
             intact -= {one for one in intact & slots.keys() if _overlap(slots[one], slots[name])}
             intact.add(name)
     assert plan.result in intact

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.sampler.probe import make_scheduler, probe, read_coefficients
+from dipgo.compiler.sampler.linearity import coefficients
+from dipgo.compiler.sampler.probe import make_scheduler, probe
 from dipgo.compiler.sampler.recurrence import Basis, expand, find_recurrence
-from dipgo.compiler.sampler.trajectory import start_scheduler
+from dipgo.compiler.sampler.start import start_scheduler
+from dipgo.compiler.sampler.trajectory import record_runs
 from dipgo.ir.sampler import Term
 from tests.support.schedulers import (
     NAMES,
@@ -105,10 +107,12 @@ def test_flow_matching(steps: int, options: dict[str, float]) -> None:
 def test_the_terms_expand_to_the_coefficients_read_off(name: str) -> None:
     scheduler = named(name)
     sampler = probe(scheduler, 50)
-    found = read_coefficients(start_scheduler(scheduler, 50, {}))
+    found = record_runs(start_scheduler(scheduler, 50, {})).on_basis
     basis, rows = Basis(len(sampler.rows)), list[Any]()
     assert not found.draws
-    for terms, wanted in zip((*sampler.inputs, sampler.result), found.table.numpy(), strict=True):
+    for terms, wanted in zip(
+        (*sampler.inputs, sampler.result), coefficients(found).numpy(), strict=True
+    ):
         rows.append(expand(terms, rows, basis))
         assert np.abs(rows[-1] - wanted).max() <= EXACT * np.abs(wanted).max()
 

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.torch_noise import draw_noise
-from dipgo.compiler.sampler.probe import make_scheduler, probe, read_coefficients
+from dipgo.compiler.sampler.linearity import coefficients
+from dipgo.compiler.sampler.probe import make_scheduler, probe
 from dipgo.compiler.sampler.recurrence import Basis, expand, find_recurrence
-from dipgo.compiler.sampler.trajectory import start_scheduler
+from dipgo.compiler.sampler.start import start_scheduler
+from dipgo.compiler.sampler.trajectory import record_runs
 from dipgo.ir.sampler import Sampler, Term
 from scripts.generate.sampler_table import SD15, execute, measure
 from tests.support.stochastic import SCHEDULERS
@@ -84,9 +86,11 @@ def _run(scheduler: Any, steps: int, eta: float) -> torch.Tensor:
 def test_the_terms_expand_to_the_coefficients_read_off(name: str) -> None:
     scheduler, eta = SCHEDULERS[name]()
     sampler = probe(scheduler, 20, eta=eta)
-    found = read_coefficients(start_scheduler(scheduler, 20, {}), eta)
+    found = record_runs(start_scheduler(scheduler, 20, {}, eta=eta)).on_basis
     basis, rows = Basis(len(sampler.rows), tuple(found.draws)), list[Any]()
-    for terms, wanted in zip((*sampler.inputs, sampler.result), found.table.numpy(), strict=True):
+    for terms, wanted in zip(
+        (*sampler.inputs, sampler.result), coefficients(found).numpy(), strict=True
+    ):
         rows.append(expand(terms, rows, basis))
         assert np.abs(rows[-1] - wanted).max() <= 1e-10 * np.abs(wanted).max()
 
@@ -110,7 +114,7 @@ def test_no_update_has_more_terms_than_its_method_needs(name: str, most: int) ->
 def test_draws_that_are_not_used_are_counted() -> None:
     """Euler-ancestral draws after its last evaluation too, and multiplies by 0."""
     scheduler, eta = SCHEDULERS["euler-a"]()
-    assert len(read_coefficients(start_scheduler(scheduler, 5, {}), eta).draws) == 5
+    assert len(record_runs(start_scheduler(scheduler, 5, {}, eta=eta)).on_basis.draws) == 5
     assert probe(scheduler, 5).draws == (1, 2, 3, 4)
     late, _ = SCHEDULERS["sa"]()
     assert probe(late, 50).draws == tuple(range(11, 42))  # stochastic in the middle alone

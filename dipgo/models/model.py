@@ -1,0 +1,167 @@
+"""Source: a loaded model; SizedModel: the same at one geometry, with its answers computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from dipgo.common.errors import DipgoError, setting
+from dipgo.ir.manifest.records import LoraRecord
+from dipgo.models.families.stable_diffusion import CONTROLNET
+from dipgo.models.family import Family, Geometry, PipelinePart
+from dipgo.models.registry import find_text_encoding
+from dipgo.models.text_encoding import TextEncoding
+
+
+@dataclass(frozen=True)  # without slots: cached properties are stored next to the fields
+class SizedModel:
+    """A denoiser, its family and its pipeline, if it has one, for pictures of one size."""
+
+    family: Family
+    denoiser: nn.Module
+    pipeline: Any | None
+    geometry: Geometry
+
+    @cached_property
+    def sized_family(self) -> Family:
+        """The family at this size.
+
+        Raises:
+            DipgoError: The model cannot have this size.
+        """
+        return self.family.at_size(self.denoiser, self.geometry)
+
+    @cached_property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of the state.
+
+        Raises:
+            DipgoError: The model cannot have this size.
+        """
+        return self.sized_family.latent_shape(self.denoiser, self.geometry)
+
+    @cached_property
+    def conditioning(self) -> dict[str, Tensor]:
+        """Example conditioning by the denoiser's own argument names."""
+        return self.sized_family.conditioning(self.denoiser, self.geometry)
+
+    @cached_property
+    def text_encoding(self) -> TextEncoding | None:
+        """The way in which the pipeline makes conditioning of texts; None where there is none."""
+        return find_text_encoding(self.pipeline, self.geometry.tokens, self.family)
+
+    @cached_property
+    def fixed_conditioning(self) -> dict[str, list[float]]:
+        """The conditioning that does not depend on prompts: by name, the values of a row."""
+        return self.sized_family.fixed_conditioning(self.denoiser, self.geometry)
+
+    def timestep_options(self, scheduler: Any, steps: int) -> dict[str, Any]:
+        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
+        return self.family.timestep_options(self.denoiser, scheduler, self.geometry, steps)
+
+    def parts(self, latents: Tensor) -> Iterable[PipelinePart]:
+        """Returns the pipeline's parts besides text encoder and VAE; `latents` are an example."""
+        return self.sized_family.parts(self.pipeline, latents, self.geometry)
+
+    def decoder(self, vae: Any, latents: Tensor) -> nn.Module:
+        """Returns the module that decodes latents to pictures."""
+        return self.sized_family.decoder(vae, latents, self.geometry)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export. `pipeline` is None for an architecture with random weights."""
+
+    name: str
+    denoiser: nn.Module
+    family: Family
+    scheduler: Any
+    pixels_per_latent: int
+    tokens: int
+    pipeline: Any | None = None
+    loras: tuple[LoraRecord, ...] = ()
+    """LoRAs that have been fused into the weights."""
+    _sized: dict[Geometry, SizedModel] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Cache of `at`."""
+
+    @property
+    def model_class(self) -> str:
+        """The denoiser's class, as diffusers names it."""
+        return type(self.denoiser).__name__
+
+    @property
+    def config_sha256(self) -> str:
+        """The hash of the denoiser's configuration, without diffusers' private entries."""
+        config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
+        public = {key: value for key, value in config.items() if not key.startswith("_")}
+        controlnet = getattr(self.denoiser, CONTROLNET, None)
+        if controlnet is not None:
+            options = controlnet.config.items()
+            public[CONTROLNET] = {key: value for key, value in options if not key.startswith("_")}
+        return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
+
+    def geometry(
+        self, batch: int = 1, height: int = 0, width: int = 0, guidance: bool | None = None
+    ) -> Geometry:
+        """Returns the geometry to trace for.
+
+        Args:
+            batch: Pictures a run.
+            height: Height in pixels; 0 for the model's own.
+            width: Width in pixels; 0 for the model's own.
+            guidance: Whether to guide by two predictions; None for what the family's pipeline does.
+        """
+        guided = self.family.guided if guidance is None else guidance
+        return Geometry(batch, height, width, guided, self.tokens, self.pixels_per_latent)
+
+    def check_geometry(
+        self, geometry: Geometry, *, from_picture: bool = False, where: str = ""
+    ) -> None:
+        """Checks that the model can have a geometry, before it is traced.
+
+        Args:
+            geometry: The sizes of a run.
+            from_picture: Whether runs start from a picture, which is encoded to latents.
+            where: Where an error of the size is; "" for the settings of height and width.
+
+        Raises:
+            DipgoError: The size is no whole number of latents, or they are not those of pictures.
+        """
+        scale = self.pixels_per_latent
+        for name, size in (("height", geometry.height), ("width", geometry.width)):
+            if size % scale:
+                raise DipgoError(
+                    f"{where}, {name}" if where else setting(name),
+                    found=str(size),
+                    expected=f"a multiple of {scale}, the pixels of one latent",
+                    remedy=f"use {max(scale, round(size / scale) * scale)}",
+                )
+        shape = self.at(geometry).latent_shape if from_picture else ()
+        if from_picture and len(shape) != 4:
+            raise DipgoError(
+                setting("strength"),
+                found=f"a {self.model_class}, whose latents are of shape {list(shape)}",
+                expected="latents [pictures, channels, height, width], which a picture is encoded "
+                "to",
+                remedy=f"leave {setting('strength')} out",
+            )
+
+    def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
+        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
+        return self.at(geometry).timestep_options(scheduler, steps)
+
+    def at(self, geometry: Geometry) -> SizedModel:
+        """Returns the model at a geometry; equal geometries share one object."""
+        geometry = replace(geometry, pixels_per_latent=self.pixels_per_latent)
+        if geometry not in self._sized:
+            sized = SizedModel(self.family, self.denoiser, self.pipeline, geometry)
+            self._sized[geometry] = sized
+        return self._sized[geometry]
