@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._export.verifier import TrainingIRVerifier
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -144,6 +145,15 @@ def forget_example_inputs(program: torch.export.ExportedProgram) -> None:
     Relies on `torch.export.ExportedProgram._example_inputs`, since torch 2.2.
     """
     program._example_inputs = None
+
+
+def training_verifier() -> Any:
+    """Returns the class that checks programs as `torch.export` captures them.
+
+    Relies on `torch._export.verifier.TrainingIRVerifier`, since torch 2.5: the default refuses
+    operators that write into a tensor.
+    """
+    return TrainingIRVerifier
 
 
 def admit_size_one(program: torch.export.ExportedProgram) -> None:

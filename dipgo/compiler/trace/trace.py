@@ -99,6 +99,8 @@ class Traced:
                 attribute = self.tensor_names[node.name]
                 attributes[attribute] = tensors[node.name]
                 copies[node] = graph.get_attr(attribute)
+                if not exact:
+                    copies[node].meta = {"val": node.meta["val"]}
             else:
                 copies[node] = graph.node_copy(node, lambda source: copies[source])
         graph.output(tuple(copies[values[name]] for name in outputs))

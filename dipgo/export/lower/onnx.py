@@ -13,11 +13,12 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import nn
+from torch import fx, nn
 
 from dipgo.compiler.trace.torch_private import registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
 from dipgo.export.lower.hide_weights import hidden_weights, store_transposed
+from dipgo.export.lower.program import program_of
 
 OPSET = 23
 """The first opset with native `Attention`; `GroupNormalization` came with 21."""
@@ -67,7 +68,7 @@ def _export(
     The capture comes first and by itself: left to the exporter it would be tried in several ways,
     and the last error reported, not the first.
     """
-    captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+    captured = _capture(module, example, dynamic_shapes)
     with _quiet():
         program = torch.onnx.export(
             captured, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
@@ -76,6 +77,17 @@ def _export(
         with hidden_weights(program.model, weights):
             program.optimize()
     return program.model
+
+
+def _capture(
+    module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any
+) -> torch.export.ExportedProgram:
+    program = None
+    if isinstance(module, fx.GraphModule) and dynamic_shapes is None:
+        program = program_of(module, example)
+    return program or torch.export.export(
+        module, example, dynamic_shapes=dynamic_shapes, strict=False
+    )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ aten = torch.ops.aten
 FILE = Path(inspect.getfile(torch_private))
 
 NAMES = (
+    "torch._export.verifier.TrainingIRVerifier",
     "torch._ops.OpOverload",
     "torch._subclasses.FakeTensor",
     "torch.onnx._internal.exporter._registration",

@@ -1,0 +1,116 @@
+"""A graph that was cut out of a program is lowered without another capture, to the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import fx, nn
+
+from dipgo.compiler.compile import compile_plan
+from dipgo.compiler.request import prepare
+from dipgo.compiler.settings import Request
+from dipgo.compiler.trace.precision import Precision
+from dipgo.export.lower import onnx
+from dipgo.export.lower.callee import callee_lowering, lower_as_onnx
+from dipgo.export.lower.program import program_of
+from dipgo.ir.types import PrecisionName
+from dipgo.models.model import Source
+from tests.support.rare import rare_unless
+from tests.support.zoo import EVERY_WAY, ZOO, case
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    rare_unless(
+        lambda name, precision: (name, precision) in zip(EVERY_WAY, ("fp32", "fp16"), strict=True),
+        [(name, precision) for name in ZOO for precision in ("fp32", "fp16")],
+    ),
+)
+def test_the_same_bytes(
+    name: str, precision: PrecisionName, lower_anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of the module captured once more, for every segment, part of a step and table."""
+    scheduler = DDIMScheduler(clip_sample=False)
+    source = Source("zoo", case(name, "block").denoiser, ZOO[name].family, scheduler, 8, tokens=7)
+    prepared = prepare(source, Request("dense", steps=2, guidance=False))
+    compiled = compile_plan(
+        prepared.source, prepared.schedule, prepared.geometry, precision=Precision(precision)
+    )
+    programs: list[torch.export.ExportedProgram | None] = []
+
+    def record(*arguments: Any) -> torch.export.ExportedProgram | None:
+        programs.append(program_of(*arguments))
+        return programs[-1]
+
+    def lowered(make: Any) -> list[bytes]:
+        monkeypatch.setattr(onnx, "program_of", make)
+        found = []
+        for callee in compiled.plan.callees:
+            lowering = callee_lowering(compiled.plan, compiled.traced, callee)
+            model = lower_as_onnx(lowering, callee.name, callee.inputs, callee.outputs)
+            found.append(ir.to_proto(model).SerializeToString(deterministic=True))
+        return found
+
+    assert lowered(record) == lowered(lambda *_: None)
+    assert programs
+    assert all(programs)
+
+
+def _module(x: torch.Tensor, weight: nn.Parameter | torch.Tensor) -> fx.GraphModule:
+    """x + weight, of a program."""
+    program = torch.export.export(_Sum(weight), (x,), strict=False)
+    graph, copies = fx.Graph(), {}
+    for node in program.graph.nodes:
+        copies[node] = (
+            graph.get_attr("weight")
+            if node.name.endswith("weight")
+            else graph.node_copy(node, lambda source: copies[source])
+        )
+        copies[node].meta = dict(node.meta)
+    return fx.GraphModule({"weight": weight}, graph)
+
+
+class _Sum(nn.Module):
+    def __init__(self, weight: nn.Parameter | torch.Tensor) -> None:
+        super().__init__()
+        if isinstance(weight, nn.Parameter):
+            self.weight = weight
+        else:
+            self.register_buffer("weight", weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.weight
+
+
+@pytest.mark.parametrize("weight", [nn.Parameter(torch.ones(3)), torch.ones(3)])
+def test_a_program_computes_what_the_module_does(weight: nn.Parameter | torch.Tensor) -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    module = _module(x, weight)
+    program = program_of(module, (x,))
+    assert program is not None
+    (found,) = program.module()(x)
+    assert torch.equal(found, x + 1)
+    assert list(program.state_dict) == ["weight"]
+
+
+def test_values_that_do_not_fit_are_no_program() -> None:
+    """Another shape or type, or a value that the graph does not tell of: they are captured."""
+    x = torch.zeros(2, 3)
+    module = _module(x, torch.ones(3))
+    assert program_of(module, (x,)) is not None
+    for example in ((torch.zeros(4, 3),), (x.double(),), (x, x), ()):
+        assert program_of(module, example) is None
+    for op in ("placeholder", "get_attr", "call_function"):
+        silent = fx.GraphModule(module, fx.Graph())
+        silent.graph.output(silent.graph.graph_copy(module.graph, {}))
+        (node, *_) = (
+            silent.graph.find_nodes(op=op)
+            if op != "call_function"
+            else [node for node in silent.graph.nodes if node.op == op]
+        )
+        del node.meta["val"]
+        assert program_of(silent, (x,)) is None
