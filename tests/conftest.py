@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from onnxscript.rewriter import RewriteRule
 from torch.onnx._internal.exporter import _registration
 
+from dipgo.compiler import front
 from dipgo.export.lower import onnx
 from dipgo.search.problem import Problem
 from tests.support.golden import GOLDEN
@@ -19,8 +21,11 @@ from tests.support.lower_once import LowerOnce
 from tests.support.sample_exports import write_sample_exports
 from tests.support.tiny_pipeline import save_tiny_pipeline
 from tests.support.tiny_search import tiny_problem
+from tests.support.trace_once import TraceOnce
 
 torch.set_num_threads(1)
+gc.set_threshold(100_000, 50, 100)
+"""A trace makes millions of objects that live on: collecting as often as usual takes a tenth."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,6 +74,21 @@ def lower_once() -> Iterator[LowerOnce]:
         store = LowerOnce(onnx._export)
         patch.setattr(onnx, "_export", store)
         yield store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace_once() -> Iterator[TraceOnce]:
+    """Traces a model once in a worker, however many tests load it."""
+    with pytest.MonkeyPatch.context() as patch:
+        store = TraceOnce(front.trace_source)
+        patch.setattr(front, "trace_source", store)
+        yield store
+
+
+@pytest.fixture
+def trace_anew(trace_once: TraceOnce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of tracing itself: does not share traces with other tests."""
+    monkeypatch.setattr(trace_once, "anew", True)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ Lower = Callable[[nn.Module, tuple[torch.Tensor, ...], Any, Container[str]], ir.
 
 MOST = 128
 """Graphs that are kept."""
-LARGEST = 4 << 20
+LARGEST = 16 << 20
 """Bytes of a module's weights; larger ones are lowered anew."""
 
 
