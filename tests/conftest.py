@@ -16,9 +16,10 @@ from torch.onnx._internal.exporter import _registration
 from dipgo.compiler import front
 from dipgo.export.lower import onnx
 from dipgo.search.problem import Problem
+from tests.support.build_once import build_once
 from tests.support.golden import GOLDEN
 from tests.support.lower_once import LowerOnce
-from tests.support.sample_exports import write_sample_exports
+from tests.support.sample_exports import NAMES, write_sample_exports
 from tests.support.tiny_pipeline import save_tiny_pipeline
 from tests.support.tiny_search import tiny_problem
 from tests.support.trace_once import TraceOnce
@@ -122,7 +123,10 @@ def sample_exports(
     tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Export directories by the names in `tests.support.sample_exports.NAMES`."""
-    return write_sample_exports(tiny_pipeline, tmp_path_factory.mktemp("exports"))
+    folder = build_once(
+        tmp_path_factory, "exports", lambda folder: write_sample_exports(tiny_pipeline, folder)
+    )
+    return {name: folder / name for name in NAMES}
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,14 @@ from tests.support.zoo import ZOO, case, traced_case
 NAMES = ("dense", "pruned", "batched")
 
 
-def write_sample_exports(pipeline: Path, folder: Path) -> dict[str, Path]:
+def write_sample_exports(pipeline: Path, folder: Path) -> None:
     """By their names. `dense` is of a whole pipeline, the others are of denoisers alone."""
-    dense = export(pipeline, "dense", folder / "dense", steps=4, batch=2, scheduler="euler-a")
-    return {"dense": dense, "pruned": _pruned(folder), "batched": _batched(folder)}
+    export(pipeline, "dense", folder / "dense", steps=4, batch=2, scheduler="euler-a")
+    _write_pruned(folder / "pruned")
+    _write_batched(folder / "batched")
 
 
-def _pruned(folder: Path) -> Path:
+def _write_pruned(out: Path) -> None:
     """A DiT, whose conditioning is of whole numbers, with all three backups, without guidance.
 
     Its sampler draws noise.
@@ -36,10 +37,10 @@ def _pruned(folder: Path) -> Path:
     subnet = SubNet(5, probe(scheduler, 5).timesteps, tuple(blocks), _table(gates), backup)
     denoiser = case("dit", "block", guidance=False).denoiser
     source = Source("dit", denoiser, ZOO["dit"].family, scheduler, 8, tokens=7)
-    return export(source, subnet, folder / "pruned", guidance=False)
+    export(source, subnet, out, guidance=False)
 
 
-def _batched(folder: Path) -> Path:
+def _write_batched(out: Path) -> None:
     """Decoders in lanes as in Faster Diffusion, in two segments, so that values are stacked too."""
     scheduler = DDIMScheduler(clip_sample=False)
     blocks = ("conv_in", "down_blocks.*", "mid_block", "up_blocks.*")
@@ -55,7 +56,7 @@ def _batched(folder: Path) -> Path:
         prior_noise=PRIOR_NOISE,
     )
     source = Source("unet", chosen.denoiser, ZOO["three_levels"].family, scheduler, 8, tokens=7)
-    return export(source, subnet, folder / "batched")
+    export(source, subnet, out)
 
 
 def _table(rows: Sequence[str]) -> np.ndarray:
