@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     with stage(f"draw {PICTURES} pictures with each"):
         pictures = {name: _draw(pipeline, prompts) for name, pipeline in pipelines.items()}
     _save_sheet([pictures["against"], pictures["this"]], OUT / "sheet.png")
-    with stage("time both by turns"):
+    with stage("time both, in alternation"):
         runners = {name: pipeline.runner for name, pipeline in pipelines.items()}
         report = make_report(runners, time_runners(runners, warmup=2, repeats=9))
     report["similarity"] = _similarity(pictures["this"], pictures["against"])

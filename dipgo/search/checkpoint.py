@@ -21,7 +21,7 @@ FORMAT = "dipgo.search-checkpoint"
 VERSION = "2"
 """The version of what the stages store; a checkpoint of another version is refused unread."""
 
-REMEDY = "give the options that it was made with, or remove the file to begin anew"
+REMEDY = "give the options that it was made with, or remove the file to start over"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _other_version(path: Path, version: str) -> DipgoError:
         f"{path}, version",
         found=version,
         expected=f"{VERSION}, as this dipgo writes it",
-        remedy="remove the file to begin anew, or go on with the dipgo that wrote it",
+        remedy="remove the file to start over, or go on with the dipgo that wrote it",
     )
 
 

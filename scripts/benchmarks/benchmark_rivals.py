@@ -6,7 +6,7 @@
         --subnet examples/subnets/sd15-dipgo-0.80.json --folder out/rivals-sd15 --json FILE
 
 Only the denoiser's loop runs: no text encoder, no VAE. Every run is a process of its own, so that
-its peak memory is its own; rounds go through all variants by turns. What is done lies in the
+its peak memory is its own; each round goes through all variants. What is done lies in the
 folder: run the same command again to go on. OpenVINO and ONNX Runtime exclude one another, so
 `--openvino-python` names another environment's Python (`make test-openvino` makes one), and
 `--rivals-python` one that has the packages DeepCache and optimum-onnx.

@@ -3,7 +3,7 @@
     python -m scripts.benchmarks.measure_hoisting [--steps 4] [--repeats 3] [--json FILE]
 
 Each architecture is exported twice, dense, with all passes and without those that take work out
-of the loop; both run by turns in one process. Random weights, fp32, batch 1 without guidance.
+of the loop; both alternate in one process. Random weights, fp32, batch 1 without guidance.
 """
 
 from __future__ import annotations
