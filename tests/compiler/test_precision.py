@@ -26,10 +26,10 @@ from dipgo.ir.plan.nodes import Read, TableRow
 from dipgo.ir.plan.parse import parse_plan
 from dipgo.ir.plan.plan import value_types
 from dipgo.ir.subnet.gap_filters import GapFilters
-from dipgo.ir.subnet.subnet import SubNet
 from dipgo.ir.types import TensorType
 from dipgo.models.model import Source
 from tests.support.compare import relative_error
+from tests.support.filtered import with_a_filter
 from tests.support.rare import rare_unless
 from tests.support.zoo import FILTERS, GUIDANCE_CASES, UNGUIDED, ZOO, Case, case, is_common
 
@@ -77,7 +77,7 @@ def test_half_precision_is_close_to_fp32(name: str, precision: str, guidance: bo
 def test_filters_of_reuse_stay_in_fp32(name: str, precision: str) -> None:
     """As all that the sampler reads does; the table of their numbers too."""
     _, prepared = prepared_case(name)
-    filtered = _with_a_filter(prepared)
+    filtered = with_a_filter(prepared)
     compiled = compiled_case(filtered, Precision(precision))
     exact = compiled_case(filtered, Precision())
     (table,) = (one for one in compiled.plan.tables if one.name == FILTERS)
@@ -92,19 +92,6 @@ def test_filters_of_reuse_stay_in_fp32(name: str, precision: str) -> None:
     assert 0 < relative_error(found, expected) < TOLERANCE[precision]
 
 
-def _with_a_filter(prepared: Prepared) -> Prepared:
-    """Rows 2 and 3 of four are off, and filter the two predictions before and their halves."""
-    plan = compiled_case(prepared, Precision()).plan
-    timesteps = [step.timestep for step in plan.steps]
-    made = SubNet.dense(timesteps, plan.blocks, num_inference_steps=plan.num_inference_steps)
-    gates = made.gates.copy()
-    gates[2:] = False
-    random = np.random.default_rng(0)
-    filters = GapFilters((2, 3), *random.normal(0, 0.1, (2, 2, 4, 4, 3, 3)))
-    subnet = replace(made, gates=gates, reuse_filters=(filters,))
-    return replace(prepared, schedule=replace(prepared.schedule, subnet=subnet))
-
-
 @pytest.mark.parametrize(
     ("channels", "guidance", "error"),
     [
@@ -114,7 +101,7 @@ def _with_a_filter(prepared: Prepared) -> Prepared:
 )
 def test_filters_that_do_not_fit_are_refused(channels: int, guidance: bool, error: str) -> None:
     _, prepared = prepared_case("asymmetric", guidance)
-    subnet = _with_a_filter(prepared_case("asymmetric")[1]).schedule.subnet
+    subnet = with_a_filter(prepared_case("asymmetric")[1]).schedule.subnet
     assert subnet is not None
     filters = np.ones((1, channels, channels, 3, 3))
     changed = replace(subnet, reuse_filters=(GapFilters((2, 3), filters, filters),), model=None)

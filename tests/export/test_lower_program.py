@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from torch import fx, nn
 
 from dipgo.compiler.compile import compile_plan
-from dipgo.compiler.request import prepare
+from dipgo.compiler.request import Prepared, prepare
 from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import Precision
 from dipgo.export.lower import onnx
@@ -19,8 +19,9 @@ from dipgo.export.lower.callee import callee_lowering, lower_as_onnx
 from dipgo.export.lower.program import program_of
 from dipgo.ir.types import PrecisionName
 from dipgo.models.model import Source
+from tests.support.filtered import with_a_filter
 from tests.support.rare import rare_unless
-from tests.support.zoo import EVERY_WAY, ZOO, case
+from tests.support.zoo import EVERY_WAY, UNGUIDED, ZOO, case
 
 
 @pytest.mark.parametrize(
@@ -34,11 +35,27 @@ def test_the_same_bytes(
     name: str, precision: PrecisionName, lower_anew: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of the module captured once more, for every segment, part of a step and table."""
+    check_bytes(prepared_case(name), Precision(precision), monkeypatch)
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_the_same_bytes_of_a_gap_rules_function(
+    name: str, lower_anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outputs have other names once they are decomposed."""
+    check_bytes(with_a_filter(prepared_case(name, steps=4)), Precision(), monkeypatch)
+
+
+def prepared_case(name: str, steps: int = 2) -> Prepared:
     scheduler = DDIMScheduler(clip_sample=False)
     source = Source("zoo", case(name, "block").denoiser, ZOO[name].family, scheduler, 8, tokens=7)
-    prepared = prepare(source, Request("dense", steps=2, guidance=False))
+    return prepare(source, Request("dense", steps=steps, guidance=name not in UNGUIDED))
+
+
+def check_bytes(prepared: Prepared, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every callee of the plan is lowered from its own graph, as it is from a capture."""
     compiled = compile_plan(
-        prepared.source, prepared.schedule, prepared.geometry, precision=Precision(precision)
+        prepared.source, prepared.schedule, prepared.geometry, precision=precision
     )
     programs: list[torch.export.ExportedProgram | None] = []
 

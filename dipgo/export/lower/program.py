@@ -58,7 +58,7 @@ def program_of(module: fx.GraphModule, example: Sequence[torch.Tensor]) -> Expor
         graph_signature=ExportGraphSignature(inputs, outputs),
         state_dict=state,
         range_constraints={},
-        module_call_graph=[ModuleCallEntry("", _signature(example, inputs, outputs))],
+        module_call_graph=[ModuleCallEntry("", _signature(example, outputs))],
         example_inputs=(tuple(example), {}),
         constants={},
         verifiers=[training_verifier()],
@@ -95,13 +95,9 @@ def _weight(node: fx.Node, name: str, tensor: torch.Tensor) -> InputSpec:
 
 
 def _signature(
-    example: Sequence[torch.Tensor], inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
+    example: Sequence[torch.Tensor], outputs: Sequence[OutputSpec]
 ) -> ModuleCallSignature:
+    """Returns the trees of the call; as in a captured program the graph alone has the names."""
     _, in_spec = tree_flatten((tuple(example), {}))
     _, out_spec = tree_flatten(tuple(outputs))
-    return ModuleCallSignature(
-        inputs=[spec.arg for spec in inputs if spec.kind is InputKind.USER_INPUT],
-        outputs=[spec.arg for spec in outputs],
-        in_spec=in_spec,
-        out_spec=out_spec,
-    )
+    return ModuleCallSignature(inputs=[], outputs=[], in_spec=in_spec, out_spec=out_spec)
