@@ -43,6 +43,7 @@ from tests.support.random_subnets import TERMS, subnet_with_filters
 from tests.support.rare import rare_unless
 from tests.support.tiny_search import rows_on, tiny_examples, tiny_net
 from tests.support.zoo import (
+    EVERY_WAY,
     FILTERS,
     GUIDANCE_CASES,
     NO_PICTURES,
@@ -79,7 +80,10 @@ def _compiled(
 @pytest.mark.parametrize(
     ("name", "guidance"),
     rare_unless(
-        lambda name, guidance: is_common(name, "block", guidance),
+        lambda name, guidance: (
+            is_common(name, "block", guidance)
+            and name in (*EVERY_WAY, "sdxl", "sd3", "controlnet", "unconditional")
+        ),
         [
             (name, guidance)
             for name, grain, guidance in GUIDANCE_CASES
