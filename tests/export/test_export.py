@@ -26,15 +26,23 @@ from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
 from tests.support.random_subnets import weigh_rows
 from tests.support.rare import rare_unless
-from tests.support.zoo import CASES, GUIDANCE_CASES, ZOO, case, is_common
+from tests.support.zoo import CASES, EVERY_WAY, GUIDANCE_CASES, ZOO, case, is_common
 
 TOLERANCE = 1e-3
 """Relative L2, float32 kernels of another library, after all steps."""
 STEPS = 4
+COMMON = (*EVERY_WAY, "sdxl", "sd3", "flux", "svd", "controlnet", "unconditional", "sdxl_lcm")
+"""A model of each architecture."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "grain", "guidance"), rare_unless(is_common, GUIDANCE_CASES))
+@pytest.mark.parametrize(
+    ("name", "grain", "guidance"),
+    rare_unless(
+        lambda name, grain, guidance: is_common(name, grain, guidance) and name in COMMON,
+        GUIDANCE_CASES,
+    ),
+)
 def test_engines_equal_module_hooks(
     name: str, grain: str, guidance: bool, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.compiler.trace.vectorize import LanedModule
 from dipgo.export import export
 from dipgo.export.lower.onnx import lower
@@ -67,6 +69,52 @@ def test_lanes_are_told_apart(counted: tuple[LowerOnce, list[Any]]) -> None:
     for flags in ((True, True), (True, False), (True, True)):
         store(_laned(*flags), example, None, ())
     assert len(calls) == 2
+
+
+def test_sizes_are_told_apart(counted: tuple[LowerOnce, list[Any]]) -> None:
+    """Traces that differ in numbers alone: the first has the code."""
+    store, calls = counted
+    for offsets in ((0, 1), (0, 2), (0, 1)):
+        module = SizedModule([_sized(offset) for offset in offsets])
+        store(module, (torch.zeros(2, 4),), None, ())
+    assert len(calls) == 2
+
+
+def _sized(offset: int) -> fx.GraphModule:
+    module = _module(offset=offset)
+    assert isinstance(module, fx.GraphModule)
+    return module
+
+
+def test_a_graph_whose_weights_were_changed_is_not_given_out(
+    counted: tuple[LowerOnce, list[Any]],
+) -> None:
+    store, calls = counted
+    changed = _module()
+    store(changed, (torch.zeros(2, 4),), None, ())
+    with torch.no_grad():
+        changed.weight.add_(1)
+    store(_module(), (torch.zeros(2, 4),), None, ())
+    assert len(calls) == 2
+
+
+def test_functions_that_are_no_operators_are_lowered_anew(
+    counted: tuple[LowerOnce, list[Any]],
+) -> None:
+    """The code has their names alone."""
+    store, calls = counted
+    for scale in (2, 3):
+        graph = fx.Graph()
+        graph.output((graph.call_function(_times(scale), (graph.placeholder("x"),)),))
+        store(fx.GraphModule(nn.Module(), graph), (torch.zeros(2, 4),), None, ())
+    assert len(calls) == 2
+
+
+def _times(scale: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    def times(x: torch.Tensor) -> torch.Tensor:
+        return x * scale
+
+    return times
 
 
 def test_modules_that_hold_more_than_code_are_lowered_anew(

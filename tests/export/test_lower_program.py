@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -10,14 +11,15 @@ import torch
 from diffusers import DDIMScheduler
 from torch import fx, nn
 
+from dipgo.common.errors import DipgoError
 from dipgo.compiler.compile import compile_plan
 from dipgo.compiler.request import Prepared, prepare
 from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.precision import Precision
 from dipgo.export.lower import onnx
-from dipgo.export.lower.callee import callee_lowering, lower_as_onnx
+from dipgo.export.lower.callee import Lowering, callee_lowering, lower_as_onnx
 from dipgo.export.lower.program import program_of
-from dipgo.ir.types import PrecisionName
+from dipgo.ir.types import PrecisionName, TensorType, Value
 from dipgo.models.model import Source
 from tests.support.filtered import with_a_filter
 from tests.support.rare import rare_unless
@@ -79,16 +81,25 @@ def check_bytes(prepared: Prepared, precision: Precision, monkeypatch: pytest.Mo
 
 def _module(x: torch.Tensor, weight: nn.Parameter | torch.Tensor) -> fx.GraphModule:
     """x + weight, of a program."""
-    program = torch.export.export(_Sum(weight), (x,), strict=False)
+    return _cut(_Sum(weight), x)
+
+
+def _cut(module: nn.Module, x: torch.Tensor) -> fx.GraphModule:
+    """All of the module's program, as `Traced.module` gives it."""
+    program = torch.export.export(module, (x,), strict=False)
+    names = {
+        **program.graph_signature.inputs_to_parameters,
+        **program.graph_signature.inputs_to_buffers,
+    }
     graph, copies = fx.Graph(), {}
     for node in program.graph.nodes:
         copies[node] = (
-            graph.get_attr("weight")
-            if node.name.endswith("weight")
+            graph.get_attr(names[node.name])
+            if node.name in names
             else graph.node_copy(node, lambda source: copies[source])
         )
         copies[node].meta = dict(node.meta)
-    return fx.GraphModule({"weight": weight}, graph)
+    return fx.GraphModule({name: program.state_dict[name] for name in names.values()}, graph)
 
 
 class _Sum(nn.Module):
@@ -101,6 +112,52 @@ class _Sum(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.weight
+
+
+class _Named(nn.Module):
+    """Adds weights of these names, each of another value."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        for index, name in enumerate(names):
+            *path, last = name.split(".")
+            owner: nn.Module = self
+            for part in path:
+                if part not in dict(owner.named_children()):
+                    owner.add_module(part, nn.Module())
+                owner = owner.get_submodule(part)
+            owner.register_parameter(last, nn.Parameter(torch.full((3,), 4.0**index)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for weight in self.parameters():
+            x = x + weight
+        return x
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("norm.weight", "norm_weight"),
+        ("w.x_y", "w_x.y"),
+        ("enter_weight", "enter.weight", "p.enter.weight"),
+        ("a-b.weight", "a_b.weight"),
+        ("a b.weight", "x/y.weight", "\u00fc-\u00e9.weight"),
+        ("x", "x_1", "add", "p_x"),
+        ("0.0", "0_0", "1.0"),
+    ],
+)
+def test_weights_whose_names_differ_in_signs_alone(names: tuple[str, ...]) -> None:
+    x = torch.zeros(2, 3)
+    module = _cut(_Named(names), x)
+    program = program_of(module, (x,))
+    assert program is not None
+    (found,) = program.module()(x)
+    assert torch.equal(found, x + sum(4.0**index for index in range(len(names))))
+    assert set(program.state_dict) == set(names)
+    model = onnx.lower(module, (x,), name="sum", inputs=["x of the plan"], outputs=["sum"])
+    written = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
+    for index, name in enumerate(names):
+        assert (written[name] == 4.0**index).all()
 
 
 @pytest.mark.parametrize("weight", [nn.Parameter(torch.ones(3)), torch.ones(3)])
@@ -131,3 +188,22 @@ def test_values_that_do_not_fit_are_no_program() -> None:
         )
         del node.meta["val"]
         assert program_of(silent, (x,)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("picture", "other"), "weight picture: found the name of an input or output"),
+        (("other", "next"), "weight next: found the name of an input or output"),
+        (("p_enter_weight", "enter.weight"), "weight p_enter_weight: found a name that PyTorch"),
+    ],
+)
+def test_weights_that_would_be_confused_are_refused(
+    names: tuple[str, ...], found: str, lower_anew: None
+) -> None:
+    """They gave other pictures, or a graph that no engine loads."""
+    x = torch.zeros(2, 3)
+    lowering = Lowering(_cut(_Named(names), x), (x,), None)
+    values = [[Value(name, TensorType("f32", (2, 3)))] for name in ("picture", "next")]
+    with pytest.raises(DipgoError, match=f"^{found}"):
+        lower_as_onnx(lowering, "seg0", *values)

@@ -78,7 +78,7 @@ def _assert_same(found: Path, expected: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "precision"),
     rare_unless(
-        lambda name, precision: name in ("asymmetric", "dit", "sdxl", "sd3", "svd", "flux"),
+        lambda name, precision: name in ("asymmetric", "dit", "sdxl", "svd"),
         zip(ZOO, cycle(("fp32", "fp16", "bf16"))),
     ),
 )

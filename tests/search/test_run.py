@@ -29,6 +29,7 @@ from dipgo.search.guards import memory_errors
 from dipgo.search.log import Progress
 from dipgo.search.losses import DISTANCES
 from dipgo.search.settings import SearchSettings, published
+from tests.support.rare import rare_unless
 from tests.support.tiny_search import (
     PROMPTS,
     SMALL,
@@ -51,7 +52,9 @@ SEARCHES: dict[str, tuple[SearchSettings, float]] = {
 }
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "name", rare_unless(lambda name: name in ("all stages", "filters", "published"), SEARCHES)
+)
 def test_what_is_searched_is_what_is_deployed(
     name: str, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
@@ -188,7 +191,7 @@ def _kill_in(stage: str, options: Options, log: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("filter_size", [0, 3])
+@pytest.mark.parametrize("filter_size", rare_unless(lambda size: size > 0, [0, 3]))
 def test_a_search_that_was_killed_goes_on(
     filter_size: int, options: Options, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.compiler.trace.vectorize import LanedModule
 
 Lower = Callable[[nn.Module, tuple[torch.Tensor, ...], Any, Container[str]], ir.Model]
@@ -30,7 +31,8 @@ class LowerOnce:
 
     def __init__(self, lower: Lower) -> None:
         self.lower = lower
-        self.graphs: OrderedDict[str, ir.Model] = OrderedDict()
+        self.graphs: OrderedDict[str, tuple[nn.Module, ir.Model]] = OrderedDict()
+        """By key, the module that a graph is of, whose weights it holds, and the graph."""
         self.anew = False
         """Whether every module is lowered anew."""
 
@@ -45,12 +47,16 @@ class LowerOnce:
         key = None if self.anew else _key(module, example, dynamic_shapes)
         if key is None:
             return self.lower(module, example, dynamic_shapes, weights)
-        if key not in self.graphs:
-            self.graphs[key] = self.lower(module, example, dynamic_shapes, weights)
+        stored = self.graphs.get(key)
+        if stored and _key(stored[0], example, dynamic_shapes) != key:  # changed in place
+            stored = None
+        if not stored:
+            stored = module, self.lower(module, example, dynamic_shapes, weights)
+            self.graphs[key] = stored
             if len(self.graphs) > MOST:
                 self.graphs.popitem(last=False)
         self.graphs.move_to_end(key)
-        return self.graphs[key].clone()
+        return stored[1].clone()
 
 
 def _key(module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any) -> str | None:
@@ -61,9 +67,14 @@ def _key(module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: A
     key = hashlib.sha256()
     for path, part in module.named_modules():
         if isinstance(part, fx.GraphModule):
-            key.update(f"{path} {part.code}".encode())
+            if not all(map(_is_named, part.graph.nodes)):
+                return None
+            values = [_value(node) for node in part.graph.nodes]
+            key.update(f"{path} {part.code} {values}".encode())
         elif isinstance(part, LanedModule):
             key.update(f"{path} lanes {part.stacked}".encode())
+        elif isinstance(part, SizedModule):
+            key.update(f"{path} sizes {_sizes(part)}".encode())
         elif type(part) is not nn.Module:  # fx makes plain ones, to hold nested weights
             return None
     for name, tensor in state.items():
@@ -71,6 +82,27 @@ def _key(module: nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: A
         key.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     key.update(repr([*map(_describe, example), dynamic_shapes]).encode())
     return key.hexdigest()
+
+
+def _is_named(node: fx.Node) -> bool:
+    """Whether the code says what the node calls: an operator, not a function with that name."""
+    target = node.target
+    return node.op != "call_function" or (
+        isinstance(target, torch._ops.OpOverload)
+        or getattr(target, "__module__", "") in ("_operator", "math")
+    )
+
+
+def _sizes(module: SizedModule) -> list[str]:
+    """What the traces of other sizes hold: numbers, and sizes of values."""
+    nodes = [node for variants in module.variants.values() for node in variants]
+    return [f"{node.target} {node.args} {node.kwargs} {_value(node)}" for node in nodes]
+
+
+def _value(node: fx.Node) -> str:
+    """What the node says of its value, if anything."""
+    value = node.meta.get("val")
+    return _describe(value) if isinstance(value, torch.Tensor) else repr(value)
 
 
 def _describe(tensor: torch.Tensor) -> str:

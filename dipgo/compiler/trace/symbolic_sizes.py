@@ -39,13 +39,14 @@ class SizedModule(nn.Module):
         stored = [{n: t.shape for n, t in trace.state_dict().items()} for trace in traces]
         if not alike or any(shapes != stored[0] for shapes in stored):
             raise _unlike("other operators, or other weights, for another size")
-        self._variants: dict[fx.Node, Sequence[fx.Node]] = {
+        self.variants: dict[fx.Node, Sequence[fx.Node]] = {
             nodes[0]: nodes for nodes in zip(*graphs, strict=True)
         }
+        """By node of the first trace, that of every trace."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Computes for tensors of one of the sizes, or of symbolic sizes while exporting."""
-        outputs: tuple[Tensor, ...] = _Interpreter(self.module, self._variants).run(*inputs)
+        outputs: tuple[Tensor, ...] = _Interpreter(self.module, self.variants).run(*inputs)
         return outputs
 
 

@@ -119,7 +119,36 @@ def lower_as_onnx(
     for value in list(model.graph.initializers.values()):
         assert value.name is not None
         value.name = value.name.removeprefix(lowering.prefix)
+    _check_weights(model)
     return model
+
+
+def _check_weights(model: ir.Model) -> None:
+    """Refuses weights that the graph confuses with something else of the same name.
+
+    `torch.onnx.export` calls the value of `norm.weight` `p_norm_weight`: another weight may be
+    called that.
+    """
+    graph = model.graph
+    values = {value.name for value in (*graph.inputs, *graph.outputs)}
+    for name in graph.initializers:
+        if name in values:
+            raise DipgoError(
+                f"weight {name}",
+                found="the name of an input or output of the graph",
+                expected="another name",
+                remedy="rename it in the model",
+            )
+    known = {*graph.inputs, *graph.initializers.values()}
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value.producer() is None and value not in known:
+                raise DipgoError(
+                    f"weight {value.name}",
+                    found="a name that PyTorch gives to the value of another weight",
+                    expected="another name",
+                    remedy="rename it in the model",
+                )
 
 
 def _check_dynamic(model: ir.Model, lowering: Lowering) -> None:

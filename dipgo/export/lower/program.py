@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -38,7 +39,7 @@ def program_of(module: fx.GraphModule, example: Sequence[torch.Tensor]) -> Expor
     graph, inputs = fx.Graph(), []
     weights: dict[str, fx.Node] = {}
     for name, tensor in state.items():
-        weights[name] = _placeholder(graph, f"p_{name.replace('.', '_')}", sources[name])
+        weights[name] = _placeholder(graph, f"p_{name}", sources[name])
         inputs.append(_weight(weights[name], name, tensor))
     copies: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
@@ -72,13 +73,18 @@ def _is_of(module: fx.GraphModule, example: Sequence[torch.Tensor]) -> bool:
     values = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
     return len(values) == len(example) and all(
         isinstance(value, torch.Tensor)
-        and (value.shape, value.dtype, value.device) == (given.shape, given.dtype, given.device)
-        for value, given in zip(values, example, strict=True)
+        and (value.shape, value.dtype, value.device) == (tensor.shape, tensor.dtype, tensor.device)
+        for value, tensor in zip(values, example, strict=True)
     )
 
 
 def _placeholder(graph: fx.Graph, name: str, source: fx.Node) -> fx.Node:
-    node = graph.placeholder(name)
+    """Returns an input whose name is an identifier, and that of no other node.
+
+    `norm.weight` and `norm_weight` differ only in a character that identifiers may not hold.
+    """
+    node = graph.placeholder(re.sub(r"\W", "_", name, flags=re.ASCII))
+    node.target = node.name  # fx makes names unique, which are then those of arguments
     node.meta = dict(source.meta)
     return node
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import decimal
+import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import nn
 
 from dipgo.compiler.trace.precision import Precision
 from dipgo.compiler.trace.source import trace_source
@@ -121,6 +127,41 @@ def test_what_it_cannot_look_into_is_traced_anew(counted: tuple[TraceOnce, list[
         source.denoiser.register_forward_hook(lambda *_: None)
         store(source, Geometry(), BLOCKS)
     assert len(sources) == 2
+
+
+def _toy(scale: int) -> nn.Module:
+    class Toy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * scale
+
+    return Toy()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        functools.partial(nn.functional.leaky_relu, negative_slope=0.1),
+        lambda x: x,
+        np.array([1.0]),
+        np.float32(1),
+        collections.deque([1]),
+        operator.itemgetter(1),
+        decimal.Decimal(1),
+        torch.Generator(),
+        collections.Counter("a"),
+        _toy(2),
+        iter([1]),
+    ],
+)
+def test_what_holds_more_than_its_attributes_has_no_key(value: Any) -> None:
+    with pytest.raises(TypeError):
+        describe([value])
+
+
+def test_values_made_on_the_way_are_told_apart() -> None:
+    """An object that is gone may leave its address to the next."""
+    pairs = [({"a": (index, [index])}, {"a": (index, [index + 1])}) for index in range(50)]
+    assert all(describe(one) != describe(other) for one, other in pairs)
 
 
 def test_an_export_has_the_bytes_of_one_that_is_traced_anew(
