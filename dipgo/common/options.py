@@ -25,6 +25,8 @@ WORDS: Mapping[Any, str] = {
 }
 """The words by which an error names the values of a type."""
 
+WORD = 64
+"""Bits of the numbers that tensors hold."""
 BOUNDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
     "least": (operator.ge, "of at least"),
     "above": (operator.gt, "above"),
@@ -131,7 +133,11 @@ def check_settings(settings: Any, described: type | None = None) -> None:
 
 def wrong(name: str, value: object, expected: str, remedy: str = "correct it") -> DipgoError:
     """Returns the error for a field that holds a wrong value."""
-    return DipgoError(setting(name), found=f"{value}" or "''", expected=expected, remedy=remedy)
+    if isinstance(value, int) and value.bit_length() > WORD:  # Python prints no long ones
+        text = f"a number of {value.bit_length()} bits"
+    else:
+        text = f"{value}" or "''"
+    return DipgoError(setting(name), found=text, expected=expected, remedy=remedy)
 
 
 def _about(item: Field[Any], described: type | None) -> Mapping[str, Any]:
@@ -218,7 +224,9 @@ def _words(hint: Any) -> str:
 
 
 def _check_bounds(name: str, value: Real, about: Mapping[str, Any]) -> None:
-    """Also refuses NaN, of which no comparison holds, and infinities."""
+    """Also refuses NaN, of which no comparison holds, infinities, and what no tensor holds."""
+    if isinstance(value, Integral) and int(value).bit_length() >= WORD:
+        raise wrong(name, value, f"a number of less than {WORD} bits")
     for bound, (holds, words) in BOUNDS.items():
         if bound in about and not holds(value, about[bound]):
             expected = about.get("expected", f"a number {words} {about[bound]}")

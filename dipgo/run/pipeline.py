@@ -25,6 +25,7 @@ from dipgo.run.arguments import (
 )
 from dipgo.run.callbacks import StepEnd, StepEnds, both
 from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each
+from dipgo.run.finite import check_finite
 from dipgo.run.hub import find_export, push_export
 from dipgo.run.latents import draw_inputs
 from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in, to_images
@@ -225,7 +226,8 @@ class Pipeline:
             self._run(request, part, callback_on_step_end, on_step)
             for part in self._batches(len(prompts))
         ]
-        images = self._output(np.concatenate(batches)[: len(prompts)], output_type)
+        drawn_latents = check_finite("latents", np.concatenate(batches)[: len(prompts)])
+        images = self._output(drawn_latents, output_type)
         return PipelineOutput(images) if return_dict else (images,)
 
     def _check(
@@ -298,11 +300,15 @@ class Pipeline:
 
         Without a VAE the latents are the picture, in [-1, 1]. Latents and pictures of videos have
         an axis of frames after N.
+
+        Raises:
+            DipgoError: Numbers of a picture are infinite or NaN.
         """
         size = self.manifest.batch
         padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
         decoded = [self._decode_batch(padded[part]) for part in self._batches(len(padded))]
-        pictures = np.moveaxis(np.concatenate(decoded)[: len(latents)], -3, -1)
+        pictures = check_finite("pictures", np.concatenate(decoded)[: len(latents)])
+        pictures = np.moveaxis(pictures, -3, -1)
         return np.clip(pictures / 2 + 0.5, 0.0, 1.0)
 
     def _decode_batch(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -94,6 +94,14 @@ def test_a_command_is_told_the_flag(command: str, settings: type, name: str) -> 
     assert str(caught.value).startswith(f"{action.option_strings[-1]}: found something else")
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400, 10**5000], ids=int.bit_length)
+@pytest.mark.parametrize(("settings", "name"), list(_fields(*CLASSES)))
+def test_numbers_of_more_than_64_bits(settings: type, name: str, value: int) -> None:
+    """No float holds them, and Python prints none of more than 4300 digits."""
+    with pytest.raises(DipgoError, match=rf"^{name}: found "):
+        _make(settings, **{name: value})
+
+
 WRONG_TEXTS = ("wrong", "-1", "nan")
 
 FREE = ("pass_names", "lora", "Path")

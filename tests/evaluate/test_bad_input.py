@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from diffusers import (
 )
 from PIL import Image
 
+from dipgo.common.cli import run_command
+from dipgo.evaluate.__main__ import main
 from dipgo.evaluate.judges.classifier import (
     Classifier,
     save_classifier,
@@ -136,6 +139,18 @@ def test_refused(
     changes = change(inputs, tmp_path)
     arguments = command_words(inputs, **({"out": tmp_path / "out"} | changes))
     check_refused(arguments, fragments, tmp_path, capsys)
+
+
+def test_pictures_that_overflow_are_not_compared(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As pictures they are all black, and a SubNet's equal to dense's; the export stays."""
+    arguments = command_words(inputs, tmp_path / "out", guidance=3e38)
+    assert run_command(main, arguments) == 2
+    *_, message = capsys.readouterr().err.splitlines()
+    assert re.match(r"error: latents: found \d+ of \d+ numbers that are infinite or NaN", message)
+    assert not list((tmp_path / "out").glob("report*"))
+    assert not list((tmp_path / "out").rglob("*.npz"))
 
 
 def test_fid_needs_a_reference(

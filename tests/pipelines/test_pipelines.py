@@ -194,6 +194,15 @@ def test_output_types(sdxl: Case) -> None:
     assert np.array_equal(np.asarray(picture), (pictures[0] * 255).round().astype(np.uint8))
 
 
+@pytest.mark.parametrize("output_type", ["pil", "np", "latent"])
+def test_numbers_that_overflow_are_no_pictures(sdxl: Case, output_type: Any) -> None:
+    """They were black, and as good as dense ones that overflowed too."""
+    with pytest.raises(DipgoError, match=r"^latents: found \d+ of 1024 numbers that are infinite"):
+        sdxl.pipeline("a", guidance_scale=3e38, output_type=output_type)
+    with pytest.raises(DipgoError, match=r"^pictures: found \d+ of \d+ numbers that are infinite"):
+        sdxl.pipeline.decode(np.full((1, 4, 16, 16), 3e38, np.float32))
+
+
 def test_latents_take_the_place_of_noise(sdxl: Case) -> None:
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(8))
     found = sdxl.pipeline(PROMPTS[0], latents=latents.numpy(), output_type="latent").images
