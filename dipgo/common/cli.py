@@ -20,6 +20,17 @@ INTERRUPTED = 130
 HELP_WIDTH = 78
 
 
+OTHER_FLAGS = {
+    "also_sizes": "--also-size",
+    "cache": "--build-cache",
+    "check_numerics": "--no-numerics-check",
+    "compute_capabilities": "--compute-capability",
+    "guidance": "--no-guidance",
+    "loras": "--lora",
+}
+"""Flags that are not spelt as their settings, for commands that have them not."""
+
+
 class OptionGroup(Protocol):
     """The options under one heading of a command's help."""
 
@@ -90,12 +101,12 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def flag_of(self, name: str) -> str:
-        """Returns the flag of the setting `name`; the flag of another command's setting is guessed.
+        """Returns the flag of the setting `name`, of this command or another.
 
         The flag of `checkpointing=False` is `--no-checkpointing`, if the command has that option.
         """
         name = name.partition("=")[0]
-        return self._flags.get(name, f"--{name.replace('_', '-')}")
+        return self._flags.get(name) or OTHER_FLAGS.get(name, f"--{name.replace('_', '-')}")
 
     def error(self, message: str) -> NoReturn:
         """Reports argparse's problem as an error of the user's.

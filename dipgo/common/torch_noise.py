@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 BLOCK = 16  # torch fills normals in blocks of this size; shorter draws go pair by pair
 
@@ -33,7 +33,7 @@ class NoiseStream:
     def __init__(self, seed: int) -> None:
         if not 0 <= seed <= MAX_SEED:
             raise DipgoError(
-                "seed",
+                setting("seed"),
                 found=str(seed),
                 expected=f"a whole number from 0 to {MAX_SEED}",
                 remedy="choose a seed in that range",

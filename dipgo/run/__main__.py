@@ -51,7 +51,7 @@ def _run(options: Namespace) -> None:
         latents = pipeline(
             options.prompt,
             negative_prompt=options.negative_prompt,
-            guidance_scale=options.guidance,
+            guidance_scale=options.guidance_scale,
             seed=options.seed,
             image=picture,
             mask_image=mask,
@@ -96,6 +96,7 @@ def _parser() -> Parser:
     )
     add(
         "--guidance",
+        dest="guidance_scale",
         type=float,
         metavar="SCALE",
         help="guidance scale (that of diffusers' pipeline)",

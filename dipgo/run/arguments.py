@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 OutputType = Literal["pil", "np", "latent"]
 
@@ -143,6 +143,9 @@ def check_scale(scale: Any) -> float:
     """
     if not isinstance(scale, Real) or not math.isfinite(scale):
         raise DipgoError(
-            "guidance_scale", found=repr(scale), expected="a finite number", remedy="correct it"
+            setting("guidance_scale"),
+            found=repr(scale),
+            expected="a finite number",
+            remedy="correct it",
         )
     return float(scale)

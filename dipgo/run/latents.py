@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.torch_noise import PictureNoise
 from dipgo.engines.runner import Part, Runner
 from dipgo.run.extra_inputs import Given
@@ -85,7 +85,7 @@ def noise_of(seeds: int | list[int], count: int) -> PictureNoise:
     """
     if isinstance(seeds, list) and len(seeds) != count:
         raise DipgoError(
-            "seed",
+            setting("seed"),
             found=f"{len(seeds)} seeds",
             expected=f"one, or as many as pictures: {count}",
             remedy="give one for each picture",

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from dipgo.common.cli import Parser
+from dipgo.common.cli import OTHER_FLAGS, Parser
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.options import read_settings
 from dipgo.compiler.settings import Request, ScheduleSettings
 from dipgo.engines.tensorrt.build import BuildOptions
 from dipgo.export.settings import ExportSettings
+from dipgo.run.arguments import check_scale
 from dipgo.search.request import SearchRequest
 from dipgo.search.settings import SearchSettings
 
@@ -139,7 +140,7 @@ def _keep(made: object) -> None:
 
 
 def test_remedies_name_settings_too() -> None:
-    """Of another command's settings as well: those are guessed."""
+    """Of another command's settings as well."""
     parser = Parser("dipgo.x", description="X.")
     parser.add_argument("--also-size", dest="also_sizes")
 
@@ -155,6 +156,25 @@ def test_remedies_name_settings_too() -> None:
         parser.run(body, [])
     line = "--also-size 8x8: found it; expected no --keep-fp32; leave --also-size out"
     assert str(caught.value) == line
+
+
+def test_flags_of_other_commands_are_those_that_settings_declare() -> None:
+    declared = {
+        item.name: item.metadata["flag"]
+        for settings in CLASSES
+        for item in fields(settings)
+        if item.metadata.get("flag", "") not in ("", f"--{item.name.replace('_', '-')}")
+    }
+    assert declared == OTHER_FLAGS
+
+
+def test_a_run_names_its_own_flags() -> None:
+    """Where a setting is called otherwise in Python."""
+    parser = importlib.import_module("dipgo.run.__main__")._parser()
+    for name, flag in (("guidance_scale", "--guidance"), ("seed", "--seed")):
+        assert parser.flag_of(name) == flag
+    with pytest.raises(DipgoError, match=r"^guidance_scale: found nan"):
+        check_scale(float("nan"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

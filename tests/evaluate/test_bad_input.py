@@ -141,6 +141,7 @@ def test_refused(
     check_refused(arguments, fragments, tmp_path, capsys)
 
 
+@pytest.mark.rare
 def test_pictures_that_overflow_are_not_compared(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
