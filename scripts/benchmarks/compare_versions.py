@@ -1,7 +1,7 @@
 """Another checkout of dipgo beside this one: the same bytes, and times and memory in one run.
 
     git worktree add ../before bd89103
-    python -m scripts.benchmarks.compare_versions ../before [--rounds N] [--json FILE]
+    python -m scripts.benchmarks.compare_versions ../before [--only CASE …] [--rounds N] [--json F]
 
 Both run with this Python and its packages. Exports and SubNets of fixed cases are compared byte by
 byte, but for the version's string; what is timed runs interleaved, and ratios are medians of pairs.
@@ -82,20 +82,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved pairs of each time")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*EXPORTS, *SEARCHES), help="exports, searches"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = compare((options.before.absolute(), ROOT), Path(folder), options.rounds)
+        names = options.only or [*EXPORTS, *SEARCHES]
+        report = compare((options.before.absolute(), ROOT), Path(folder), options.rounds, names)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     if any(different for different in report["different"].values()):
         sys.exit(1)
 
 
-def compare(checkouts: tuple[Path, Path], folder: Path, rounds: int) -> dict[str, Any]:
+def compare(
+    checkouts: tuple[Path, Path], folder: Path, rounds: int, names: Sequence[str]
+) -> dict[str, Any]:
     """Returns names of what differs, and figures of both checkouts, by case."""
     report: dict[str, Any] = {"machine": describe_machine(), "different": {}, "figures": {}}
-    for name, arguments in (EXPORTS | SEARCHES).items():
+    for name in names:
+        arguments = (EXPORTS | SEARCHES)[name]
         repeats = 1 if name in SEARCHES else rounds
         outs, usages = _pairs(checkouts, folder / "case", arguments, repeats)
         report["different"][name] = different = compare_outputs(outs, checkouts)
