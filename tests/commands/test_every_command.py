@@ -54,6 +54,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_as_a_command(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", f"dipgo.{name}", *COMMANDS[name]]

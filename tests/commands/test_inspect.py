@@ -103,6 +103,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_export(name: str, damaged: Path, refused: Refused) -> None:
     damage, fragments = DAMAGES[name]

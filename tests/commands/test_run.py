@@ -69,6 +69,7 @@ def unguided(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(pipeline, "dense", out, steps=1, guidance=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--guidance", "5"], ["--negative-prompt", "a circle"]])
 def test_an_export_without_guidance_takes_none(
     option: list[str], unguided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

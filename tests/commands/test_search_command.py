@@ -171,6 +171,7 @@ def test_a_checkpoint_of_another_model_is_refused(
     _check_refused(found, "gates.safetensors, weights", "found", "expected")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["gates", "exchange", "reuse"])
 def test_a_checkpoint_that_is_none_is_refused(stage: str, state: Path, run: Run) -> None:
     path = state / f"{stage}.safetensors"
@@ -180,6 +181,7 @@ def test_a_checkpoint_that_is_none_is_refused(stage: str, state: Path, run: Run)
         _check_refused(found, f"{stage}.safetensors", "found no checkpoint of a search", "remove")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["gates", "exchange", "reuse"])
 def test_a_checkpoint_of_another_version_is_refused(stage: str, state: Path, run: Run) -> None:
     """A later or earlier dipgo stores other tensors under the same names."""
@@ -219,6 +221,7 @@ def timed(tiny_pipeline: Path, problem: Problem, tmp_path_factory: pytest.TempPa
     )
 
 
+@pytest.mark.slow
 def test_a_search_by_latency(run: Run, timed: Path, tmp_path: Path) -> None:
     code, line = run(cost=f"latency:{timed}")
     assert code == 0, line
@@ -251,6 +254,7 @@ def test_the_command_knows_every_rival(capsys: pytest.CaptureFixture[str]) -> No
         assert f"{option} FILE {names}: " in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(set(RULES) - {"l2c"}))
 def test_every_rival_compiles_at_its_share(method: str, problem: Problem, rivals: Rivals) -> None:
     target = 0.9 if method == "faster-diffusion" else 0.75  # its decoder runs at every step

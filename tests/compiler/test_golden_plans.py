@@ -78,6 +78,7 @@ def test_demo_model(check_golden: CheckGolden) -> None:
     _check("demo", plan, check_golden)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dipgo-0.80", "faster-diffusion"])
 def test_sd15(name: str, check_golden: CheckGolden) -> None:
     blocks = ("conv_in",) if name == "faster-diffusion" else ()
@@ -94,6 +95,7 @@ HALVES: dict[str, tuple[str, Family]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HALVES)
 def test_halves(name: str, check_golden: CheckGolden) -> None:
     """Four steps: the first half of the blocks at every other step, the second half at all."""

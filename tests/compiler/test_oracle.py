@@ -126,6 +126,7 @@ def errors() -> Iterator[list[float]]:
 EXAMPLES = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @settings(EXAMPLES, max_examples=50)
 @given(drawn())
 def test_oracle_equals_module_hooks(errors: list[float], example: Drawn) -> None:
@@ -156,6 +157,7 @@ def check_oracle(errors: list[float], example: Drawn) -> None:
         assert errors[-1] < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "grain"),
     rare_unless(lambda name, grain: grain == "block" or name in EVERY_WAY, CASES),

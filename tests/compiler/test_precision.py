@@ -61,6 +61,7 @@ def compiled_case(prepared: Prepared, precision: Precision) -> Compiled:
     return compile_plan(prepared.source, prepared.schedule, prepared.geometry, precision=precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "guidance", "precision"),
     rare_unless(
@@ -87,6 +88,7 @@ def test_half_precision_is_close_to_fp32(name: str, guidance: bool, precision: s
     assert parse_plan(str(narrow.plan)) == narrow.plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", NARROW)
 @pytest.mark.parametrize("name", ["asymmetric", "dit"])
 def test_filters_of_reuse_stay_in_fp32(name: str, precision: str) -> None:
@@ -125,6 +127,7 @@ def test_filters_that_do_not_fit_are_refused(channels: int, guidance: bool, erro
         compiled_case(wrong, Precision())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_what_enters_and_leaves_the_plan_is_fp32(name: str) -> None:
     """And the sampler's state; what passes between segments is narrow."""
@@ -246,6 +249,7 @@ def test_figures_are_of_every_segment() -> None:
     assert relative_error(exact, expected) < 1e-3  # its tables are narrow, all else is not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["asymmetric", "dit", "sdxl", "sd3", "pixart_alpha", "unconditional"]
 )

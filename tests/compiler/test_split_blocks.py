@@ -61,6 +61,7 @@ def test_a_part_of_sd15_that_no_step_needs_is_not_computed() -> None:
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap_calls")
 def test_blocks_in_parts_equal_module_hooks(tmp_path: Path) -> None:
     """The oracle, and ONNX Runtime."""

@@ -66,6 +66,7 @@ def module_of(compiled: Compiled, callee: Callee) -> torch.fx.GraphModule:
     return compiled.traced.module(callee.members or (callee.name,), inputs, outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_one_module_is_the_trace_of_each_size(name: str) -> None:
     """Bit for bit, every segment."""
@@ -101,6 +102,7 @@ def each_size(name: str) -> list[tuple[str, int]]:
     return [(name, index) for index in range(len(sizes_of(name)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exported", "index"),
     rare_unless(

@@ -106,6 +106,7 @@ def test_dit_xl_leaves_300_million_parameters_out_of_the_loop() -> None:
     assert everything - in_loop >= 300e6
 
 
+@pytest.mark.slow
 def test_sdxl_has_the_published_parameters_and_leaves_the_prompts_out_of_the_loop() -> None:
     """2.57 G parameters; 346 M of them project the prompt, 18 M the time that it is added to."""
     graph = trace_architecture("sdxl", SDXLFamily()).graph
@@ -117,6 +118,7 @@ def test_sdxl_has_the_published_parameters_and_leaves_the_prompts_out_of_the_loo
     assert [one.name for one in graph.blocks] == [*blocks[:3], "mid_block", *blocks[3:]]
 
 
+@pytest.mark.slow
 def test_sd3_leaves_the_modulations_out_of_the_loop() -> None:
     """2.03 G parameters; what modulates image and text is a third of them."""
     graph = trace_architecture("sd3-medium", SD3Family()).graph

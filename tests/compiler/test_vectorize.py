@@ -96,6 +96,7 @@ def test_every_rule_has_a_case() -> None:
     assert covered == {str(operator).removesuffix(".default") for operator in RULES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_lanes_at_once_equal_lanes_one_by_one(case: LaneCase) -> None:
     torch.manual_seed(0)
@@ -227,6 +228,7 @@ def _callee(module: fx.GraphModule, inputs: Sequence[Tensor], stacked: Sequence[
     return Callee("callee", (), values, results, 0, 0, 0, names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [{1, 2, 7}, {2}], ids=["any", "static"])
 @pytest.mark.parametrize("name", LOWERED)
 def test_lanes_in_onnx_runtime(name: str, widths: set[int]) -> None:

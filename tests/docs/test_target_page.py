@@ -52,6 +52,7 @@ def _added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[module]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_added")
 def test_commands_of_the_page(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

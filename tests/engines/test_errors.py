@@ -144,6 +144,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], Fragments]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
 def test_engines_that_do_not_fit(
     name: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -71,6 +71,7 @@ def _engines(out: Path) -> EngineManifest:
     return msgspec.json.decode(content, type=EngineManifest)
 
 
+@pytest.mark.slow
 def test_engines_have_the_new_weights(built: Path, other: Path, tmp_path: Path) -> None:
     """Refitted twice: the second time from engines that were refitted."""
     once = refit(built, other, tmp_path / "once")
@@ -122,6 +123,7 @@ def test_a_damaged_engine(built: Path, other: Path, tmp_path: Path) -> None:
         refit(built, other, tmp_path / "new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "yields", "words"),
     [

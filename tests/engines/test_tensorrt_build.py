@@ -76,6 +76,7 @@ def _engines(out: Path) -> EngineManifest:
     return msgspec.json.decode(content, type=EngineManifest)
 
 
+@pytest.mark.slow
 def test_a_build_writes_an_engine_for_every_graph(built: Path) -> None:
     opened, manifest = ExportDirectory.open(built), _engines(built)
     assert list(manifest.engines) == [*opened.engine_files, *opened.manifest.parts]

@@ -72,6 +72,7 @@ def _difference(path: Path, runner: Runner, inputs: dict[str, NDArray[Any]]) -> 
     return max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_results_are_those_of_onnxruntime(
     name: str, exports: dict[str, Path], machine: Machine
@@ -86,6 +87,7 @@ def test_results_are_those_of_onnxruntime(
     assert tensorrt.SAID == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_is_one_graph_launch_and_one_wait(
     name: str, exports: dict[str, Path], machine: Machine

@@ -41,6 +41,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return zoo_export("asymmetric", tmp_path_factory.mktemp("torch_target") / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dit", "sdxl", "sd3"])
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_equals_onnx_runtime(name: str, precision: str, tmp_path: Path) -> None:

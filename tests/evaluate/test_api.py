@@ -117,6 +117,7 @@ def _drawn(out: Path) -> dict[str, Drawn]:
     return {name: read_drawn(path) for name, path in _result_paths(out).items()}
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_measured(report: dict[str, Any]) -> None:
     assert (report["format"], report["version"]) == ("dipgo.evaluation", 1)
     prompts = [*PROMPTS, PROMPTS[0]]

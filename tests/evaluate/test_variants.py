@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import pytest
+
 from dipgo.evaluate.api import evaluate
 from dipgo.evaluate.draw import Progress
 from dipgo.evaluate.pairs import make_pairs
@@ -16,6 +18,7 @@ from tests.support.tiny_evaluation import (
 )
 
 
+@pytest.mark.slow
 def test_times_of_another_batch(inputs: Path, tmp_path: Path) -> None:
     stages: list[str] = []
 

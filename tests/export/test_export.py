@@ -93,6 +93,7 @@ def subnet_path(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lower_anew")
 def test_exporting_and_running_twice_gives_the_same_bytes(
     tiny_pipeline: Path, subnet_path: Path, tmp_path: Path
@@ -120,6 +121,7 @@ def _inputs(tiny_pipeline: Path) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_each_weight_is_stored_once(tiny_pipeline: Path, subnet_path: Path, tmp_path: Path) -> None:
     """Segments add no copies: the directory is the weights and little else."""
     export(tiny_pipeline, subnet_path, tmp_path / "out", scheduler="ddim")
@@ -132,6 +134,7 @@ def test_each_weight_is_stored_once(tiny_pipeline: Path, subnet_path: Path, tmp_
     assert sum(file.stat().st_size for file in (tmp_path / "out").glob("*.onnx")) < 0.1 * weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2])
 def test_pictures_are_those_of_diffusers(tiny_pipeline: Path, tmp_path: Path, batch: int) -> None:
     """Prompt to pixels, three prompts in batches of `batch`, with the pipeline's own sampler."""

@@ -138,6 +138,7 @@ def test_a_graph_may_be_changed() -> None:
     assert first == last != other
 
 
+@pytest.mark.slow
 def test_an_export_has_the_bytes_of_one_that_is_lowered_anew(
     tiny_pipeline: Path, tmp_path: Path, lower_once: LowerOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:

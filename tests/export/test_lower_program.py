@@ -26,6 +26,7 @@ from tests.support.rare import rare_unless
 from tests.support.zoo import EVERY_WAY, UNGUIDED, ZOO, case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
     rare_unless(
@@ -40,6 +41,7 @@ def test_the_same_bytes(
     check_bytes(prepared_case(name), Precision(precision), monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_WAY)
 def test_the_same_bytes_of_a_gap_rules_function(
     name: str, lower_anew: None, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_same_latents(name: str, tmp_path: Path) -> None:
     native, apart = (
@@ -79,6 +80,7 @@ def test_same_weights(tmp_path: Path) -> None:
     assert all(np.array_equal(stored[0][name], stored[1][name]) for name in stored[0])
 
 
+@pytest.mark.slow
 def test_graphs_are_typed(tmp_path: Path) -> None:
     """Inference finds for every value the type that the operators demand, or fails."""
     out = _export("asymmetric", tmp_path / "out", target="openvino", precision="fp16")
@@ -86,6 +88,7 @@ def test_graphs_are_typed(tmp_path: Path) -> None:
         onnx.checker.check_model(path, full_check=True)
 
 
+@pytest.mark.slow
 def test_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
     """Shapes that differ from run to run are computed in the graph."""
     outs = [
@@ -101,6 +104,7 @@ def test_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
         assert error < TOLERANCE[torch.float32]
 
 
+@pytest.mark.slow
 def test_same_pictures(tiny_pipeline: Path, tmp_path: Path) -> None:
     """Text encoder, whose attention has a mask, denoiser and VAE."""
     pictures = []

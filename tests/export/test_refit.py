@@ -133,6 +133,7 @@ def _pruned(source: Source, tmp_path: Path, make: Callable[..., Path]) -> Path:
     return make(source, SubNet(6, _timesteps(6), names, gates, backup), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [_filters, _pruned], ids=["filters and sizes", "pruned"])
 def test_subnets(build: Callable[..., Path], tmp_path: Path) -> None:
     """The SubNet is not given again: its plan and its filters stay."""
@@ -141,6 +142,7 @@ def test_subnets(build: Callable[..., Path], tmp_path: Path) -> None:
     _assert_same(refit(first, _source("asymmetric", 1), tmp_path / "found"), expected)
 
 
+@pytest.mark.slow
 def test_lanes_and_older_operators(tmp_path: Path) -> None:
     """Calls of one block side by side, in the graphs of the target openvino."""
     blocks = ("conv_in", "down_blocks.*", "mid_block", "up_blocks.*")
@@ -181,6 +183,7 @@ def lora(tmp_path: Path) -> Path:
     return tmp_path / "style.safetensors"
 
 
+@pytest.mark.slow
 def test_a_lora_and_back(folder: Path, first: Path, lora: Path, tmp_path: Path) -> None:
     """By the command: with a LoRA, then in place with none."""
     expected = export(folder, "dense", tmp_path / "with", steps=STEPS, loras=[(lora, 0.5)])
@@ -193,6 +196,7 @@ def test_a_lora_and_back(folder: Path, first: Path, lora: Path, tmp_path: Path) 
     _assert_same(out, first)
 
 
+@pytest.mark.slow
 def test_pictures_to_start_from(folder: Path, tmp_path: Path) -> None:
     """The VAE's encoder has its weights, too."""
     other = DiffusionPipeline.from_pretrained(folder)
@@ -220,6 +224,7 @@ def test_programs_of_pytorch(tmp_path: Path) -> None:
     ).exists()
 
 
+@pytest.mark.slow
 def test_packed_latents_of_another_size(tmp_path: Path) -> None:
     """The manifest tells rows and columns, of which the model's own size is another."""
     absent = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")

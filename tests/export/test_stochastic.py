@@ -45,6 +45,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), CASES)
 def test_pictures_are_those_of_diffusers(
     tiny_pipeline: Path, tmp_path: Path, name: str, batch: int
@@ -109,6 +110,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SubNet]:
     return export(source, subnet, tmp_path_factory.mktemp("pruned") / "out"), subnet
 
 
+@pytest.mark.slow
 def test_random_gates_are_those_of_module_hooks(pruned: tuple[Path, SubNet]) -> None:
     path, subnet = pruned
     chosen, runner = case("asymmetric", "block"), load(path)
@@ -145,6 +147,7 @@ def test_a_draw_is_an_input_that_must_be_given(pruned: tuple[Path, SubNet]) -> N
         runner.run(inputs)
 
 
+@pytest.mark.slow
 def test_the_dense_twin_draws_as_much(tiny_pipeline: Path, tmp_path: Path) -> None:
     """Its scheduler is that of the export in all options, and its eta."""
     for name in ("dpm++-sde", "tcd"):

@@ -106,6 +106,7 @@ PIPELINES: dict[str, tuple[Callable[[Path], Any], Callable[[Any], dict[str, torc
 }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", PIPELINES)
 def test_an_export_of_a_pipeline_gives_its_latents(name: str, tmp_path: Path) -> None:

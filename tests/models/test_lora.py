@@ -67,6 +67,7 @@ def _own_latents(pipeline: Any, noise: torch.Tensor) -> torch.Tensor:
     return latents
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_export_gives_the_latents_of_the_pipeline_with_its_lora(
     folder: Path, lora: Path, tmp_path: Path
@@ -184,6 +185,7 @@ def test_scales_that_are_none(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.slow
 def test_an_export_runs_as_any(folder: Path, lora: Path, tmp_path: Path) -> None:
     """The graphs hold no more than those of the model alone."""
     plain = load(export(folder, "dense", tmp_path / "plain", steps=1)).export

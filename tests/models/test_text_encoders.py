@@ -78,6 +78,7 @@ def _expected(name: str, pipeline: Any) -> dict[str, torch.Tensor]:
     return {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_module_gives_what_encode_prompt_gives(name: str, tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def family() -> Iterator[SketcherFamily]:
     REGISTERED[:] = before
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_pipeline_is_exported_with_its_texts_and_parts(
     family: SketcherFamily, tmp_path: Path

@@ -114,6 +114,7 @@ def _inputs(
     }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_export_gives_the_pipelines_latents(
@@ -137,6 +138,7 @@ def test_an_export_gives_the_pipelines_latents(
     assert not readers & in_loop
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_further_size(pipeline: StableDiffusionControlNetPipeline, tmp_path: Path) -> None:
     """One export for two sizes: the control picture's goes with the latents'."""
@@ -179,6 +181,7 @@ def test_a_pipeline_of_an_export_takes_the_control_picture(
     assert np.array_equal(one, both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -214,6 +217,7 @@ def _name(value: Any) -> str:
     return str(value.name)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_at_its_key_steps_only(pipeline: StableDiffusionControlNetPipeline, tmp_path: Path) -> None:
     """Against the pipeline with the ControlNet's module hooked: the U-Net runs at every step."""

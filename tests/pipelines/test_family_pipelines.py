@@ -73,6 +73,7 @@ def _stable_diffusion(folder: Path, scheduler: Any, **config: Any) -> StableDiff
     return pipeline
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_stable_diffusion_2(tmp_path: Path) -> None:
     """Linear projections, a head width a level, and a predicted velocity."""
@@ -95,6 +96,7 @@ def test_stable_diffusion_2(tmp_path: Path) -> None:
     assert error < TOLERANCE
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_distilled_with_its_guidance(tmp_path: Path) -> None:
     """Guidance is embedded, and one export takes any scale."""
@@ -120,6 +122,7 @@ def test_distilled_with_its_guidance(tmp_path: Path) -> None:
     assert relative_error(*made) > 10 * TOLERANCE
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_latent_consistency_from_the_directory_alone(tmp_path: Path) -> None:
     """At the pipeline's own scale, with what its sampler draws, for two prompts of one seed."""
@@ -169,6 +172,7 @@ def _pixart(kind: type[Any]) -> Any:
     )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @torch.no_grad()
 @pytest.mark.parametrize("steps", [1, 3])
@@ -192,6 +196,7 @@ def test_stable_diffusion_xl_turbo(steps: int, tmp_path: Path) -> None:
     assert error < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PIXART, ids=lambda kind: kind.__name__)
 def test_pixart(kind: type[Any], tmp_path: Path) -> None:
     """At a size of its own, with prompts of which most tokens pad."""

@@ -27,6 +27,7 @@ TOLERANCE = 1e-4
 STEPS, SCALE, HEIGHT, WIDTH = 4, 3.5, 64, 96
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_an_export_of_a_pipeline_gives_its_latents(dynamic: bool, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def _run_diffusers(scheduler: Any, steps: int, strength: float) -> list[Any]:
     return [*seen, latents]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "strength"), SHARES)
 @pytest.mark.parametrize("name", [*(one for one in NAMES if one != "pndm"), *FLOW])
 def test_the_recurrence_starts_as_the_pipeline(name: str, steps: int, strength: float) -> None:
@@ -137,6 +138,7 @@ def _own_latents(
     return latents
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("scheduler", "batch", "seed"),
@@ -176,6 +178,7 @@ def test_the_same_seed_gives_the_pipelines_latents(
         pipeline([PROMPT] * batch, image=[pixels] * 3)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_subnet_is_cut_to_the_steps_that_are_left(folder: Path, tmp_path: Path) -> None:
     """Against the pipeline with its U-Net's modules hooked; the dense twin starts as late."""

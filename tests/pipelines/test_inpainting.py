@@ -73,6 +73,7 @@ def pipeline(tmp_path: Path) -> StableDiffusionInpaintPipeline:
     return made
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_export_gives_the_pipelines_latents(
@@ -122,6 +123,7 @@ def _pictures(count: int) -> tuple[list[Image.Image], list[Image.Image]]:
     return [*map(Image.fromarray, colours)], [*map(Image.fromarray, greys)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("scheduler", "batch", "pictures", "seed", "strength"),
@@ -173,6 +175,7 @@ def test_the_same_seed_gives_the_pipelines_latents(
     assert np.abs(again - found).max() < 1e-4 * np.abs(found).max()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_stable_diffusion_xl(tmp_path: Path) -> None:
     """Its own inpainting pipeline, at a strength, from one picture for two prompts."""

@@ -77,6 +77,7 @@ def pipeline(tmp_path: Path) -> StableDiffusionPipeline:
     return made
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_export_gives_the_pipelines_latents(

@@ -105,6 +105,7 @@ def _prompts(case: Case) -> dict[str, Any]:
     return {"class_labels" if case.name == "dit" else "prompt": case.prompts}
 
 
+@pytest.mark.slow
 def test_the_directory_alone_gives_the_pictures_of_diffusers(case: Case) -> None:
     """Three prompts in batches of two, the default guidance, no negative prompt, no torch."""
     given = json.dumps({"prompt": case.prompts, "seed": 3})

@@ -71,6 +71,7 @@ def _conditioning(pipeline: Any, image: torch.Tensor) -> dict[str, np.ndarray]:
     return {name: one.numpy() for name, one in given.items()}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_export_of_a_pipeline_gives_its_latents_and_pictures(tmp_path: Path) -> None:
     """Karras' sigmas, v-prediction, continuous timesteps, a scale from 1.5 to 3 over the frames."""
@@ -147,6 +148,7 @@ def test_a_pipeline_of_an_export_makes_videos(tmp_path: Path) -> None:
         assert video.n_frames == frames
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("height", [HEIGHT, 256], ids=["made larger", "made smaller"])
 def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Path) -> None:
@@ -194,6 +196,7 @@ def test_a_video_of_a_picture_from_the_directory_alone(height: int, tmp_path: Pa
         ours(image=picture.resize((8, 8)))
 
 
+@pytest.mark.slow
 def test_in_half_precision_and_refitted(tmp_path: Path) -> None:
     """Its encoders narrow too; another model's weights give that model's export."""
     other = _pipeline(224)
@@ -212,6 +215,7 @@ def test_in_half_precision_and_refitted(tmp_path: Path) -> None:
     assert np.isfinite(Pipeline.from_export(found)(image=picture, output_type="np").images).all()
 
 
+@pytest.mark.slow
 def test_without_an_image_encoder_the_caller_gives_what_it_makes(tmp_path: Path) -> None:
     pipeline = _pipeline()
     pipeline.image_encoder = None

@@ -112,6 +112,7 @@ def test_without_a_device_one_line_and_exit_code_2() -> None:
     assert "--device cuda: found PyTorch" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _ in parity_cases()])
 def test_nothing_stays_on_the_cpu(name: str) -> None:
     """On the device `meta`, where a tensor of the CPU would be refused as beside one of CUDA."""
@@ -129,6 +130,7 @@ def _zeros(table: Table) -> NDArray[Any]:
     return np.zeros((len(table.rows), *table.type.shape), numpy_dtype(table.type.dtype))
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Any:
         raise RuntimeError("out of\nmemory")

@@ -56,6 +56,7 @@ def test_a_module_that_became_a_package_keeps_its_names(old: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", DOCUMENTED)
 def test_documented_imports_work_and_warn(line: str) -> None:
     result = subprocess.run(

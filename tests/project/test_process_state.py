@@ -86,6 +86,7 @@ CALLS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_the_process_is_left_as_it_was(name: str, tiny_pipeline: Path, tmp_path: Path) -> None:
     torch.manual_seed(2410)

@@ -123,6 +123,7 @@ def test_configuration_of_a_denoiser_is_the_runners(denoiser: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_several_pictures_without_guidance(tiny_pipeline: Path, tmp_path: Path) -> None:
     out = tmp_path / "models"
     export(tiny_pipeline, "dense", out, steps=1, batch=2, guidance=False, target="triton")

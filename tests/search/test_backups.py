@@ -81,6 +81,7 @@ def test_each_backup_yields_what_its_word_says() -> None:
     assert [word for word, backup in BACKUPS.items() if backup.repeats] == ["output"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("more")
 @pytest.mark.parametrize("seed", range(12))
 def test_every_path_agrees_on_new_backups(seed: int) -> None:

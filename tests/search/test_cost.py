@@ -65,6 +65,7 @@ ALL_STEPS_COUNT = sorted(set(SCHEDULERS) - {"sample"})
 """Whose result depends on the first prediction, whatever the gates."""
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), scheduler=st.sampled_from(ALL_STEPS_COUNT))
 @pytest.mark.parametrize(("name", "grain"), CASES)
@@ -296,6 +297,7 @@ GAMMA = {
 """Of SD-1.5, worked out from the block costs that DiP-GO published."""
 
 
+@pytest.mark.slow
 def test_cascade_of_sd15(sd15: BlockGraph) -> None:
     shares = dict(zip((block.name for block in sd15.blocks), cascade_shares(sd15), strict=True))
     assert shares == pytest.approx(GAMMA, abs=0.002)

@@ -278,6 +278,7 @@ def test_a_plan_ends_where_a_run_does(
     assert outcome.distance == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terms", [0, 3])
 @pytest.mark.parametrize("name", ["problem", "repeating"])
 def test_what_a_base_shares_is_not_run_again(
@@ -516,6 +517,7 @@ def _distance(problem: Problem, gates: Gates, weights: NDArray[np.float64]) -> f
     return float(np.mean([float(DISTANCES["log-mse"](*pair)) for pair in ends]))
 
 
+@pytest.mark.slow
 def test_training_reuse_lowers_the_distance(problem: Problem) -> None:
     net, fitted = tiny_net(problem, checkpointing=True), _fitted(problem, 0, 2, 4)
     identity: Mapping[str, Any] = {}

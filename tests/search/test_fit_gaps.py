@@ -122,6 +122,7 @@ def test_fp16_engines_equal_the_oracle(tmp_path: Path) -> None:
     assert relative_error(torch.from_numpy(found["latents"]), expected) < HALF_TOLERANCE
 
 
+@pytest.mark.slow
 def test_an_export_for_several_sizes_filters_in_each(tmp_path: Path) -> None:
     """Filters are of no size: those that apply to 8 x 8 latents apply to 16 x 8."""
     chosen = case("asymmetric", "block")

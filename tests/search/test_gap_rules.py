@@ -120,6 +120,7 @@ def _weigh_tokens(draw: random.Random, subnet: SubNet, terms: int) -> SubNet:
     return replace(subnet, gates=gates, more_gaps=(TokenGaps(entries),) if entries else ())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("third")
 @pytest.mark.parametrize("seed", range(12))
 def test_every_path_agrees_on_a_third_rule(seed: int) -> None:

@@ -52,6 +52,7 @@ SEARCHES: dict[str, tuple[SearchSettings, float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", rare_unless(lambda name: name in ("all stages", "filters", "published"), SEARCHES)
 )
@@ -129,6 +130,7 @@ def uninterrupted(tiny_pipeline: Path) -> SubNet:
     return search(tiny_pipeline, tiny_request(), PROMPTS, SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_search_that_was_stopped_goes_on(
     cut: str, tiny_pipeline: Path, uninterrupted: SubNet, tmp_path: Path
@@ -246,6 +248,7 @@ def test_a_loss_that_is_nan_leaves_the_checkpoint_before_it(
     assert go() == uninterrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["iterations", "exchanges", "reuse-iterations", "reuse-filter"])
 def test_guidance_that_overflows_is_refused_in_every_stage(
     stage: str, options: Options, capsys: pytest.CaptureFixture[str]

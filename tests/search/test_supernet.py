@@ -83,6 +83,7 @@ def _check_against_oracle(tiny: Case, subnet: SubNet, sampler: Sampler) -> None:
         assert _relative_error(found, expected) < TOLERANCE
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.parametrize(("name", "grain", "sampler"), CASES)
@@ -93,6 +94,7 @@ def test_hard_gates_equal_the_oracle(name: str, grain: str, sampler: str, seed: 
     _check_against_oracle(tiny, random_subnet(draw, tiny.traced.graph, probed), probed)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -111,6 +113,7 @@ def test_reuse_equals_the_oracle(name: str, sampler: str, seed: int) -> None:
         _check_against_oracle(tiny, weighed, probed)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.parametrize("sampler", SAMPLERS)

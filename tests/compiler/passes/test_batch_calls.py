@@ -62,6 +62,7 @@ def test_encoders_run_at_key_steps_and_decoders_in_batches(name: str) -> None:
     assert encoders == [1] * len(DECODED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("scheduler", [DDIM, EulerDiscreteScheduler(), PNDMScheduler()])
 def test_batched_equals_sequential_equals_hooks(name: str, scheduler: object) -> None:

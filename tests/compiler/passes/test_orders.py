@@ -195,6 +195,7 @@ def test_every_pass_is_exact_or_reorders_sums() -> None:
     assert not EXACT & REORDERING
 
 
+@pytest.mark.slow
 def test_a_few_random_cases() -> None:
     assert run_cases(8).plans == 8 * TABLES
 

@@ -65,6 +65,7 @@ def _side_by_side(statement: Call | Combine) -> list[list[str]]:
     return [*rows, *values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_byte_is_shared(kind: str) -> None:
     for seed in range(8):

@@ -55,6 +55,7 @@ def run_diffusers(scheduler: Any, steps: int, **options: Any) -> list[Any]:
     return [*seen, latents]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "prediction", "steps"), CASES)
 def test_the_recurrence_does_as_the_scheduler(name: str, prediction: str, steps: int) -> None:
     scheduler = named(name, prediction)
@@ -103,6 +104,7 @@ def test_flow_matching(steps: int, options: dict[str, float]) -> None:
     assert not all(timestep.is_integer() for timestep in sampler.timesteps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_terms_expand_to_the_coefficients_read_off(name: str) -> None:
     scheduler = named(name)
@@ -117,6 +119,7 @@ def test_the_terms_expand_to_the_coefficients_read_off(name: str) -> None:
         assert np.abs(rows[-1] - wanted).max() <= EXACT * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "most"),
     [

@@ -30,6 +30,7 @@ SEED = 11
 CASES = [(name, steps) for name in SCHEDULERS for steps in (20, 50)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), CASES)
 def test_the_recurrence_does_as_the_scheduler(name: str, steps: int) -> None:
     scheduler, eta = SCHEDULERS[name]()
@@ -41,6 +42,7 @@ def test_the_recurrence_does_as_the_scheduler(name: str, steps: int) -> None:
     assert max(found) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), CASES)
 def test_the_same_generator_gives_the_same_latents(name: str, steps: int) -> None:
     """In float32: the first draw is the initial noise, and each draw advances the generator."""

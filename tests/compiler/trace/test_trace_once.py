@@ -164,6 +164,7 @@ def test_values_made_on_the_way_are_told_apart() -> None:
     assert all(describe(one) != describe(other) for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_an_export_has_the_bytes_of_one_that_is_traced_anew(
     tiny_pipeline: Path, tmp_path: Path, trace_once: TraceOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
