@@ -173,6 +173,18 @@ def test_a_program_computes_what_the_module_does(weight: nn.Parameter | torch.Te
     assert list(program.state_dict) == ["weight"]
 
 
+def test_weights_that_are_one_tensor_or_unused() -> None:
+    x, weight = torch.zeros(2, 3), nn.Parameter(torch.ones(3))
+    module = _cut(_Named(("one", "other")), x)
+    module.one = module.other = weight
+    module.idle = nn.Parameter(torch.ones(3))
+    program = program_of(module, (x,))
+    assert program is not None
+    (found,) = program.module()(x)
+    assert torch.equal(found, x + 2)
+    assert set(program.state_dict) == {"one", "other"}
+
+
 def test_values_that_do_not_fit_are_no_program() -> None:
     """Another shape or type, or a value that the graph does not tell of: they are captured."""
     x = torch.zeros(2, 3)

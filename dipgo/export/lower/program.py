@@ -35,7 +35,11 @@ def program_of(module: fx.GraphModule, example: Sequence[torch.Tensor]) -> Expor
     if not _is_of(module, example):
         return None
     sources = {str(node.target): node for node in module.graph.find_nodes(op="get_attr")}
-    state = dict([*module.named_parameters(), *module.named_buffers()])  # the order of torch.export
+    named = (  # in the order of torch.export
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    )
+    state = {name: tensor for name, tensor in named if name in sources}
     graph, inputs = fx.Graph(), []
     weights: dict[str, fx.Node] = {}
     for name, tensor in state.items():
