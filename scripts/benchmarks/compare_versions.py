@@ -104,8 +104,10 @@ def compare(
     for name in names:
         arguments = (EXPORTS | SEARCHES)[name]
         repeats = 1 if name in SEARCHES else rounds
-        outs, usages = _pairs(checkouts, folder / "case", arguments, repeats)
-        report["different"][name] = different = compare_outputs(outs, checkouts)
+        with tempfile.TemporaryDirectory(dir=folder) as case:
+            outs, usages = _pairs(checkouts, Path(case) / "out", arguments, repeats)
+            different = compare_outputs(outs, checkouts)
+        report["different"][name] = different
         print(f"{name}: {', '.join(different) or 'the same bytes'}", flush=True)
         _note(report, f"{name}, seconds", [[usage.seconds for usage in pair] for pair in usages])
         peaks = [[usage.peak_nbytes / MIB for usage in pair] for pair in usages]
