@@ -23,12 +23,12 @@ RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "seed": (["--seed", "-1"], ("--seed", "'-1'", "at least 0", "python -m dipgo.run --help")),
     "a large seed": (
         ["--seed", str(2**64), "--latents", "{tmp}/out.npy"],
-        ("seed", str(2**64), "from 0 to", "choose a seed"),
+        ("--seed", str(2**64), "from 0 to", "choose a seed"),
     ),
     "guidance": (["--guidance", "much"], ("--guidance", "'much'", "a number", "--help")),
     "guidance, not finite": (
         ["--guidance", "nan", "--latents", "{tmp}/out.npy"],
-        ("guidance_scale", "nan", "a finite number", "correct it"),
+        ("--guidance", "nan", "a finite number", "correct it"),
     ),
     "threads": (["--threads", "-1"], ("--threads", "'-1'", "at least 0", "--help")),
     "no folder": (
