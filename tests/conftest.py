@@ -87,12 +87,6 @@ def trace_once() -> Iterator[TraceOnce]:
 
 
 @pytest.fixture
-def trace_anew(trace_once: TraceOnce, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of tracing itself: does not share traces with other tests."""
-    monkeypatch.setattr(trace_once, "anew", True)
-
-
-@pytest.fixture
 def lower_anew(lower_once: LowerOnce, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of lowering itself: does not share graphs with other exports."""
     monkeypatch.setattr(lower_once, "anew", True)

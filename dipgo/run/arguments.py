@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError
+from dipgo.common.options import wrong
 
 OutputType = Literal["pil", "np", "latent"]
 
@@ -141,11 +142,10 @@ def check_scale(scale: Any) -> float:
     Raises:
         DipgoError: It is not a finite number.
     """
-    if not isinstance(scale, Real) or not math.isfinite(scale):
-        raise DipgoError(
-            setting("guidance_scale"),
-            found=repr(scale),
-            expected="a finite number",
-            remedy="correct it",
-        )
-    return float(scale)
+    try:
+        number = float(scale) if isinstance(scale, Real) else math.nan
+    except OverflowError:  # a whole number of more than 1024 bits
+        number = math.inf
+    if not math.isfinite(number):
+        raise wrong("guidance_scale", scale, "a finite number")
+    return number

@@ -173,8 +173,16 @@ def test_a_run_names_its_own_flags() -> None:
     parser = importlib.import_module("dipgo.run.__main__")._parser()
     for name, flag in (("guidance_scale", "--guidance"), ("seed", "--seed")):
         assert parser.flag_of(name) == flag
-    with pytest.raises(DipgoError, match=r"^guidance_scale: found nan"):
-        check_scale(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "found"),
+    [(float("nan"), "nan"), ("7", "7"), (None, "None"), (10**400, "a number of"), (10**5000, "a")],
+    ids=range(5),
+)
+def test_a_scale_that_is_no_finite_number(scale: Any, found: str) -> None:
+    with pytest.raises(DipgoError, match=f"^guidance_scale: found {found}"):
+        check_scale(scale)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,9 +13,9 @@ from torch import fx, nn
 
 from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.compiler.trace.vectorize import LanedModule
-from dipgo.export import export
 from dipgo.export.lower.onnx import lower
 from tests.support.lower_once import LowerOnce
+from tests.support.shared_bytes import check_shared_bytes
 
 
 def _module(scale: float = 1.0, offset: int = 0) -> nn.Module:
@@ -142,11 +142,4 @@ def test_a_graph_may_be_changed() -> None:
 def test_an_export_has_the_bytes_of_one_that_is_lowered_anew(
     tiny_pipeline: Path, tmp_path: Path, lower_once: LowerOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outs = []
-    for anew in (False, False, True):
-        monkeypatch.setattr(lower_once, "anew", anew)
-        outs.append(export(tiny_pipeline, "dense", tmp_path / str(len(outs)), steps=1))
-    stored, shared, anew_out = (
-        {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} for out in outs
-    )
-    assert stored == shared == anew_out
+    check_shared_bytes(lower_once, tiny_pipeline, tmp_path, monkeypatch)

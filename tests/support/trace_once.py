@@ -33,7 +33,7 @@ class TraceOnce:
 
     Models are equal if all that can be reached from them is: classes, attributes and weights, bit
     for bit. The code of their classes is not looked at: a test that replaces a method of a class
-    asks for `trace_anew`.
+    sets `anew`.
     """
 
     def __init__(self, trace: Trace) -> None:

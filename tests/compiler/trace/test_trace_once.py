@@ -20,10 +20,10 @@ from torch import nn
 from dipgo.compiler.trace.precision import Precision
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
-from dipgo.export import export
 from dipgo.models.family import Geometry
 from dipgo.models.gap_functions import GapShape
 from dipgo.models.model import Source
+from tests.support.shared_bytes import check_shared_bytes
 from tests.support.trace_once import TraceOnce, describe
 from tests.support.zoo import ZOO, case
 
@@ -168,11 +168,4 @@ def test_values_made_on_the_way_are_told_apart() -> None:
 def test_an_export_has_the_bytes_of_one_that_is_traced_anew(
     tiny_pipeline: Path, tmp_path: Path, trace_once: TraceOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outs = []
-    for anew in (False, False, True):
-        monkeypatch.setattr(trace_once, "anew", anew)
-        outs.append(export(tiny_pipeline, "dense", tmp_path / str(len(outs)), steps=1))
-    stored, shared, anew_out = (
-        {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} for out in outs
-    )
-    assert stored == shared == anew_out
+    check_shared_bytes(trace_once, tiny_pipeline, tmp_path, monkeypatch)
