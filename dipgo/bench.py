@@ -15,11 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.cli import Parser, refuse_idle, run_command, whole_number
+from dipgo.common.errors import setting
 from dipgo.common.files import check_file_destination
 from dipgo.common.machine import describe_machine
 from dipgo.common.progress import progress_bar, stage
 from dipgo.common.typed_json import write_text
+from dipgo.compiler.settings import DENSE
 from dipgo.engines import Runner, load
 from dipgo.engines.options import add_target_arguments, target_options
 from dipgo.engines.targets import target_to_export
@@ -34,6 +36,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _bench(options: Namespace) -> None:
+    if options.against != DENSE:
+        remedy = f"add {setting('against')} dense, or leave it out"
+        refuse_idle(options, ("model",), "where no dense twin is made", remedy)
     if options.json:
         check_file_destination(options.json)
     with _other(options) as other:
@@ -50,7 +55,7 @@ def _bench(options: Namespace) -> None:
 def _load(path: Path, name: str, options: Any) -> Runner:
     """Loads a runner; a dense twin is made for the requested size, and has no other."""
     settings = target_options(options)
-    if name == "against" and options.against == "dense":
+    if name == "against" and options.against == DENSE:
         settings["size"] = ""
     return load(path, **settings)
 
@@ -58,7 +63,7 @@ def _load(path: Path, name: str, options: Any) -> Runner:
 @contextmanager
 def _other(options: Any) -> Iterator[Path | None]:
     """Yields the export to compare with; a dense twin is exported to a temporary directory."""
-    if options.against != "dense":
+    if options.against != DENSE:
         yield Path(options.against) if options.against else None
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -149,8 +154,12 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, help="export directory")
     add = parser.group("comparison").add_argument
-    add("--against", metavar="dense|OTHER", help="another export, or the dense twin")
-    add("--model", metavar="M", help="what the dense twin is exported from (arch: is known)")
+    add(
+        "--against",
+        metavar="dense|OTHER",
+        help="another export; dense: the same model with every gate on, exported on the way",
+    )
+    add("--model", metavar="M", help="the model for --against dense (an arch:NAME is known)")
     add = parser.group("measurement").add_argument
     add("--repeats", type=whole_number(1), default=5, help="measured runs of each (5)")
     add("--warmup", type=whole_number(0), default=1, help="runs before them (1)")

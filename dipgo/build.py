@@ -32,7 +32,14 @@ def _build(options: Namespace) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("dipgo.build", description="Builds the engines of an export.")
+    parser = Parser(
+        "dipgo.build",
+        description="Builds the engines of an export.",
+        examples=(
+            "python -m dipgo.build OUT --target tensorrt",
+            "python -m dipgo.build OUT --target tensorrt-rtx --compute-capability 8.9 12.0",
+        ),
+    )
     parser.add_argument("out", metavar="OUT", type=Path, help="export directory")
     parser.add_argument("--target", required=True, help=any_of(build_targets()))
     add_build_arguments(parser)

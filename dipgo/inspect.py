@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dipgo.common.cli import Parser, run_command
+from dipgo.common.cli import Parser, refuse_idle, run_command
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.options import add_options, read_settings
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import stage
 from dipgo.compiler.passes import PlanSize, find_passes, plan_size, run_passes
 from dipgo.compiler.passes.live_ranges import lower_bound_nbytes, naive_nbytes
-from dipgo.compiler.settings import Request
+from dipgo.compiler.settings import DENSE, Request
 from dipgo.engines.describe import export_facts
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export.settings import PASS_NAMES, ExportSettings
@@ -36,6 +36,9 @@ EXAMPLES = (
     "python -m dipgo.inspect dense --model arch:sd15 --steps 20 --no-plan",
 )
 
+ALWAYS, PASSES = {"subnet", "no_plan"}, {"passes", "print_between_passes"}
+"""Names of options that anything shown has a use for, and of those for a plan's text."""
+
 TABLE_WIDTH = 110
 """Columns that the savings of the passes need, also if the output is not a terminal."""
 
@@ -47,15 +50,26 @@ def main(arguments: list[str]) -> None:
 
 def _inspect(options: Namespace) -> None:
     console = Console(soft_wrap=True, highlight=False, width=max(TABLE_WIDTH, Console().width))
-    path = Path(options.path)
-    if path.is_dir():
+    path = Path(options.subnet)
+    compiles = bool(options.model)
+    if path.is_dir() and not (compiles and options.subnet == DENSE):
+        _refuse(options, ALWAYS, "on an export, whose plan is complete", "leave it out")
         _show_export(path, options, console)
     elif is_plan_file(path):
+        _refuse(options, {*ALWAYS, *PASSES}, "on a plan's text", "leave it out")
         _show_passes(_passes_on_file(path, options), options, console)
-    elif options.model:
+    elif compiles:
         _show_passes(_passes_on_model(options), options, console)
+    elif options.subnet == DENSE and not path.exists():
+        raise DipgoError(
+            setting("model"),
+            found="no model for dense",
+            expected="the model to compile",
+            remedy=f"add {setting('model')} M and {setting('steps')} N",
+        )
     else:
-        _refuse_passes(options, "a SubNet without a model")
+        remedy = f"add {setting('model')} M, or leave it out"
+        _refuse(options, ALWAYS, "where no model is compiled", remedy)
         _show_subnet(SubNet.load(path), console)
 
 
@@ -65,7 +79,9 @@ def _parser() -> Parser:
         description="Shows a SubNet, an export, or a plan's text.",
         examples=EXAMPLES,
     )
-    parser.add_argument("path", metavar="SUBNET|OUT|PLAN", help="with --model also the word dense")
+    parser.add_argument(
+        "subnet", metavar="SUBNET|OUT|PLAN", help="with --model also the word dense"
+    )
     add_model(parser, required=False, help="compile the SubNet for this model")
     add_options(parser, Request)
     add_options(parser, ExportSettings, only=("passes",))
@@ -75,16 +91,9 @@ def _parser() -> Parser:
     return parser
 
 
-def _refuse_passes(options: Namespace, found: str) -> None:
-    """Refuses options about passes that would have no effect."""
-    for name in ("passes", "print_between_passes"):
-        if getattr(options, name):
-            raise DipgoError(
-                setting(name),
-                found=found,
-                expected=f"a plan's text, or a SubNet with {setting('model')}",
-                remedy=f"add {setting('model')} M, or leave the option out",
-            )
+def _refuse(options: Namespace, used: Set[str], where: str, remedy: str) -> None:
+    """Refuses all options but `used`, as they would have no effect."""
+    refuse_idle(options, options.changed - used, where, remedy)
 
 
 @dataclass
@@ -113,7 +122,7 @@ def _passes_on_model(options: Namespace) -> _History:
         from dipgo.compiler.request import prepare
     history = _History()
     chosen = find_passes(options.passes or PASS_NAMES)
-    request = read_settings(options, Request, subnet=options.path)
+    request = read_settings(options, Request)
     prepared = prepare(options.model, request, stage)
     with stage("trace, unroll, run the passes"):
         compile_plan(prepared.source, prepared.schedule, prepared.geometry, chosen, history.add)
@@ -177,7 +186,6 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:
-    _refuse_passes(options, "an export, whose passes have run")
     export = ExportDirectory.open(path)
     plan = export.plan
     if not options.no_plan:

@@ -7,11 +7,11 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 
 USER_ERROR = 2
 
@@ -85,17 +85,27 @@ class Parser(argparse.ArgumentParser):
         return action
 
     def _record(self, action: argparse.Action) -> None:
-        names = action.option_strings or [str(action.metavar or action.dest)]
-        self._flags.setdefault(action.dest, names[-1])
+        name = (action.option_strings or [str(action.metavar or action.dest)])[-1]
+        self._flags.setdefault(action.dest, name)
+        if action.const is False:
+            self._flags[f"{action.dest}=False"] = name
 
     def run(self, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> None:
         """Parses `arguments` and calls `body`; errors of both name flags, not fields.
+
+        The namespace that `body` gets also holds `changed`: the names of options whose values are
+        not the defaults.
 
         Raises:
             DipgoError: An argument is wrong, or `body` raises it.
         """
         try:
-            body(self.parse_args(arguments))
+            options = self.parse_args(arguments)
+            values = vars(options)
+            options.changed = {
+                name for name, value in values.items() if value != self.get_default(name)
+            }
+            body(options)
         except DipgoError as error:
             error.reword(self.flag_of)
             raise
@@ -105,8 +115,10 @@ class Parser(argparse.ArgumentParser):
 
         The flag of `checkpointing=False` is `--no-checkpointing`, if the command has that option.
         """
-        name = name.partition("=")[0]
-        return self._flags.get(name) or OTHER_FLAGS.get(name, f"--{name.replace('_', '-')}")
+        exact, name = self._flags.get(name), name.partition("=")[0]
+        return (
+            exact or self._flags.get(name) or OTHER_FLAGS.get(name, f"--{name.replace('_', '-')}")
+        )
 
     def error(self, message: str) -> NoReturn:
         """Reports argparse's problem as an error of the user's.
@@ -140,6 +152,30 @@ _PROBLEMS = (
 def _explain(message: str) -> tuple[str, ...]:
     matches = ((re.fullmatch(form, message), words) for form, words in _PROBLEMS)
     return next(tuple(map(match.expand, words)) for match, words in matches if match)
+
+
+def refuse_idle(
+    options: argparse.Namespace, names: Iterable[str], where: str, remedy: str = "leave it out"
+) -> None:
+    """Refuses options that are set and would have no effect.
+
+    Args:
+        options: The options that `Parser.run` has parsed.
+        names: The names of options that have no effect.
+        where: The condition under which they have none, as in "on an export".
+        remedy: The action that the user can take.
+
+    Raises:
+        DipgoError: One of `names` is not at its default.
+    """
+    for name in sorted(options.changed.intersection(names)):
+        is_off = getattr(options, name) is False
+        raise DipgoError(
+            setting(f"{name}=False" if is_off else name),
+            found=f"an option without effect {where}",
+            expected="only options that have one",
+            remedy=remedy,
+        )
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+WORD = 64
+"""Bits of the numbers that tensors hold."""
+
 _MARK = "\N{INVISIBLE SEPARATOR}"
 
 
@@ -51,3 +54,12 @@ class DipgoError(Exception):
 
 def _named(text: str, name_of: Callable[[str], str]) -> str:
     return re.sub(f"{_MARK}(.*?){_MARK}", lambda match: name_of(match[1]), text)
+
+
+def wrong(name: str, value: object, expected: str, remedy: str = "correct it") -> DipgoError:
+    """Returns the error for a field that holds a wrong value."""
+    if isinstance(value, int) and value.bit_length() > WORD:  # Python prints no long ones
+        text = f"a number of {value.bit_length()} bits"
+    else:
+        text = f"{value}" or "''"
+    return DipgoError(setting(name), found=text, expected=expected, remedy=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -12,16 +11,6 @@ from pathlib import Path
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.typed_json import read_file
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file's content in hexadecimal digits.
-
-    The file may be larger than memory.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
 
 EXPECTED = "a text file with one prompt a line"
 

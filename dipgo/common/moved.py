@@ -6,10 +6,12 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 # Each line is an old module: its path below dipgo, then where its definitions are today.
 _LINES = """
@@ -72,7 +74,7 @@ gap_filters ir.subnet.gap_filters
 gate_pickle ir.subnet.published
 granularity compiler.split_blocks
 graph ir.graph ir.types
-hashes common.files
+hashes common.hashes
 hub run.hub
 image_input run.pictures
 interpret compiler.oracle
@@ -190,8 +192,12 @@ def moved_modules() -> dict[str, tuple[str, ...]]:
     return {f"dipgo.{old}": tuple(f"dipgo.{new}" for new in homes) for old, *homes in rows}
 
 
-class _Forwarder(MetaPathFinder, Loader):
-    """Turns imports that no other finder resolves into modules that forward their names."""
+class _Forwarder:
+    """Turns imports that no other finder resolves into modules that forward their names.
+
+    It is a finder and a loader without their base classes, which `import dipgo` would wait for:
+    `importlib.abc` imports `tempfile`.
+    """
 
     def __init__(self) -> None:
         self._homes: dict[str, tuple[str, ...]] = {}
@@ -203,7 +209,12 @@ class _Forwarder(MetaPathFinder, Loader):
         if not fullname.startswith("dipgo."):
             return None
         self._homes = self._homes or moved_modules()
-        return ModuleSpec(fullname, self, is_package=True) if fullname in self._homes else None
+        if fullname not in self._homes:
+            return None
+        return ModuleSpec(fullname, cast("Loader", self), is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leaves it to Python to make the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Makes the module forward every attribute, with a warning that its path is old."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dipgo.common.options import check_settings, option
+from dipgo.common.settings import check_settings, option
 from dipgo.ir.subnet.subnet import SubNet
-from dipgo.models.options import Lora, lora
+from dipgo.models.options import LORAS, MODEL, Lora
 
 DENSE = "dense"
 
-SCHEDULE, MODEL, SIZE = "schedule", "model", "size"
+SCHEDULE, SIZE = "schedule", "size"
 """Headings of a command's help."""
 
 
@@ -74,13 +74,4 @@ class Request(ScheduleSettings):
         flag="--no-guidance",
         kw_only=True,
     )
-    loras: tuple[Lora, ...] = option(
-        (),
-        help="fuse a LoRA into the weights; may be given several times",
-        group=MODEL,
-        flag="--lora",
-        metavar="PATH[:SCALE]",
-        action="append",
-        type=lora,
-        kw_only=True,
-    )
+    loras: tuple[Lora, ...] = option((), **LORAS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dipgo.common.errors import DipgoError
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.common.typed_json import decode_json, read_file
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import Launch

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.engines.launches import combine_engine
 from dipgo.ir.manifest.convert import plan_of
 from dipgo.ir.manifest.file import read_manifest

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import fields
 from typing import Any
 
-from dipgo.common.cli import Parser, whole_number
+from dipgo.common.cli import Parser, refuse_idle, whole_number
+from dipgo.common.errors import setting
 from dipgo.common.options import add_options, read_settings
-from dipgo.engines.targets import DEFAULT_TARGET, any_of, run_providers, run_targets
-from dipgo.engines.tensorrt.build import ENGINES, BuildOptions
+from dipgo.engines.targets import (
+    DEFAULT_TARGET,
+    TARGETS,
+    any_of,
+    build_targets,
+    run_providers,
+    run_targets,
+)
+from dipgo.engines.tensorrt.build import DEFAULT_BUILD, ENGINES, BuildOptions
 from dipgo.engines.tensorrt.build_cache import default_folder
 
 
@@ -20,7 +29,17 @@ def add_build_arguments(parser: Parser) -> None:
 
 
 def build_options(options: Namespace) -> BuildOptions:
-    """Returns the build options; engines are kept in the user's cache unless said otherwise."""
+    """Returns the build options; built engines are kept in the user's cache unless said otherwise.
+
+    Raises:
+        DipgoError: An option is wrong, or has no effect on the target.
+    """
+    row = TARGETS.get(options.target or DEFAULT_TARGET)
+    if row and not row.builder:
+        names = (*(item.name for item in fields(BuildOptions)), "no_build_cache")
+        remedy = f"take {setting('target')} {any_of(build_targets())}, or leave it out"
+        refuse_idle(options, names, f"on {row.title}, for which no engines are built", remedy)
+        return DEFAULT_BUILD
     cache = None if options.no_build_cache else options.cache or default_folder()
     return read_settings(options, BuildOptions, cache=cache)
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.cli import Parser, refuse_idle, run_command
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_folder_destination
 from dipgo.common.options import add_options
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import progress_bar, stage
 from dipgo.common.typed_json import write_text
-from dipgo.compiler.settings import Request, ScheduleSettings
+from dipgo.compiler.settings import ScheduleSettings
+from dipgo.evaluate.settings import COMPARISON, TIMES, EvaluationSettings
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.options import add_model
 
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
 
 
 REPORT_FILE, PLOT_FILE, CACHE_FOLDER = "report.json", "plot.png", "cache"
-
-BATCH = 8
-"""Pictures a run by default."""
 
 TABLE_WIDTH = 170
 """Columns that the table needs, also where the output is not a terminal."""
@@ -53,25 +52,19 @@ def _evaluate(options: Namespace, subnets: dict[str, SubNet]) -> Report:
         from dipgo.common.files import read_prompts
         from dipgo.evaluate.api import evaluate
         from dipgo.evaluate.draw import Progress
+    names = {item.name for item in fields(EvaluationSettings)} & options.changed
+    settings = {name: getattr(options, name) for name in names}
+    if options.no_time:
+        refuse_idle(options, ("time_repeats", "time_batch"), "with --no-time")
+        settings["time_repeats"] = 0
     return evaluate(
         options.model,
         subnets,
         _dense(options, next(iter(subnets.values()))),
         read_prompts(options.prompts),
         cache=options.out / CACHE_FOLDER,
-        pairs=options.pairs,
-        seed=options.seed,
-        guidance=options.guidance,
-        batch=BATCH if options.batch is None else options.batch,
-        classifier=options.classifier,
-        reference=options.reference,
-        clip_model=options.clip_model,
-        fid=options.fid,
-        loras=tuple(options.loras or ()),
-        time_repeats=0 if options.no_time else options.time_repeats,
-        time_batch=options.time_batch,
-        threads=options.threads,
         progress=Progress(stage, progress_bar),
+        **settings,
     )
 
 
@@ -125,25 +118,13 @@ def _parser() -> Parser:
         ),
     )
     add_model(parser, help="pipeline directory or Hub id")
-    add_options(parser, Request, only=("loras",))
-    add = parser.group("comparison").add_argument
+    add = parser.group(COMPARISON).add_argument
     add("--subnets", required=True, nargs="+", type=Path, metavar="FILE", help="SubNet files")
     add("--prompts", required=True, type=Path, metavar="FILE", help="held-out prompts, one a line")
-    add("--pairs", type=int, default=64, metavar="N", help="pictures drawn with each (64)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the first pair (0)")
-    add("--guidance", type=float, default=7.5, metavar="SCALE", help="guidance scale (7.5)")
-    add_options(parser, Request, only=("batch",), defaults={"batch": BATCH})
+    add_options(parser, EvaluationSettings)
     add_options(parser, ScheduleSettings, only=("steps", "scheduler"))
-    add = parser.group("judges").add_argument
-    add("--classifier", type=Path, metavar="DIR", help="a classifier that reads captions")
-    add("--reference", type=Path, metavar="DIR", help="PNG files for Fréchet distances")
-    add("--clip-model", metavar="M", help="folder or Hub id of a CLIP model, for CLIP scores")
-    add("--fid", action="store_true", help="FID to the reference, by the Inception network")
-    add = parser.group("times").add_argument
-    add("--time-repeats", type=whole_number(1), default=5, metavar="N", help="measured runs (5)")
-    add("--time-batch", type=whole_number(1), metavar="N", help="pictures a timed run (--batch)")
+    add = parser.group(TIMES).add_argument
     add("--no-time", action="store_true", help="do not time; plot against MACs")
-    add("--threads", type=whole_number(0), default=0, metavar="N", help="threads; 0: all cores")
     add = parser.group("output").add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="folder of report, plot and cache")
     return parser

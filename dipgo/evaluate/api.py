@@ -8,91 +8,79 @@ from typing import Any
 
 from dipgo.common.machine import describe_machine
 from dipgo.compiler.settings import DENSE
-from dipgo.evaluate.checks import check_draws_pictures, check_options, check_variant
+from dipgo.evaluate.checks import (
+    check_dense,
+    check_draws_pictures,
+    check_variant,
+    read_subnets,
+)
 from dipgo.evaluate.draw import Progress, Studio
 from dipgo.evaluate.judges.load import Judges, make_judges
 from dipgo.evaluate.measure import SSIM, dense_time, measure, timed
 from dipgo.evaluate.pairs import make_pairs
 from dipgo.evaluate.report import Report, Result, Timed
+from dipgo.evaluate.settings import EvaluationSettings
 from dipgo.evaluate.variants import Settings, Variant, model_fingerprint
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.model import Source
-from dipgo.models.options import Lora
 from dipgo.models.source import load_source
-
-PAIRS, BATCH, TIME_REPEATS = 64, 8, 5
-
-GUIDANCE = 7.5
-"""The default of diffusers' Stable Diffusion pipelines."""
 
 SHOW_NOTHING = Progress()
 
 
 def evaluate(
     model: Any,
-    subnets: Mapping[str, SubNet],
+    subnets: Mapping[str, SubNet | str | Path],
     dense: tuple[int, str | None],
     prompts: Sequence[str],
     *,
     cache: str | Path,
-    pairs: int = PAIRS,
-    seed: int = 0,
-    guidance: float = GUIDANCE,
-    batch: int = BATCH,
-    classifier: str | Path | None = None,
-    reference: str | Path | None = None,
-    clip_model: str | Path | None = None,
-    fid: bool = False,
-    loras: Sequence[Lora] = (),
-    time_repeats: int = TIME_REPEATS,
-    time_batch: int | None = None,
-    threads: int = 0,
     progress: Progress = SHOW_NOTHING,
+    **settings: Any,
 ) -> Report:
-    """Draws `pairs` pictures with dense and with every SubNet, and measures them.
+    """Draws the same pictures with dense and with every SubNet, and measures them.
 
     Args:
         model: The model, as for `export`.
-        subnets: SubNets by name; those that name no scheduler have dense's.
+        subnets: SubNets or their files by name; those that name no scheduler have dense's.
         dense: The number of steps and the scheduler (None: the model's own) that all are compared
             with.
-        prompts: Held-out prompts; pair i has prompt i mod their number.
+        prompts: Held-out prompts.
         cache: Folder that keeps every SubNet's result, which the same call uses again.
-        pairs: Number of pictures with each.
-        seed: Seed of the first pair; pair i has the seed `seed` + i.
-        guidance: The guidance scale.
-        batch: Pictures a run.
-        classifier: Folder of a classifier that reads captions.
-        reference: Folder of PNG files for Fréchet distances.
-        clip_model: Folder or Hub id of a CLIP model.
-        fid: Whether to compute FID to the reference.
-        loras: LoRAs as for `export`; they are in dense too.
-        time_repeats: Measured runs; with 0 nothing is timed.
-        time_batch: Pictures a timed run; None stands for `batch`.
-        threads: Threads of a run; 0 stands for all cores.
         progress: How progress is shown.
+        **settings: Fields of `EvaluationSettings`, such as `pairs`, `guidance` or `classifier`.
 
     Raises:
         DipgoError: An input is wrong; where possible before the first picture is drawn.
     """
-    check_options(subnets, {"classifier": classifier, "reference": reference, "fid": fid})
-    settings = Settings(
-        make_pairs(prompts, pairs, seed), guidance, batch, time_batch or batch, threads
+    asked = EvaluationSettings(**settings)
+    loaded, (steps, scheduler) = read_subnets(subnets), check_dense(dense)
+    shared = Settings(
+        make_pairs(prompts, asked.pairs, asked.seed),
+        asked.guidance,
+        asked.batch,
+        asked.time_batch or asked.batch,
+        asked.threads,
     )
     with progress.stage("load the model and the judges"):
-        source = load_source(model, loras)
+        source = load_source(model, asked.loras)
         size = check_draws_pictures(source)
-        reference_variant = Variant(DENSE, None, *dense)
-        variants = [Variant.of_subnet(name, subnet, dense[1]) for name, subnet in subnets.items()]
-        for variant in (reference_variant, *variants):
+        reference = Variant(DENSE, None, steps, scheduler)
+        variants = [Variant.of_subnet(name, subnet, scheduler) for name, subnet in loaded.items()]
+        for variant in (reference, *variants):
             check_variant(variant, source)
         judges = make_judges(
-            settings.pairs, size, _path(classifier), _path(reference), _text(clip_model), fid
+            shared.pairs,
+            size,
+            _path(asked.classifier),
+            _path(asked.reference),
+            _text(asked.clip_model),
+            asked.fid,
         )
         fingerprint = model_fingerprint(source)
-    studio = Studio(source, fingerprint, settings, Path(cache), progress)
-    results = _results(studio, reference_variant, variants, settings, judges, time_repeats)
-    return _report(source, fingerprint, settings, judges, results)
+    studio = Studio(source, fingerprint, shared, Path(cache), progress)
+    results = _results(studio, reference, variants, shared, judges, asked.time_repeats)
+    return _report(source, fingerprint, shared, judges, results)
 
 
 def _results(

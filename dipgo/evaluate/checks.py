@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, setting, wrong
 from dipgo.compiler.front import fit_schedule
 from dipgo.compiler.request import read_schedule
 from dipgo.compiler.settings import DENSE
@@ -14,15 +15,11 @@ from dipgo.models.model import Source
 from dipgo.models.text_encoding import HIDDEN_STATES
 
 
-def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]) -> None:
-    """Checks that there are SubNets, and that no option of a judge would do nothing.
-
-    Args:
-        subnets: SubNets by name.
-        judged_by: The options classifier, reference and fid.
+def read_subnets(subnets: Mapping[str, SubNet | str | Path]) -> dict[str, SubNet]:
+    """Returns SubNets by name, of SubNets or their files.
 
     Raises:
-        DipgoError: There is no SubNet, or an option lacks another that it needs.
+        DipgoError: There is none, or a file cannot be read.
     """
     if not subnets:
         raise DipgoError(
@@ -31,21 +28,23 @@ def check_options(subnets: Mapping[str, SubNet], judged_by: Mapping[str, object]
             expected="at least one SubNet",
             remedy="name a SubNet file",
         )
-    classifier, reference, fid = (judged_by[name] for name in ("classifier", "reference", "fid"))
-    if fid and not reference:
-        raise DipgoError(
-            setting("fid"),
-            found="no reference pictures",
-            expected=f"{setting('reference')} DIR",
-            remedy=f"say which pictures to compare with, or leave {setting('fid')} out",
-        )
-    if reference and not (classifier or fid):
-        raise DipgoError(
-            setting("reference"),
-            found="nothing that compares with it",
-            expected=f"{setting('classifier')} DIR or {setting('fid')}",
-            remedy=f"add one of these, or leave {setting('reference')} out",
-        )
+    return {
+        name: subnet if isinstance(subnet, SubNet) else SubNet.load(subnet)
+        for name, subnet in subnets.items()
+    }
+
+
+def check_dense(dense: object) -> tuple[int, str | None]:
+    """Returns `dense`, the number of steps and the scheduler, if that is what it is.
+
+    Raises:
+        DipgoError: It is something else.
+    """
+    match dense:
+        case (int() as steps, None | str() as scheduler) if steps > 0:
+            return steps, scheduler
+    expected = "a pair of a number of steps above 0 and a scheduler, such as (50, None)"
+    raise wrong("dense", dense, expected)
 
 
 def check_draws_pictures(source: Source) -> tuple[int, int]:

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, setting
-from dipgo.common.torch_noise import MAX_SEED, initial_noise
-
-FEWEST_PAIRS = 2
-"""The fewest pairs that have a spread, and so a confidence interval."""
+from dipgo.common.errors import DipgoError
+from dipgo.common.torch_noise import initial_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +24,11 @@ def make_pairs(prompts: Sequence[str], count: int, seed: int) -> tuple[Pair, ...
     """Returns pairs; pair i has prompt i mod the number of prompts, and the seed `seed` + i.
 
     Raises:
-        DipgoError: There is no prompt, there are too few pairs, or a seed is out of range.
+        DipgoError: There is no prompt.
     """
     if not prompts:
         raise DipgoError(
             "prompts", found="none", expected="at least one", remedy="write one prompt a line"
-        )
-    if count < FEWEST_PAIRS:
-        raise DipgoError(
-            setting("pairs"),
-            found=str(count),
-            expected=f"at least {FEWEST_PAIRS}: one value has no confidence interval",
-            remedy="take more pairs, 64 for example",
-        )
-    if not 0 <= seed <= MAX_SEED - count:
-        raise DipgoError(
-            setting("seed"),
-            found=str(seed),
-            expected=f"a whole number from 0 to {MAX_SEED - count}",
-            remedy="choose a seed in that range",
         )
     return tuple(Pair(prompts[i % len(prompts)], seed + i) for i in range(count))
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from dipgo.common.options import wrong
 from dipgo.common.version import __version__
 from dipgo.compiler.settings import ScheduleSettings
 from dipgo.evaluate.pairs import Pair
@@ -65,10 +64,6 @@ class Settings:
     batch: int
     time_batch: int
     threads: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise wrong("batch", self.batch, "a number of at least 1")
 
 
 def _gap_facts(subnet: SubNet) -> dict[str, Any]:

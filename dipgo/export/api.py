@@ -14,14 +14,14 @@ from dipgo.compiler.passes import Pass, find_passes
 from dipgo.compiler.request import Progress, prepare, silent
 from dipgo.compiler.settings import DENSE
 from dipgo.compiler.trace.precision import Precision
-from dipgo.engines.targets import TARGETS, Target, any_of, find_builder
-from dipgo.engines.tensorrt.build import BuildOptions
+from dipgo.engines.targets import TARGETS, Target, any_of, build_targets, find_builder
+from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions
 from dipgo.export.destination import may_replace
 from dipgo.export.parts import make_parts
 from dipgo.export.precision.compare import Numerics
 from dipgo.export.precision.trial import choose_parts
 from dipgo.export.settings import ExportSettings, Size
-from dipgo.export.sizes import Variant, make_variants
+from dipgo.export.sizes import Variant, further_geometries, make_variants
 from dipgo.export.writer import Writer
 from dipgo.ir.subnet.subnet import SubNet
 
@@ -68,6 +68,7 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
     _check_slots_are_allocated(chosen)
     check_destination(out, settings.force, may_replace)
     prepared = prepare(model, settings, progress)
+    further = further_geometries(prepared, also_sizes)
     with progress("trace, unroll, optimise the plan"):
         compiled = compile_plan(
             prepared.source, prepared.schedule, prepared.geometry, chosen, precision=typed
@@ -77,7 +78,7 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
     if settings.check_numerics:
         parts, numerics = choose_parts(prepared, compiled, parts, progress)
     first = Variant("", prepared.geometry, compiled, parts)
-    variants = make_variants(prepared, first, also_sizes, chosen, progress)
+    variants = make_variants(prepared, first, further, chosen, progress)
     with staged_directory(out, settings.force, may_replace) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
         writer.write(row)
@@ -109,6 +110,13 @@ def _check_target(target: str, build: BuildOptions) -> Target:
         )
     if TARGETS[target].builder:
         find_builder(target).check(build)
+    elif build != DEFAULT_BUILD:
+        raise DipgoError(
+            setting("build"),
+            found=f"options for engines, on {TARGETS[target].title}, which has none",
+            expected=f"none, or {setting('target')} {any_of(build_targets())}",
+            remedy=f"leave {setting('build')} out",
+        )
     return TARGETS[target]
 
 

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from dipgo.common.options import option
+from dipgo.common.errors import wrong
+from dipgo.common.settings import check_settings, option
 from dipgo.compiler.passes import OPTIMISE
 from dipgo.compiler.settings import SCHEDULE, SIZE, Request
 from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, any_of
@@ -38,6 +39,9 @@ def pass_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
+SIZES = "sizes above 0 such as (512, 768), height and width in pixels, or (4, 512, 768) of a batch"
+"""The values of `also_sizes`, in words."""
+
 PASSES: dict[str, Any] = {
     "help": f"passes to run, in order ({','.join(PASS_NAMES)})",
     "group": SCHEDULE,
@@ -68,6 +72,7 @@ class ExportSettings(Request):
         nargs="+",
         metavar="[Nx]HxW",
         type=size,
+        expected=SIZES,
     )
     target: str = option(DEFAULT_TARGET, help=lambda: any_of(TARGETS), group=ENGINES)
     precision: PrecisionName = option(
@@ -90,3 +95,9 @@ class ExportSettings(Request):
         group=OUTPUT,
         flag="--force",
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for numbers in self.also_sizes:
+            if not re.fullmatch(SIZE_PATTERN, "x".join(map(str, numbers))):
+                raise wrong("also_sizes", numbers, SIZES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dipgo.common.errors import DipgoError, setting
@@ -25,10 +25,31 @@ class Variant:
     parts: Sequence[Part]
 
 
+def further_geometries(prepared: Prepared, sizes: Sequence[Size]) -> dict[str, Geometry]:
+    """Returns the geometries of further sizes by their names, such as `512x768`.
+
+    Args:
+        prepared: The model, schedule and first size.
+        sizes: The sizes, each (height, width) or (batch, height, width), in pixels.
+
+    Raises:
+        DipgoError: The model cannot have a size.
+    """
+    geometries = {}
+    for size in sizes:
+        *batch, height, width = size
+        pictures = batch[0] if batch else prepared.geometry.batch
+        geometry = replace(prepared.geometry, batch=pictures, height=height, width=width)
+        name = "x".join(map(str, size))
+        prepared.source.check_geometry(geometry, where=f"{setting('also_sizes')} {name}")
+        geometries[name] = geometry
+    return geometries
+
+
 def make_variants(
     prepared: Prepared,
     first: Variant,
-    sizes: Sequence[Size],
+    geometries: Mapping[str, Geometry],
     passes: Sequence[Pass],
     progress: Progress,
 ) -> list[Variant]:
@@ -37,20 +58,15 @@ def make_variants(
     Args:
         prepared: The model, schedule and first size.
         first: The variant of the first size.
-        sizes: Further sizes, each (height, width) or (batch, height, width), in pixels.
+        geometries: The geometries of further sizes, by name.
         passes: The passes to run.
         progress: Called with what is about to happen.
 
     Raises:
-        DipgoError: The model cannot have a size, or has another plan in it.
+        DipgoError: The model has another plan in a size.
     """
     variants, precisions = [first], {part.name: part.precision for part in first.parts}
-    for size in dict.fromkeys(sizes):
-        *batch, height, width = size
-        pictures = batch[0] if batch else prepared.geometry.batch
-        geometry = replace(prepared.geometry, batch=pictures, height=height, width=width)
-        name = "x".join(map(str, size))
-        prepared.source.check_geometry(geometry, where=f"{setting('also_sizes')} {name}")
+    for name, geometry in geometries.items():
         with progress(f"trace and unroll for {name}"):
             compiled = compile_plan(
                 prepared.source,

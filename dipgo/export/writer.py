@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 from safetensors.torch import save_file
 
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.common.lazy import import_name
 from dipgo.common.version import __version__
 from dipgo.compiler.oracle import fill_tables

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.diffusers_private import lora_modules
 from dipgo.models.options import Lora

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dipgo.common.cli import Parser
 
@@ -24,7 +24,9 @@ def lora(text: str) -> tuple[str, float]:
     Raises:
         ValueError: The path is empty, or the factor is not finite.
     """
-    path, _, scale = text.rpartition(":")
+    path, colon, scale = text.rpartition(":")
+    if not colon:
+        return text, 1.0
     try:
         number = float(scale)
     except ValueError:
@@ -37,9 +39,24 @@ def lora(text: str) -> tuple[str, float]:
 lora.__name__ = "a file and a finite scale such as style.safetensors:0.8"
 
 
+MODEL = "model"
+"""The heading of these options in a command's help."""
+
+LORAS: dict[str, Any] = {
+    "help": "fuse a LoRA into the weights; may be given several times",
+    "group": MODEL,
+    "flag": "--lora",
+    "metavar": "PATH[:SCALE]",
+    "action": "append",
+    "type": lora,
+    "kw_only": True,
+}
+"""The option of all settings that have LoRAs."""
+
+
 def add_model(parser: Parser, *, required: bool = True, help: str = "") -> None:
     """Adds the option `--model` to a parser."""
-    parser.group("model").add_argument(
+    parser.group(MODEL).add_argument(
         "--model",
         required=required,
         metavar="M",

@@ -80,7 +80,7 @@ def _parser() -> Parser:
         description="Makes a picture with an export directory.",
         examples=(
             'python -m dipgo.run OUT --prompt "a red circle" --seed 0 --image out.png',
-            "python -m dipgo.run OUT --inputs embeddings.npz --latents out.npy",
+            'python -m dipgo.run OUT --prompt "a house" --inputs controlnet.npz --image out.png',
         ),
     )
     add = parser.add_argument

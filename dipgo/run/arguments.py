@@ -11,8 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
-from dipgo.common.options import wrong
+from dipgo.common.errors import DipgoError, wrong
 
 OutputType = Literal["pil", "np", "latent"]
 

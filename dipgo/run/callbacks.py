@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from dipgo.common.errors import DipgoError
@@ -13,17 +12,15 @@ StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Any]], Any]
 """A function that diffusers calls with pipeline, step, timestep and tensors (none here)."""
 
 
-@dataclass
 class StepEnds:
     """A caller of `callback_on_step_end`, once for each step, as launches report where a run is.
 
     A step that launches nothing ends with the step before it.
     """
 
-    pipeline: Any
-    callback: StepEnd
-    timesteps: Sequence[float]
-    ended: int = 0
+    def __init__(self, pipeline: Any, callback: StepEnd, timesteps: Sequence[float]) -> None:
+        self.pipeline, self.callback, self.timesteps = pipeline, callback, timesteps
+        self.ended = 0
 
     def on_step(self, step: int) -> None:
         """Ends the steps before `step`, something of which has been run."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules.activation_changes import Changes
 from dipgo.schedules.base import at_kept, at_kept_by_bisection
@@ -55,12 +56,25 @@ class Inputs(Protocol):
 
 
 OPTIONS: Mapping[str, str] = {
-    "changes": "--prompts",
-    "losses": "--prompts",
-    "subnet": "--of",
-    "path": "--router",
+    "changes": "prompts",
+    "losses": "prompts",
+    "subnet": "of",
+    "path": "router",
 }
-"""Options of `python -m dipgo.search` by the inputs they provide; other inputs need no option."""
+"""Names of options of `python -m dipgo.search` by the inputs they provide; others need none."""
+
+EXPECTED: Mapping[str, str] = {
+    "prompts": "prompts, one a line: this method measures the model first",
+    "of": "a SubNet whose busiest timesteps are to be taken",
+    "router": "the file of a Learning-to-Cache router",
+}
+"""The values of those options, in words."""
+
+
+def left_out(name: str) -> DipgoError:
+    """Returns the error for an option of OPTIONS that is needed and left out."""
+    flag = setting(name)
+    return DipgoError(flag, found="nothing", expected=EXPECTED[name], remedy=f"give {flag}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +105,8 @@ class Rule:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options that a user must set."""
-        return tuple(OPTIONS[name] for name in self.needs if name in OPTIONS)
+        """The names of options that a user must set, each once."""
+        return tuple(dict.fromkeys(OPTIONS[name] for name in self.needs if name in OPTIONS))
 
     def make(self, inputs: Inputs, value: float) -> SubNet:
         """Returns the SubNet at one value of the parameter.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dipgo.common.cli import Parser, run_command, whole_number
+from dipgo.common.cli import Parser, refuse_idle, run_command, whole_number
 from dipgo.common.errors import DipgoError
-from dipgo.common.files import check_file_destination, read_prompts
+from dipgo.common.files import (
+    check_file_destination,
+    check_folder_destination,
+    read_prompts,
+)
 from dipgo.common.options import add_options, read_settings
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import live_progress, mute_unless, stage
@@ -18,12 +22,10 @@ from dipgo.compiler.settings import Request
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.options import add_model
 from dipgo.schedules import RULES
+from dipgo.schedules.rule import left_out
 from dipgo.search.options import add_search_arguments, search_settings
 from dipgo.search.request import SEARCH, SearchRequest
-
-if TYPE_CHECKING:
-    from dipgo.search.settings import SearchSettings
-
+from dipgo.search.settings import SearchSettings
 
 EXAMPLES = (
     "python -m dipgo.search --model M --steps 50 --ratio 0.8 --prompts FILE --out subnet.json",
@@ -32,6 +34,13 @@ EXAMPLES = (
 
 DIPGO = "dipgo"
 """The name of the search itself among the methods; all others are RULES."""
+
+OWN = ("checkpoint", "checkpointing", "log", "mixed_precision")
+RIVALS = ("calibration", "of", "router")
+"""Names of options that the search itself reads, or only rules, besides those of settings."""
+
+MEASURED = {"guidance_scale", "seed"}
+"""Names of settings with which rules measure a model, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,13 @@ def main(arguments: list[str]) -> None:
 
 
 def _run(options: Namespace) -> None:
+    _check_used(options)
     settings = search_settings(options)
     check_file_destination(options.out)
+    if options.log:
+        check_file_destination(options.log)
+    if options.checkpoint:
+        check_folder_destination(options.checkpoint)
     prompts = read_prompts(options.prompts) if options.prompts else ()
     with command_packages("dipgo.search", "a search", "export,search"):
         from accelerate import Accelerator
@@ -70,6 +84,30 @@ def _run(options: Namespace) -> None:
         print(f"wrote {options.out}: {_summary(subnet)}")
 
 
+def _check_used(options: Namespace) -> None:
+    """Refuses options that the method does not read, and a method without those that it needs.
+
+    Prompts, their number and the seed belong to the model: all methods may get the same.
+    """
+    if options.method == DIPGO:
+        refuse_idle(options, RIVALS, f"on {DIPGO}'s own search")
+        if options.prompts is None:
+            raise DipgoError(
+                "--prompts",
+                found="nothing",
+                expected="a text file with one prompt a line",
+                remedy="give prompts like those that the model will be used with",
+            )
+        return
+    rule = RULES[options.method]
+    own = {item.name for item in fields(SearchSettings)} - MEASURED | {*OWN, "preset"}
+    read = {*rule.options, *(("calibration",) if "prompts" in rule.options else ())}
+    refuse_idle(options, own | {*RIVALS} - read, f"on the method {rule.name}")
+    for name in rule.options:
+        if getattr(options, name) is None:
+            raise left_out(name)
+
+
 def _summary(subnet: SubNet) -> str:
     rows, columns = subnet.gates.shape
     kept = subnet.provenance.get("kept")
@@ -81,13 +119,6 @@ def _search(asked: _Asked) -> SubNet:
     from dipgo.search.api import search
 
     options = asked.options
-    if not options.prompts:
-        raise DipgoError(
-            "--prompts",
-            found="nothing",
-            expected="a text file with one prompt a line",
-            remedy="give prompts like those that the model will be used with",
-        )
     with live_progress() as show:
         return search(
             options.model,
@@ -164,9 +195,9 @@ def _timed(path: Path) -> tuple[Any, dict[str, float]]:
     return runner.export.plan, timing.segments
 
 
-def _for(option: str, text: str) -> str:
-    """Returns the help text of an option that only the rules which need `option` read."""
-    names = (rule.name for rule in RULES.values() if option in rule.options)
+def _for(name: str, text: str) -> str:
+    """Returns the help text of an option that only the rules which need the option `name` read."""
+    names = (rule.name for rule in RULES.values() if name in rule.options)
     return f"{', '.join(names)}: {text}"
 
 
@@ -198,10 +229,10 @@ def _parser() -> Parser:
         type=whole_number(1),
         default=1,
         metavar="N",
-        help=_for("--prompts", "batches (1)"),
+        help=_for("prompts", "batches (1)"),
     )
-    add("--of", type=Path, metavar="FILE", help=_for("--of", "the SubNet to take"))
-    add("--router", type=Path, metavar="FILE", help=_for("--router", "the router to take"))
+    add("--of", type=Path, metavar="FILE", help=_for("of", "the SubNet to take"))
+    add("--router", type=Path, metavar="FILE", help=_for("router", "the router to take"))
     add = parser.group("output").add_argument
     add("--out", required=True, type=Path, metavar="FILE", help="SubNet file to write")
     add("--log", type=Path, metavar="FILE", help="CSV file, a line an iteration")

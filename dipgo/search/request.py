@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dipgo.common.options import check_settings, option
-from dipgo.compiler.settings import MODEL, Request, ScheduleSettings
+from dipgo.common.settings import check_settings, option
+from dipgo.compiler.settings import Request, ScheduleSettings
 from dipgo.ir.graph import BlockGraph
 from dipgo.ir.subnet.backups import BACKUPS, Output
-from dipgo.models.options import Lora
+from dipgo.models.options import MODEL, Lora
 from dipgo.search.cost.model import macs_weights
 
 SEARCH = "search"

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
 from dipgo.compiler.sampler.probe import probe
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules import RULES
 from dipgo.schedules.activation_changes import Changes
+from dipgo.schedules.rule import left_out
 from dipgo.search.calibrate import OnGate, activation_changes, removal_losses
 from dipgo.search.examples import Examples
 from dipgo.search.losses import DISTANCES
@@ -83,7 +83,7 @@ class Rivals:
             DipgoError: It was left out.
         """
         if self.of is None:
-            raise _left_out("--of", "a SubNet whose busiest timesteps are to be taken")
+            raise left_out("of")
         return self.of
 
     @property
@@ -94,7 +94,7 @@ class Rivals:
             DipgoError: It was left out.
         """
         if self.router is None:
-            raise _left_out("--router", "the file of a Learning-to-Cache router")
+            raise left_out("router")
         return self.router
 
     def timesteps_at(self, steps: int) -> tuple[float, ...]:
@@ -120,12 +120,7 @@ class Rivals:
     @cached_property
     def _examples(self) -> Examples:
         if not self.prompts:
-            raise DipgoError(
-                "--prompts",
-                found="none",
-                expected="prompts: this method measures the model first",
-                remedy="give a file with one prompt a line",
-            )
+            raise left_out("prompts")
         return Examples(
             self.problem,
             self._net,
@@ -161,7 +156,3 @@ class Rivals:
                 )
             )
         return np.asarray(np.mean(tables, axis=0), np.float64)
-
-
-def _left_out(option: str, expected: str) -> DipgoError:
-    return DipgoError(option, found="nothing", expected=expected, remedy=f"give {option} FILE")

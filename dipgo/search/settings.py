@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dipgo.common.options import check_settings, option, wrong
+from dipgo.common.errors import wrong
+from dipgo.common.settings import check_settings, option
 
 Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
 

@@ -27,7 +27,7 @@ def _row(rule: Rule) -> str:
         f"`{module}.{rule.function.__name__}`",
         f"`{rule.takes.name}`",
         rule.gates,
-        " ".join(f"`{option}`" for option in dict.fromkeys(rule.options)),
+        " ".join(f"`--{name}`" for name in rule.options),
         rule.source,
     )
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n"

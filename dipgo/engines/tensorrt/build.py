@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import check_destination, sha256_of, staged_directory
-from dipgo.common.options import check_settings, option
+from dipgo.common.files import check_destination, staged_directory
+from dipgo.common.hashes import sha256_of
+from dipgo.common.settings import check_settings, option
 from dipgo.common.version import __version__
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import Launch, launches_of_parts, list_launches

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.tensorrt import refit_worker as refit_engine

@@ -73,24 +73,42 @@ def lowering_of(module: fx.GraphModule, callee: Callee, widths: Set[int]) -> Low
 def sized_lowering(lowerings: Sequence[Lowering]) -> Lowering:
     """Combines the lowerings of one callee or part in several sizes into one for all sizes.
 
-    The largest is the example: an axis of one entry would be taken for a constant.
+    The example is the largest of those without an axis that differs and has one entry: that axis
+    would be taken for a constant.
+
+    Raises:
+        DipgoError: The sizes cannot share a graph.
     """
-    lowerings = sorted(lowerings, key=lambda lowering: -sum(map(torch.numel, lowering.example)))
-    axes = [
-        {
-            axis: torch.export.Dim.AUTO
-            for axis, sizes in enumerate(zip(*(example.shape for example in examples), strict=True))
-            if len(set(sizes)) > 1
-        }
-        for examples in zip(*(lowering.example for lowering in lowerings), strict=True)
+    differing = [
+        [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+        for shapes in zip(*map(_shapes, lowerings), strict=True)
     ]
+
+    def rank(lowering: Lowering) -> tuple[int, int]:
+        shapes = zip(_shapes(lowering), differing, strict=True)
+        ones = sum(shape[axis] == 1 for shape, axes in shapes for axis in axes)
+        return ones, -sum(map(torch.numel, lowering.example))
+
+    lowerings = sorted(lowerings, key=rank)
+    axes = [dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in differing]
     if not any(axes):
         return lowerings[0]
+    if rank(lowerings[0])[0]:
+        raise DipgoError(
+            setting("also_sizes"),
+            found="sizes each of which has an axis of 1 that is longer in another",
+            expected="a size without such an axis: its shapes are the graph's example",
+            remedy="give each picture more, or export each size by itself",
+        )
     modules = [
         lowering.module for lowering in lowerings if isinstance(lowering.module, fx.GraphModule)
     ]
     assert len(modules) == len(lowerings), "lanes and sizes"
     return Lowering(SizedModule(modules), lowerings[0].example, (tuple(axes),))
+
+
+def _shapes(lowering: Lowering) -> list[torch.Size]:
+    return [tensor.shape for tensor in lowering.example]
 
 
 def _example(callee: Callee, lanes: tuple[int, ...]) -> list[torch.Tensor]:

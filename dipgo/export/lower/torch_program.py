@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.common.version import __version__
 from dipgo.compiler.trace.torch_private import admit_size_one, forget_example_inputs
 from dipgo.export.lower.callee import Lowering

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.compiler.sampler.schedulers import OPTIONS
 from dipgo.compiler.trace.trace import Traced

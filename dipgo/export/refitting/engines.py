@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import sha256_of
+from dipgo.common.hashes import sha256_of
 from dipgo.compiler.request import Progress
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dipgo.ir.manifest.records import (
     CallRecord,
     CombineRecord,
@@ -31,8 +33,10 @@ from dipgo.ir.plan.nodes import (
     TableRow,
 )
 from dipgo.ir.plan.plan import Plan
-from dipgo.ir.sampler import Sampler
 from dipgo.ir.types import TensorType, Value
+
+if TYPE_CHECKING:
+    from dipgo.ir.sampler import Sampler
 
 
 def sampler_record(sampler: Sampler) -> SamplerRecord:

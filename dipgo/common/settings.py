@@ -1,0 +1,140 @@
+"""Declares settings as dataclasses whose fields hold their help and bounds, and checks them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from dipgo.common.errors import WORD, wrong
+
+WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "text",
+    NoneType: "None",
+}
+"""The words by which an error names the values of a type."""
+
+BOUNDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "least": (operator.ge, "of at least"),
+    "above": (operator.gt, "above"),
+    "most": (operator.le, "of at most"),
+    "below": (operator.lt, "below"),
+}
+"""What a field's metadata may say of a number: how it is compared, and the words."""
+
+
+def option(
+    default: Any = MISSING, *, help: str | Callable[[], str], group: str, **more: Any
+) -> Any:
+    """Returns a field of settings that is an option of commands too.
+
+    Args:
+        default: The default; an option that has none is required.
+        help: A few words. The default is shown after them, unless they end with brackets. A
+            function, if they name the rows of a table to which others may add.
+        group: The heading in a command's help.
+        more: `flag`, if the option's name is not the field's; `metavar`, `nargs`, `action`,
+            `type` and `choices` as argparse takes them; bounds of a number, as in BOUNDS, with
+            `expected` and `remedy` for an error in other words; `kw_only` as for
+            `dataclasses.field`.
+    """
+    kw_only = more.pop("kw_only", MISSING)
+    return field(default=default, kw_only=kw_only, metadata={"help": help, "group": group, **more})
+
+
+def check_settings(settings: Any, described: type | None = None) -> None:
+    """Checks the types and bounds of all fields; lists become tuples first.
+
+    Args:
+        settings: An instance of a dataclass.
+        described: Settings whose fields describe the fields of the same name, as for
+            `add_options`.
+
+    Raises:
+        DipgoError: A value has another type or is out of bounds; the error names the field.
+    """
+    hints = get_type_hints(type(settings))
+    for item in fields(settings):
+        value, hint, about = (
+            getattr(settings, item.name),
+            hints[item.name],
+            about_field(item, described),
+        )
+        if isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(settings, item.name, value)
+        if not _fits(value, hint):
+            quoted = isinstance(value, str) and not _takes_text(hint)
+            expected = about.get("expected") or _words(hint)
+            raise wrong(item.name, repr(value) if quoted else value, expected)
+        choices = about.get("choices")
+        if choices and value not in choices:
+            raise wrong(item.name, value, f"one of {', '.join(choices)}")
+        if isinstance(value, Real):
+            _check_bounds(item.name, value, about)
+
+
+def about_field(item: Field[Any], described: type | None) -> Mapping[str, Any]:
+    """Returns the metadata of a field, or of the field of its name in `described`."""
+    if item.metadata or described is None:
+        return item.metadata
+    return next((same.metadata for same in fields(described) if same.name == item.name), {})
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, member) for member in arguments)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and _items_fit(value, arguments)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is int:
+        return isinstance(value, Integral)
+    if hint is float:
+        return isinstance(value, Real)
+    return isinstance(value, hint) if isinstance(hint, type) else callable(value)
+
+
+def _takes_text(hint: Any) -> bool:
+    """Returns whether some text fits a type, or its members."""
+    return hint is str or get_origin(hint) is Literal or any(map(_takes_text, get_args(hint)))
+
+
+def _items_fit(items: tuple[object, ...], hints: tuple[Any, ...]) -> bool:
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        return all(_fits(item, hints[0]) for item in items)
+    return len(items) == len(hints) and all(map(_fits, items, hints))
+
+
+def _words(hint: Any) -> str:
+    """Returns the values that fit a type, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_words, arguments))
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple:
+        return f"a tuple, each {_words(arguments[0])}"
+    return WORDS.get(hint) or (f"a {hint.__name__}" if isinstance(hint, type) else "a function")
+
+
+def _check_bounds(name: str, value: Real, about: Mapping[str, Any]) -> None:
+    """Also refuses NaN, of which no comparison holds, infinities, and what no tensor holds."""
+    if isinstance(value, Integral) and int(value).bit_length() >= WORD:
+        raise wrong(name, value, f"a number of less than {WORD} bits")
+    for bound, (holds, words) in BOUNDS.items():
+        if bound in about and not holds(value, about[bound]):
+            expected = about.get("expected", f"a number {words} {about[bound]}")
+            raise wrong(name, f"{value}", expected, about.get("remedy", "correct it"))
+    if not math.isfinite(value):
+        raise wrong(name, f"{value}", "a finite number")
