@@ -8,6 +8,9 @@ PYTEST := $(IN_VENV)/python -m pytest -q -n auto --dist loadfile
 OPENVINO := .venv-openvino
 OPENVINO_STAMP := $(OPENVINO)/.installed
 
+# Where Python is told to keep no bytecode, every child process of a test compiles all of dipgo.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv demo test test-fast test-slow test-openvino lint docs clean

@@ -10,6 +10,7 @@ byte, but for the version's string; what is timed runs interleaved, and ratios a
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dipgo.common.hashes import sha256_of
 from dipgo.common.machine import describe_machine
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,7 @@ SEARCH = (
     *("--prompts", str(DEMO / "search-prompts.txt")),
 )
 MIB = 2**20
+LARGE = 64 * MIB
 
 # The arguments after `python -m dipgo`; OUT is where the result is to be.
 EXPORTS: dict[str, tuple[str, ...]] = {
@@ -66,6 +69,8 @@ SEARCHES: dict[str, tuple[str, ...]] = {
         *("--blocks", "down_blocks.*", "mid_block", "up_blocks.*", "--out", "OUT"),
     ),
 }
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+IMPORT_PAIRS = 40
 IMPORTS = ("import dipgo.engines", "import dipgo; dipgo.Pipeline")
 
 
@@ -113,8 +118,7 @@ def compare(
         peaks = [[usage.peak_nbytes / MIB for usage in pair] for pair in usages]
         _note(report, f"{name}, peak MiB", peaks)
     for statement in IMPORTS:
-        times = [[_import_seconds(root, statement) for root in checkouts] for _ in range(21)]
-        _note(report, f"{statement}, seconds", times)
+        _note(report, f"{statement}, seconds", _import_times(checkouts, statement, folder))
     _note_runs(report, checkouts, folder, rounds)
     return report
 
@@ -152,18 +156,28 @@ def _run(root: Path, arguments: Sequence[str]) -> Usage:
 def compare_outputs(outs: Sequence[Path], checkouts: Sequence[Path]) -> list[str]:
     """Returns the names of files that differ, or are in one of two outputs alone."""
     contents = [
-        {name: data.replace(_version(root), b"VERSION") for name, data in _files(out).items()}
+        {name: _digest(path, _version(root)) for name, path in _files(out).items()}
         for out, root in zip(outs, checkouts, strict=True)
     ]
     names = sorted({*contents[0], *contents[1]})
     return [name for name in names if contents[0].get(name) != contents[1].get(name)]
 
 
-def _files(out: Path) -> dict[str, bytes]:
+def _files(out: Path) -> dict[str, Path]:
     if out.is_file():
-        return {"subnet": out.read_bytes()}
-    paths = (path for path in out.rglob("*") if path.is_file())
-    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+        return {"subnet": out}
+    return {str(path.relative_to(out)): path for path in out.rglob("*") if path.is_file()}
+
+
+def _digest(path: Path, version: bytes) -> str:
+    """Returns the hash of a file, without the version's string, which only small files hold.
+
+    Weights are not read whole: the peak of a later child would be that of this process, whose
+    memory it shares until it starts its program.
+    """
+    if path.stat().st_size > LARGE:
+        return sha256_of(path)
+    return hashlib.sha256(path.read_bytes().replace(version, b"VERSION")).hexdigest()
 
 
 def _version(root: Path) -> bytes:
@@ -175,10 +189,23 @@ def _version(root: Path) -> bytes:
     return b'"' + printed.stdout.strip() + b'"'
 
 
-def _import_seconds(root: Path, statement: str) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], cwd=root, check=True)
-    return time.perf_counter() - began
+def _import_times(checkouts: Sequence[Path], statement: str, folder: Path) -> list[list[float]]:
+    """Times imports with compiled code at hand, as users have it, in either order by turns."""
+    environment = {name: text for name, text in os.environ.items() if name != NO_BYTECODE}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+
+    def seconds(root: Path) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], cwd=root, check=True, env=environment)
+        return time.perf_counter() - began
+
+    for root in checkouts:
+        seconds(root)
+    pairs = []
+    for index in range(IMPORT_PAIRS):
+        order = slice(None, None, -1 if index % 2 else 1)
+        pairs.append([seconds(root) for root in checkouts[order]][order])
+    return pairs
 
 
 def _note_runs(

@@ -15,6 +15,7 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.common.options import read_settings
 from dipgo.compiler.settings import Request, ScheduleSettings
 from dipgo.engines.tensorrt.build import BuildOptions
+from dipgo.evaluate.settings import EvaluationSettings
 from dipgo.export.settings import ExportSettings
 from dipgo.run.arguments import check_scale
 from dipgo.search.request import SearchRequest
@@ -30,6 +31,7 @@ CLASSES = (
     BuildOptions,
     SearchRequest,
     SearchSettings,
+    EvaluationSettings,
 )
 
 COMMANDS: dict[str, tuple[type, ...]] = {
@@ -37,6 +39,7 @@ COMMANDS: dict[str, tuple[type, ...]] = {
     "dipgo.inspect": (Request,),
     "dipgo.build": (BuildOptions,),
     "dipgo.search.__main__": (SearchRequest, SearchSettings),
+    "dipgo.evaluate.__main__": (EvaluationSettings,),
 }
 """By module: the settings that a command reads off its options."""
 
@@ -105,7 +108,7 @@ def test_numbers_of_more_than_64_bits(settings: type, name: str, value: int) -> 
 
 WRONG_TEXTS = ("wrong", "-1", "nan")
 
-FREE = ("pass_names", "lora", "Path")
+FREE = ("pass_names", "a file and a finite scale such as style.safetensors:0.8", "Path")
 """What reads any text."""
 
 
@@ -199,3 +202,14 @@ def test_needed_fields_are_those_without_a_default() -> None:
     for settings in CLASSES:
         needed = {each.name for each in fields(settings) if each.default is MISSING}
         assert needed == set(NEEDED.get(settings, {}))
+
+
+def test_text_for_a_number_is_quoted() -> None:
+    with pytest.raises(DipgoError, match=r"^steps: found '2'; expected a whole number or None"):
+        Request(steps="2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(64,), (0, 64), (-64, 64), (2, 64, -1), (1, 2, 3, 4), "64x64"])
+def test_sizes_that_are_none(size: Any) -> None:
+    with pytest.raises(DipgoError, match=r"^also_sizes: found .* expected sizes above 0"):
+        ExportSettings(also_sizes=(size,))

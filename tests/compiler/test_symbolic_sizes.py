@@ -155,6 +155,51 @@ def test_pictures_of_several_sizes(tiny_pipeline: Path, tmp_path: Path) -> None:
     assert both.images.shape == (2, 64, 64, 3)
 
 
+OTHER_BATCHES: list[list[tuple[int, int, int]]] = [
+    [(1, 128, 128), (2, 64, 64)],
+    [(2, 64, 64), (1, 128, 128)],
+    [(1, 64, 192), (4, 64, 64), (2, 128, 64)],
+]
+"""The largest has one picture: that axis would be taken for a constant in its shapes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", rare_unless(lambda sizes: len(sizes) == 2, OTHER_BATCHES))
+def test_the_largest_size_may_have_fewer_pictures(
+    sizes: list[tuple[int, int, int]], tmp_path: Path
+) -> None:
+    first, *further = sizes
+    source = source_of("one_level")
+    options = {"steps": 2, "guidance": False}
+    out = export(
+        source, "dense", tmp_path / "out", also_sizes=further, **options, **geometry_of(first)
+    )
+    for size in sizes:
+        alone = export(source, "dense", tmp_path / f"{size}", **options, **geometry_of(size))
+        inputs = random_inputs(load(alone))
+        name = "" if size == first else "x".join(map(str, size))
+        found, expected = (
+            runner.run(inputs)["latents"] for runner in (load(out, size=name), load(alone))
+        )
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < TOLERANCE
+
+
+def test_sizes_without_a_common_example(tmp_path: Path) -> None:
+    """Of 8 pixels a latent, one has a latent for its height, the other for its width."""
+    with pytest.raises(
+        DipgoError, match=r"^also_sizes: found sizes each of which has an axis of 1"
+    ):
+        export(
+            source_of("one_level"),
+            "dense",
+            tmp_path / "out",
+            steps=2,
+            height=8,
+            width=64,
+            also_sizes=[(64, 8)],
+        )
+
+
 def test_a_size_that_is_not_there(exported: Path) -> None:
     with pytest.raises(DipgoError, match="3x64x") as caught:
         load(exported, size="512x512")
@@ -170,6 +215,7 @@ def test_inspect_tells_the_sizes(exported: Path, capsys: pytest.CaptureFixture[s
     ("model", "size", "found"),
     [
         ("asymmetric", (65, 64), "65"),
+        ("asymmetric", (64, 65), "65"),
         ("asymmetric", (64, 64), "the size of"),
         ("dit", (128, 128), "the size of"),
         ("sd3", (128, 128), "other operators, or other weights"),
