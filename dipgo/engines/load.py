@@ -17,6 +17,7 @@ def load(
     provider: str | None = None,
     threads: int = 0,
     check_hashes: bool = True,
+    clones: int = 1,
 ) -> Runner:
     """Returns a runner for an export.
 
@@ -27,9 +28,10 @@ def load(
         provider: A provider of that row; None for its first.
         threads: Threads of ONNX Runtime; 0 takes every core.
         check_hashes: Whether to read all of the weights and compare their hash with the manifest's.
+        clones: Runs at a time, if several threads run it: each takes buffers of its own.
 
     Raises:
         DipgoError: The export is damaged, or the target or provider is not available.
     """
     export = ExportDirectory.open(path, size=size, check_hashes=check_hashes)
-    return Runner(export, open_backend(export, target, provider, threads, check_hashes))
+    return Runner(export, open_backend(export, target, provider, threads, check_hashes), clones)

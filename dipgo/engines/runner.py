@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.engines.clones import Clones, OnStep, PlanExecutor
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import offsets_of_part
 from dipgo.ir.types import TensorType, numpy_dtype
 
 
 class Part:
-    """A part of the manifest on the backend of a runner; `inputs` and `outputs` are types."""
+    """A part of the manifest on the backend of a runner; `inputs` and `outputs` are types.
+
+    Any number of threads may call it, as they may run the runner.
+    """
 
     def __init__(self, runner: Runner, name: str) -> None:
         record = runner.export.manifest.parts[name]
         self.inputs = {value.name: TensorType.parse(value.type) for value in record.inputs}
         self.outputs = {value.name: TensorType.parse(value.type) for value in record.outputs}
         self._offsets = offsets_of_part(record)
-        self._executor = runner.backend.part(name)
+        where = f"{runner.export.path}, part {name}"
+        self._clones = Clones(lambda: runner.backend.part(name), runner.clones, where)
 
     def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Returns the part's outputs by name, for arrays of the types of `inputs`."""
-        held, _ = self._executor.run(arrays, lambda step: None)
+        held, _ = self._clones.run(arrays)
         return {
             name: _view(held[offset:], tensor_type)
             for (name, tensor_type), offset in zip(
@@ -56,19 +61,6 @@ class RunTimes:
         return 1.0 - sum(self.segments.values()) / self.total
 
 
-OnStep: TypeAlias = Callable[[int], object]
-"""Called with the step that a segment has just run for; steps without a call are left out."""
-
-
-class PlanExecutor(Protocol):
-    """Runs one list of launches."""
-
-    def run(
-        self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep
-    ) -> tuple[NDArray[Any], dict[str, float]]:
-        """Returns the result, and the seconds spent in each segment or in all of them together."""
-
-
 @dataclass(frozen=True, slots=True)
 class BackendSettings:
     """The settings of a backend.
@@ -84,7 +76,7 @@ class BackendSettings:
 
 
 class Backend(Protocol):
-    """Makes executors of one export on one target.
+    """Makes executors of one export on one target; all share its weights and engines.
 
     Raises:
         DipgoError: An executor cannot be made.
@@ -98,17 +90,29 @@ class Backend(Protocol):
 
 
 class Runner:
-    """Runs an export. `inputs` and `outputs` map names to types such as `f32[1,4,64,64]`."""
+    """Runs an export. `inputs` and `outputs` map names to types such as `f32[1,4,64,64]`.
 
-    def __init__(self, export: ExportDirectory, backend: Backend) -> None:
-        self.export, self.backend = export, backend
+    Any number of threads may run it: `clones` runs go on at a time, and further ones wait. All
+    share weights and engines; each clone has its own buffers.
+    """
+
+    def __init__(self, export: ExportDirectory, backend: Backend, clones: int = 1) -> None:
+        self.export, self.backend, self.clones = export, backend, clones
         self.inputs = {value.name: value.type for value in export.plan.inputs}
         self.outputs = {
             record.name: TensorType.parse(record.type) for record in export.manifest.outputs
         }
         self.times: RunTimes | None = None
-        """The times of the latest run."""
-        self._executor = backend.plan()
+        """The times of the run that ended last."""
+        self._clones = Clones(backend.plan, clones, str(export.path))
+
+    def clone(self) -> Runner:
+        """Returns a runner with the same weights and engines, and with buffers of its own.
+
+        Raises:
+            DipgoError: The backend has no more than one, or memory does not suffice.
+        """
+        return Runner(self.export, self.backend, self.clones)
 
     def run(
         self, inputs: Mapping[str, Any], *, on_step: OnStep = lambda step: None
@@ -122,11 +126,12 @@ class Runner:
             on_step: Called with each step that has just run.
 
         Raises:
-            DipgoError: An input is missing, unknown, of another type, or not finite.
+            DipgoError: An input is missing, unknown, of another type, or not finite; or the run
+                begins within another (in `on_step`), or in a forked process.
         """
         arrays = _check_inputs(inputs, self.inputs)
         started = perf_counter()
-        result, segments = self._executor.run(arrays, on_step)
+        result, segments = self._clones.run(arrays, on_step)
         self.times = RunTimes(perf_counter() - started, segments)
         (name,) = self.outputs
         return {name: result}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from dipgo.common.errors import DipgoError
-from dipgo.engines.runner import OnStep
+from dipgo.engines.clones import OnStep
 
 StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Any]], Any]
 """A function that diffusers calls with pipeline, step, timestep and tensors (none here)."""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.engines.clones import OnStep
 from dipgo.engines.load import load
-from dipgo.engines.runner import OnStep, Part, Runner
+from dipgo.engines.runner import Part, Runner
 from dipgo.engines.targets import DEFAULT_TARGET
 from dipgo.run.arguments import (
     EMBEDDED_SCALES,
@@ -60,7 +61,11 @@ class _Request:
 
 
 class Pipeline:
-    """A pipeline from an export. Prompts beyond its batch are run one batch after another."""
+    """A pipeline from an export. Prompts beyond its batch are run one batch after another.
+
+    Any number of threads may call it: as many runs as its runner has clones go on at a time, and
+    further ones wait.
+    """
 
     def __init__(self, runner: Runner) -> None:
         """Takes the runner of the export.
@@ -90,6 +95,7 @@ class Pipeline:
         provider: str | None = None,
         threads: int = 0,
         check_hashes: bool = True,
+        clones: int = 1,
     ) -> Pipeline:
         """Loads an export directory; the arguments are those of `dipgo.engines.load`.
 
@@ -103,8 +109,17 @@ class Pipeline:
             provider=provider,
             threads=threads,
             check_hashes=check_hashes,
+            clones=clones,
         )
         return cls(runner)
+
+    def clone(self) -> Pipeline:
+        """Returns a pipeline with the same weights and engines, and with buffers of its own.
+
+        Raises:
+            DipgoError: The backend has no more than one, or memory does not suffice.
+        """
+        return type(self)(self.runner.clone())
 
     @classmethod
     def from_pretrained(

@@ -119,7 +119,8 @@ def test_runs_hold_no_more_than_the_first(exports: dict[str, Path], machine: Mac
 def test_contexts_share_one_scratch(exports: dict[str, Path], machine: Machine) -> None:
     """As large as the largest needs; contexts of a batched export have several shapes."""
     runner = load(exports["batched"], target=TARGET)
-    contexts = runner._executor._contexts.values()  # type: ignore[attr-defined]
+    (executor,) = runner._clones._free
+    contexts = executor._contexts.values()  # type: ignore[attr-defined]
     ((_, size),) = {context.memory for context in contexts}
     needs = [context.update_device_memory_size_for_shapes() for context in contexts]
     assert max(needs) <= size < max(needs) + 256
@@ -141,6 +142,20 @@ def test_another_thread_may_run_and_drop_it(exports: dict[str, Path], machine: M
     _in_a_thread(work)
     assert found[0] <= TOLERANCE
     assert machine.used == 0
+
+
+def test_clones_share_engines(exports: dict[str, Path], machine: Machine) -> None:
+    """Each has memory, contexts and a captured graph of its own."""
+    runner = load(exports["pruned"], target=TARGET, clones=2)
+    loaded = machine.counts["deserialize_cuda_engine"]
+    other = runner.clone()
+    assert machine.counts["deserialize_cuda_engine"] == loaded == len(runner.export.engine_files)
+    assert machine.counts["cuStreamBeginCapture"] == 4
+    inputs = _inputs(runner)
+    expected = runner.run(inputs)
+    found = [clone.run(inputs, lambda step: None)[0] for clone in other._clones._free]
+    assert all(np.array_equal(latents, expected["latents"]) for latents in found)
+    assert len(found) == 2
 
 
 def test_another_thread_may_load_parts(exports: dict[str, Path], machine: Machine) -> None:

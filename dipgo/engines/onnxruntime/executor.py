@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from dipgo.engines.clones import OnStep
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, input_region
 from dipgo.engines.onnxruntime.memory import Block
 from dipgo.engines.onnxruntime.session import DEVICES, SessionSettings
-from dipgo.engines.runner import OnStep
 from dipgo.ir.types import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BoundLaunch:
 
 
 class Executor:
-    """Runs one list of launches on ONNX Runtime; not for several threads at once."""
+    """Runs one list of launches on ONNX Runtime, for one thread at a time."""
 
     def __init__(
         self,

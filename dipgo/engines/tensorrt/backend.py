@@ -9,6 +9,7 @@ from dipgo.engines.runner import BackendSettings
 from dipgo.engines.tensorrt.cuda import Driver
 from dipgo.engines.tensorrt.executor import Executor
 from dipgo.engines.tensorrt.library import find_library
+from dipgo.engines.tensorrt.loaded import LoadedEngines
 
 
 class TensorRTBackend:
@@ -24,7 +25,7 @@ class TensorRTBackend:
     """
 
     def __init__(self, export: ExportDirectory, settings: BackendSettings) -> None:
-        self._export, self._check_hashes = export, settings.check_hashes
+        self._export = export
         target = settings.target
         self._engines = EngineDirectory.open(
             export,
@@ -38,6 +39,9 @@ class TensorRTBackend:
         self._driver = Driver.open(f"target {target}", "use a machine with an NVIDIA GPU")
         device = self._driver.device()
         self._engines.check_gpu(device.name, device.compute_capability)
+        self._loaded = LoadedEngines(
+            self._engines, self._library, self._driver, settings.check_hashes
+        )
 
     def plan(self) -> Executor:
         """Returns an executor of the plan."""
@@ -48,4 +52,4 @@ class TensorRTBackend:
         return self._executor(list_part_launches(name, self._export.manifest.parts[name]))
 
     def _executor(self, launches: LaunchList) -> Executor:
-        return Executor(launches, self._engines, self._library, self._driver, self._check_hashes)
+        return Executor(launches, self._loaded)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
-from dipgo.engines.engine_directory import EngineDirectory
+from dipgo.engines.clones import OnStep
 from dipgo.engines.launches import RESULT, Launch, LaunchList, Place, aligned, input_region
-from dipgo.engines.runner import OnStep
 from dipgo.engines.tensorrt.alignment import Copy, align
-from dipgo.engines.tensorrt.cuda import Driver, Graph
+from dipgo.engines.tensorrt.cuda import Graph
+from dipgo.engines.tensorrt.loaded import LoadedEngines
 from dipgo.ir.types import numpy_dtype
 
 TRAJECTORY = "trajectory"
@@ -28,34 +28,23 @@ Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Executor:
-    """An executor of one list of launches; not for several threads at once.
+    """An executor of one list of launches, for one thread at a time.
 
     Raises:
         DipgoError: An engine does not load or fit its graph, or device memory does not suffice.
     """
 
-    def __init__(
-        self,
-        launches: LaunchList,
-        engines: EngineDirectory,
-        library: Any,
-        driver: Driver,
-        check_hashes: bool = True,
-    ) -> None:
-        self._list, self._driver = launches, driver
+    def __init__(self, launches: LaunchList, loaded: LoadedEngines) -> None:
+        self._list, self._driver = launches, loaded.driver
         self._launches = align(launches)
-        driver.enter()  # this thread may not be the one that opened the driver
-        engines.check_shapes(launches.launches)
-        names = list(dict.fromkeys(launch.engine for launch in launches.launches))
-        driver.check_free(engines.nbytes(names) + launches.nbytes, "engines and slots")
-        self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
-        self._engines = _deserialise(engines, names, self._runtime, check_hashes)
+        self._driver.enter()  # this thread may not be the one that opened the driver
+        self._engines = loaded.load(launches)
         self._contexts: dict[tuple[str, Shapes], Any] = {}
         for key in map(_context_key, launches.launches):
             if key not in self._contexts:
-                self._contexts[key] = _make_context(self._engines[key[0]], key, library)
+                self._contexts[key] = _make_context(self._engines[key[0]], key, loaded.library)
         self._allocate()
-        self._stream = driver.stream()
+        self._stream = self._driver.stream()
         self._graph = self._capture()
 
     def run(
@@ -141,23 +130,6 @@ class Executor:
 def _context_key(launch: Launch) -> tuple[str, Shapes]:
     """Returns what a context is made for, shapes included: captured ones must not change."""
     return launch.engine, tuple((binding.tensor, binding.type.shape) for binding in launch.inputs)
-
-
-def _deserialise(
-    engines: EngineDirectory, names: list[str], runtime: Any, check_hashes: bool
-) -> dict[str, Any]:
-    deserialised: dict[str, Any] = {}
-    for name in names:
-        engine = runtime.deserialize_cuda_engine(engines.read(name, check_hashes))
-        if engine is None:
-            raise DipgoError(
-                str(engines.path / engines.manifest.engines[name].file),
-                found="an engine that the library does not load; it says why above",
-                expected="one that was built with this version, for this GPU",
-                remedy=engines.remedy,
-            )
-        deserialised[name] = engine
-    return deserialised
 
 
 def _make_context(engine: Any, key: tuple[str, Shapes], library: Any) -> Any:

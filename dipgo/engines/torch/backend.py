@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from io import BytesIO
+from threading import Lock
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class TorchBackend:
             export, "torch", [*segments, *export.manifest.parts], remedy
         )
         self._weights: dict[str, torch.Tensor] = {}
+        self._functions: dict[str, Function] = {}
+        self._lock = Lock()
 
     def plan(self) -> Executor:
         """Returns an executor of the plan."""
@@ -44,7 +47,10 @@ class TorchBackend:
         return self._executor(list_part_launches(name, self._export.manifest.parts[name]), [name])
 
     def _executor(self, launches: LaunchList, names: Iterable[str]) -> Executor:
-        return Executor(launches, {name: self._load(name) for name in names}, self._device)
+        with self._lock:  # all executors run the same programs
+            missing = [name for name in names if name not in self._functions]
+            self._functions |= {name: self._load(name) for name in missing}
+        return Executor(launches, self._functions, self._device)
 
     def _load(self, name: str) -> Function:
         """Returns the program, which takes its weights after its inputs."""

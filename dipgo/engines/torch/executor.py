@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dipgo.engines.clones import OnStep
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, combine_engine, input_region
-from dipgo.engines.runner import OnStep
 from dipgo.ir.types import COMBINE_FILES, ELEMENT_TYPES, numpy_dtype
 
 TRAJECTORY = "trajectory"
