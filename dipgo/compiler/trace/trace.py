@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from dipgo.compiler.trace.dtypes import tensor_type
 from dipgo.compiler.trace.fold_constants import fold_wide_constants
+from dipgo.compiler.trace.functional import make_functional, refuse_new_state
 from dipgo.compiler.trace.macs import node_macs
 from dipgo.compiler.trace.partition import Partition, partition
 from dipgo.compiler.trace.precision import FP32, Precision, apply_precision
@@ -153,10 +154,11 @@ def trace(
 
     Raises:
         DipgoError: A block has no operation on the state, runs more than once, or has an input that
-            is computed from its own output.
+            is computed from its own output; or the model keeps state between calls.
     """
-    with torch.no_grad():
+    with torch.no_grad(), refuse_new_state(module, prefix):
         program = torch.export.export(module, tuple(example.values()), strict=False)
+        program = make_functional(program, prefix)
     _drop_assertions(program.graph)
     fold_wide_constants(program)
     _drop_idle_squeezes(program.graph)

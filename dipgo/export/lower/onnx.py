@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from dipgo.compiler.trace.torch_private import registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
+from dipgo.export.lower.exact_constants import exact_constants
 from dipgo.export.lower.hide_weights import hidden_weights, store_transposed
 from dipgo.export.lower.program import program_of
 
@@ -63,7 +64,7 @@ def _export(
     dynamic_shapes: Any,
     weights: Container[str],
 ) -> ir.Model:
-    """Runs `torch.onnx.export` with the weights of these names hidden from its optimiser.
+    """Runs `torch.onnx.export` with weights and delicate constants hidden from its optimiser.
 
     The capture comes first and by itself: left to the exporter it would be tried in several ways,
     and the last error reported, not the first.
@@ -74,7 +75,7 @@ def _export(
             captured, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
         )
         assert program is not None
-        with hidden_weights(program.model, weights):
+        with hidden_weights(program.model, weights), exact_constants(program.model):
             program.optimize()
     return program.model
 
