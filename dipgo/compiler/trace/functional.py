@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.trace.torch_private import is_mutating, module_stack
-
-TABLES = ("_parameters", "_buffers", "_modules")
-"""The attributes in which a module keeps what it has by name."""
+from dipgo.compiler.trace.torch_private import is_mutating, module_stack, module_tables
 
 DEPTH = 4
 """The lists and dicts within each other whose members are compared."""
@@ -42,7 +39,7 @@ def make_functional(
     Raises:
         DipgoError: A buffer or weight is written, or an operator has no form that does not write.
     """
-    if not any(is_mutating(node.target) for node in program.graph.nodes):
+    if not any(map(_writes, program.graph.nodes)):
         return program
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of trees of arguments
@@ -56,7 +53,7 @@ def make_functional(
                 remedy="leave out what keeps it",
             )
     for node in program.graph.nodes:
-        if is_mutating(node.target) and node.op == "call_function":
+        if _writes(node):
             *_, (_, path) = [("", ""), *module_stack(node)]
             raise DipgoError(
                 f"module {path.removeprefix(prefix) or 'denoiser'}",
@@ -66,6 +63,11 @@ def make_functional(
             )
     _keep_user_outputs(program)
     return program
+
+
+def _writes(node: fx.Node) -> bool:
+    """Returns whether the node writes into a tensor; `torch.tensor(…)` only detaches a new one."""
+    return is_mutating(node.target) and node.target is not torch.ops.aten.detach_.default
 
 
 def _keep_user_outputs(program: torch.export.ExportedProgram) -> None:
@@ -177,7 +179,7 @@ def _attributes(parts: Mapping[str, nn.Module]) -> _Attributes:
 def _named(part: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yields parameters, buffers and submodules by their own names, and all other attributes."""
     for name, value in part.__dict__.items():
-        if name in TABLES:
+        if name in module_tables():
             yield from value.items()
         else:
             yield name, value

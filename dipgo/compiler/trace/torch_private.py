@@ -96,7 +96,15 @@ def is_mutating(target: Any) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
-# Tensors.
+# Modules and tensors.
+
+
+def module_tables() -> tuple[str, ...]:
+    """Returns the attributes in which a module keeps parameters, buffers and modules by name.
+
+    Relies on these attributes of `torch.nn.Module`, since torch 1.0.
+    """
+    return "_parameters", "_buffers", "_modules"
 
 
 def storage_id(tensor: torch.Tensor) -> int:

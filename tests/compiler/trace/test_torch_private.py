@@ -39,6 +39,9 @@ MEMBERS = {
     "UntypedStorage._cdata": lambda: torch.zeros(1).untyped_storage()._cdata,
     "ExportedProgram._example_inputs": lambda: _program()._example_inputs,
     "FakeTensor.fake_mode": lambda: _program().graph.output_node().args[0][0].meta["val"].fake_mode,
+    "Module._parameters": lambda: torch.nn.Module()._parameters,
+    "Module._buffers": lambda: torch.nn.Module()._buffers,
+    "Module._modules": lambda: torch.nn.Module()._modules,
     "Node.meta[nn_module_stack]": lambda: _linear().meta["nn_module_stack"],
 }
 
@@ -88,6 +91,16 @@ def test_operators() -> None:
     assert not torch_private.is_mutating(aten.add.Tensor)
     defaults = torch_private.argument_defaults(aten.add.Tensor)
     assert defaults == [("self", None), ("other", None), ("alpha", 1)]
+
+
+def test_modules_keep_what_they_have_in_tables() -> None:
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
+    tables = [
+        vars(part)[name] for part in module.modules() for name in torch_private.module_tables()
+    ]
+    names = {name for table in tables for name in table}
+    assert {"_parameters", "_buffers", "_modules"} == set(torch_private.module_tables())
+    assert names == {"0", "weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
