@@ -1,7 +1,9 @@
 """Draws the noise that `torch.randn` draws on the CPU, with numpy alone."""
 
 import math
+import sys
 from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,40 @@ class NoiseStream:
         return np.array(numbers[:count])
 
 
+class Stream(Protocol):
+    """Normal numbers, draw by draw."""
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Returns the next f32[shape]."""
+
+
+class GeneratorStream:
+    """The normal numbers that a `torch.Generator` of the CPU draws next: torch draws them itself.
+
+    The generator moves on, as it does in diffusers: what it has drawn before counts.
+
+    Args:
+        generator: The generator; who has one has imported torch.
+    """
+
+    def __init__(self, generator: Any) -> None:
+        self._generator, self._torch = generator, sys.modules["torch"]
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Returns the next f32[shape]."""
+        drawn = self._torch.randn(shape, generator=self._generator, dtype=self._torch.float32)
+        return np.asarray(drawn.numpy(), np.float32)
+
+
+def stream_of(seed: Any) -> Stream:
+    """Returns the stream of a seed, or of a `torch.Generator`.
+
+    Raises:
+        DipgoError: As `NoiseStream` does.
+    """
+    return GeneratorStream(seed) if hasattr(seed, "initial_seed") else NoiseStream(seed)
+
+
 def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Returns the first draw of a seed, f32[shape].
 
@@ -81,17 +117,16 @@ class PictureNoise:
     The draws are those of diffusers for a generator, or for a list of generators.
 
     Args:
-        seed: The seed of all pictures, or the seed of each.
+        seed: The seed or the `torch.Generator` of all pictures, or of each. One generator that is
+            named several times draws for each in turn.
 
     Raises:
         DipgoError: As `NoiseStream` does.
     """
 
-    def __init__(self, seed: int | Sequence[int]) -> None:
+    def __init__(self, seed: Any) -> None:
         self.one_a_picture = isinstance(seed, Sequence)
-        self._streams = [
-            NoiseStream(number) for number in (seed if isinstance(seed, Sequence) else [seed])
-        ]
+        self._streams = list(map(stream_of, seed if isinstance(seed, Sequence) else [seed]))
 
     def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Returns the next f32[shape], whose first axis counts pictures.

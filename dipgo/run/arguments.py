@@ -31,13 +31,11 @@ def check_output_type(output_type: str) -> None:
         )
 
 
-def seeds_of(generator: Any, seed: Any) -> int | list[int]:
-    """Returns one seed for all pictures, or a list with a seed for each; 0 by default.
+def seeds_of(generator: Any, seed: Any) -> Any:
+    """Returns a seed or generator for all pictures, or a list with one for each; 0 by default.
 
     Args:
-        generator: A whole number, or an object with `initial_seed()`, such as torch's generator of
-            the CPU, whose noise is that of a generator from which nothing has been drawn yet; or a
-            list.
+        generator: A whole number, or torch's generator of the CPU; or a list.
         seed: A whole number, or a list of them.
 
     Raises:
@@ -55,12 +53,12 @@ def seeds_of(generator: Any, seed: Any) -> int | list[int]:
     return _seed(seeds)
 
 
-def _seed(value: Any) -> int:
+def _seed(value: Any) -> Any:
     if hasattr(value, "initial_seed"):
         device = str(getattr(value, "device", "cpu"))
         if device != "cpu":
             raise _no_seed(f"a generator on {device}")
-        return int(value.initial_seed())
+        return value
     try:
         return operator.index(value)
     except TypeError:

@@ -31,7 +31,7 @@ def draw_inputs(
     pictures: Pictures,
     inputs: Mapping[str, Given],
     latents: NDArray[np.float32] | None,
-    seeds: int | list[int],
+    seeds: Any,
     count: int,
 ) -> Drawn:
     """Draws the inputs of `count` pictures, in diffusers' order.
@@ -46,7 +46,7 @@ def draw_inputs(
         pictures: The pictures of the call.
         inputs: The user's further inputs, which are not made of pictures.
         latents: f32[count, *shape] in place of the initial noise, which is then not drawn; or None.
-        seeds: The seed of all pictures, or a seed for each.
+        seeds: The seed or `torch.Generator` of all pictures, or a list with one for each.
         count: The number of pictures.
 
     Raises:
@@ -77,7 +77,7 @@ def draw_inputs(
     return Drawn({"latents": initial, **drawn}, made)
 
 
-def noise_of(seeds: int | list[int], count: int) -> PictureNoise:
+def noise_of(seeds: Any, count: int) -> PictureNoise:
     """Returns the noise for `count` pictures.
 
     Raises:

@@ -181,7 +181,7 @@ class Pipeline:
             guidance_scale: By default that of diffusers' pipeline; an export without guidance takes
                 none.
             generator: A seed, or torch's generator of the CPU, or a list of these with one for each
-                picture.
+                picture. A generator moves on by what is drawn, as in diffusers.
             seed: By default 0. Yields the noise that `torch.Generator("cpu").manual_seed(seed)`
                 yields in diffusers; a list of seeds that of a list of such generators, one for each
                 picture.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
-from dipgo.common.torch_noise import NoiseStream, draw_noise, initial_noise
+from dipgo.common.torch_noise import NoiseStream, PictureNoise, draw_noise, initial_noise
 
 TOLERANCE = 1e-5
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**64 - 1]
@@ -82,6 +82,39 @@ def test_draws_are_those_of_diffusers(shape: tuple[int, ...], seed: int | list[i
     for index, noise in found.items():
         assert noise.dtype == np.float32
         np.testing.assert_allclose(noise, wanted[index].numpy(), rtol=0, atol=TOLERANCE)
+
+
+def _made(seeds: list[int], names: str) -> list[torch.Generator]:
+    """A generator for each letter of `names`, the same for the same letter; all have been used."""
+    by_name = {
+        name: torch.Generator().manual_seed(seed) for name, seed in zip("abc", seeds, strict=True)
+    }
+    for index, generator in enumerate(by_name.values()):
+        torch.randn(index * 5, generator=generator)
+    return [by_name[name] for name in names]
+
+
+@pytest.mark.parametrize("names", ["a", "abc", "aaa", "aba", "b", "cc"])
+def test_generators_draw_as_in_diffusers(names: str) -> None:
+    """Such that have been drawn from, or are one; what they draw later, too.
+
+    Failed at 4482adb: all were read as fresh ones.
+    """
+    ours, theirs = (_made([1, 2, 2**40], names) for _ in range(2))
+    noise = PictureNoise(ours if len(names) > 1 else ours[0])
+    shape = (len(names), 4, 3, 3)
+    for _ in range(3):
+        wanted = randn_tensor(shape, generator=theirs, dtype=torch.float32).numpy()
+        assert np.array_equal(noise.draw(shape), wanted)
+    assert all(
+        torch.equal(own.get_state(), other.get_state())
+        for own, other in zip(ours, theirs, strict=True)
+    )
+
+
+def test_seeds_and_generators_may_stand_in_one_list() -> None:
+    mixed = PictureNoise([5, torch.Generator().manual_seed(5)]).draw((2, 4, 8, 8))
+    np.testing.assert_allclose(mixed[0], mixed[1], rtol=0, atol=TOLERANCE)
 
 
 def test_no_draws() -> None:
