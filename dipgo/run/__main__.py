@@ -112,7 +112,7 @@ def _parser() -> Parser:
 
 
 def _check_can_hold(image: Path | None, pipeline: Any) -> None:
-    from dipgo.run.pipeline import VIDEO_AXES
+    from dipgo.run.decoder import VIDEO_AXES
 
     is_video = len(pipeline.runner.inputs["latents"].shape) == VIDEO_AXES
     if image and is_video and image.suffix.lower() not in ANIMATED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,15 @@ from dipgo.run.arguments import (
     seeds_of,
 )
 from dipgo.run.callbacks import StepEnd, StepEnds, both
+from dipgo.run.decoder import Decoder, batches
 from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each
 from dipgo.run.finite import check_finite
 from dipgo.run.hub import find_export, push_export
 from dipgo.run.latents import draw_inputs
-from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in, to_images
+from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in
 from dipgo.run.prompts import Prompt, conditioning_inputs, conditioning_of
 
-DECODER, ENCODERS = "vae_decoder", (ENCODER, FRAME_ENCODER)
-
-VIDEO_AXES = 5
-"""The axes of a video: latents f32[N, F, C, h, w], decoded f32[N, F, H, W, 3]."""
+ENCODERS = (ENCODER, FRAME_ENCODER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +79,9 @@ class Pipeline:
             for name, tensor_type in conditioning_inputs(runner).items()
             if name not in self._condition.gives
         }
-        names = [name for name in (DECODER, *ENCODERS) if name in self.manifest.parts]
-        parts = {name: Part(runner, name) for name in names}
-        self._decoder, self._encoders = parts.pop(DECODER, None), parts
+        names = [name for name in ENCODERS if name in self.manifest.parts]
+        self._encoders = {name: Part(runner, name) for name in names}
+        self._decoder = Decoder(runner)
 
     @classmethod
     def from_export(
@@ -237,12 +235,12 @@ class Pipeline:
                 self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
             ),
         )
-        batches = [
+        made = [
             self._run(request, part, callback_on_step_end, on_step)
-            for part in self._batches(len(prompts))
+            for part in batches(len(prompts), self.manifest.batch)
         ]
-        drawn_latents = check_finite("latents", np.concatenate(batches)[: len(prompts)])
-        images = self._output(drawn_latents, output_type)
+        drawn_latents = check_finite("latents", np.concatenate(made)[: len(prompts)])
+        images = self._decoder.output(drawn_latents, output_type)
         return PipelineOutput(images) if return_dict else (images,)
 
     def _check(
@@ -268,10 +266,6 @@ class Pipeline:
                 expected="neither",
                 remedy="leave them out, or export with guidance",
             )
-
-    def _batches(self, count: int) -> Iterator[slice]:
-        size = self.manifest.batch
-        return (slice(start, start + size) for start in range(0, count, size))
 
     def _run(
         self, request: _Request, part: slice, callback: StepEnd | None, on_step: OnStep
@@ -301,15 +295,6 @@ class Pipeline:
     def _filled(self, items: list[Any]) -> list[Any]:
         return items + items[-1:] * (self.manifest.batch - len(items))
 
-    def _output(self, latents: NDArray[np.float32], output_type: OutputType) -> Any:
-        if output_type == "latent":
-            return latents
-        pictures = self.decode(latents)
-        if output_type == "np":
-            return pictures
-        made = [to_images(picture) for picture in pictures]
-        return made if pictures.ndim == VIDEO_AXES else [picture for (picture,) in made]
-
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Decodes latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
 
@@ -319,15 +304,7 @@ class Pipeline:
         Raises:
             DipgoError: Numbers of a picture are infinite or NaN.
         """
-        size = self.manifest.batch
-        padded = np.concatenate([latents, latents[-1:].repeat(-len(latents) % size, axis=0)])
-        decoded = [self._decode_batch(padded[part]) for part in self._batches(len(padded))]
-        pictures = check_finite("pictures", np.concatenate(decoded)[: len(latents)])
-        pictures = np.moveaxis(pictures, -3, -1)
-        return np.clip(pictures / 2 + 0.5, 0.0, 1.0)
-
-    def _decode_batch(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        return latents if self._decoder is None else self._decoder({"latents": latents})["image"]
+        return self._decoder.decode(latents)
 
 
 def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:
