@@ -81,7 +81,7 @@ class GeneratorStream:
     The generator moves on, as it does in diffusers: what it has drawn before counts.
 
     Args:
-        generator: The generator; who has one has imported torch.
+        generator: The generator, of which `is_generator` holds.
     """
 
     def __init__(self, generator: Any) -> None:
@@ -93,13 +93,19 @@ class GeneratorStream:
         return np.asarray(drawn.numpy(), np.float32)
 
 
+def is_generator(value: Any) -> bool:
+    """Returns whether it is a `torch.Generator`, without importing torch: who has one has done."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Generator)
+
+
 def stream_of(seed: Any) -> Stream:
     """Returns the stream of a seed, or of a `torch.Generator`.
 
     Raises:
         DipgoError: As `NoiseStream` does.
     """
-    return GeneratorStream(seed) if hasattr(seed, "initial_seed") else NoiseStream(seed)
+    return GeneratorStream(seed) if is_generator(seed) else NoiseStream(seed)
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError, wrong
+from dipgo.common.torch_noise import is_generator
 
 OutputType = Literal["pil", "np", "latent"]
 
@@ -54,8 +55,8 @@ def seeds_of(generator: Any, seed: Any) -> Any:
 
 
 def _seed(value: Any) -> Any:
-    if hasattr(value, "initial_seed"):
-        device = str(getattr(value, "device", "cpu"))
+    if is_generator(value):
+        device = str(value.device)
         if device != "cpu":
             raise _no_seed(f"a generator on {device}")
         return value

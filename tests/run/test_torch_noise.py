@@ -1,5 +1,7 @@
 """`dipgo.common.torch_noise` against the generator it stands in for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.torch_noise import NoiseStream, PictureNoise, draw_noise, initial_noise
+from dipgo.run.arguments import seeds_of
 
 TOLERANCE = 1e-5
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**64 - 1]
@@ -115,6 +118,14 @@ def test_generators_draw_as_in_diffusers(names: str) -> None:
 def test_seeds_and_generators_may_stand_in_one_list() -> None:
     mixed = PictureNoise([5, torch.Generator().manual_seed(5)]).draw((2, 4, 8, 8))
     np.testing.assert_allclose(mixed[0], mixed[1], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "value", [np.random.default_rng(3), "5", 1.5, SimpleNamespace(initial_seed=1)]
+)
+def test_what_is_no_generator_is_refused(value: object) -> None:
+    with pytest.raises(DipgoError, match=r"^generator: found .* expected a whole number"):
+        seeds_of(value, None)
 
 
 def test_no_draws() -> None:
