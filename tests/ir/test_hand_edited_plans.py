@@ -168,5 +168,5 @@ def test_print_between_passes_needs_passes(
     subnet(*ROWS).save(path)
     assert run_command(dipgo.inspect.main, [str(path), "--print-between-passes"]) == 2
     assert capsys.readouterr().err.startswith(
-        "error: --print-between-passes: found a SubNet without"
+        "error: --print-between-passes: found an option without effect where no model is compiled"
     )
