@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from dipgo.compiler.front import read_model
 from dipgo.compiler.passes import OPTIMISE, OnPass, Pass, run_passes
+from dipgo.compiler.passes.batch_calls import CanBatch
 from dipgo.compiler.request import Schedule
 from dipgo.compiler.split_blocks import choose_split_blocks
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.trace import Traced
+from dipgo.compiler.trace.vectorize import can_have_lanes
 from dipgo.compiler.unroll import unroll
 from dipgo.ir.manifest.convert import sampler_record
 from dipgo.ir.manifest.records import SamplerRecord
+from dipgo.ir.plan.nodes import Callee
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
@@ -61,4 +64,17 @@ def compile_plan(
     split = choose_split_blocks(traced.graph, subnet, sampler)
     plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
-    return Compiled(run_passes(plan, passes, on_pass), traced, sampler_record(sampler))
+    optimised = run_passes(plan, passes, on_pass, batchable(traced))
+    return Compiled(optimised, traced, sampler_record(sampler))
+
+
+def batchable(traced: Traced) -> CanBatch:
+    """Returns a function that tells whether a callee's operators can compute lanes."""
+
+    def can_batch(callee: Callee, differing: frozenset[str]) -> bool:
+        names = [value.name for value in callee.inputs]
+        outputs = [value.name for value in callee.outputs]
+        module = traced.module(callee.members or (callee.name,), names, outputs)
+        return can_have_lanes(module, [name in differing for name in names])
+
+    return can_batch

@@ -17,17 +17,22 @@ from torch.utils._pytree import tree_leaves
 
 from dipgo.common.errors import DipgoError
 from dipgo.compiler.trace.dtypes import tensor_type
-from dipgo.compiler.trace.vectorize import RULES, LanedModule
+from dipgo.compiler.trace.lane_rules import RULES
+from dipgo.compiler.trace.vectorize import LanedModule, can_have_lanes
 from dipgo.export.lower.callee import lower_as_onnx, lowering_of
 from dipgo.ir.plan.nodes import Callee
 from dipgo.ir.types import Value
-from tests.support.lane_cases import CASES, LaneCase
+from tests.support.lane_cases import CASES as FIRST_CASES
+from tests.support.lane_cases import LaneCase
+from tests.support.lane_cases_of_masks import MORE_CASES
 from tests.support.random_graphs import random_graph
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 """Absolute and relative: sums may be added up in another order."""
 
 LANES = (1, 2, 5)
+
+CASES = [*FIRST_CASES, *MORE_CASES]
 
 
 class _Function(nn.Module):
@@ -147,8 +152,9 @@ def test_what_no_lane_changes_is_repeated_for_every_lane() -> None:
 def test_an_operator_without_a_rule_is_named_in_one_line() -> None:
     x = torch.randn(2, 3)
     module = as_graph(lambda x: (torch.special.erfcx(x),), [x[0]])
+    assert not can_have_lanes(module, [True])
     with pytest.raises(DipgoError, match=r"erfcx\.default, which has no rule for lanes") as caught:
-        LanedModule(module, [True])(x)
+        LanedModule(module, [True])
     assert "\n" not in str(caught.value)
     callee = _callee(module, [x[0]], [True])
     with pytest.raises(DipgoError) as caught:
@@ -161,9 +167,10 @@ def test_other_filters_in_each_lane_are_for_plain_convolutions() -> None:
     strided = as_graph(
         lambda x, w: torch.nn.functional.conv2d(x, w, stride=2), [torch.ones(one) for one in shapes]
     )
-    message = "found the operator aten.conv2d.default with other filters in each lane, which has no"
-    with pytest.raises(DipgoError, match=message):
-        LanedModule(strided, [False, True])(torch.ones(shapes[0]), torch.ones(3, *shapes[1]))
+    assert can_have_lanes(strided, [True, False])
+    assert not can_have_lanes(strided, [False, True])
+    with pytest.raises(DipgoError, match=r"found the operator aten\.conv2d\.default, which has no"):
+        LanedModule(strided, [False, True])
 
 
 def test_without_a_rule_what_all_lanes_share_is_computed_all_the_same() -> None:

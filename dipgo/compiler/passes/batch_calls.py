@@ -8,7 +8,9 @@ parallel decoding), and all that depends on prompt and timestep.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from dipgo.ir.plan.nodes import (
     Call,
@@ -23,10 +25,18 @@ from dipgo.ir.plan.nodes import (
 )
 from dipgo.ir.plan.plan import Plan
 
+CanBatch: TypeAlias = Callable[[Callee, frozenset[str]], bool]
+"""Returns whether calls of a callee can be lanes of one call that differ in these inputs."""
 
-def batch_calls(plan: Plan) -> Plan:
-    """Merges calls of one callee whose operands are all available when the first of them runs."""
-    batching = _Batching(plan)
+
+def batch_calls(plan: Plan, can_batch: CanBatch = lambda callee, differing: True) -> Plan:
+    """Merges calls of one callee whose operands are all available when the first of them runs.
+
+    Args:
+        plan: The plan.
+        can_batch: What is not batched stays a call each, and computes the same.
+    """
+    batching = _Batching(plan, can_batch)
     for position, statement in enumerate(plan.statements):
         batching.add(position, statement)
     return batching.finish()
@@ -45,6 +55,7 @@ class _Batching:
     """The state of the pass after the statements so far."""
 
     plan: Plan
+    can_batch: CanBatch
     statements: dict[int, Statement | _Batch] = field(default_factory=dict)
     batches: dict[str, list[_Batch]] = field(default_factory=dict)
     differing: dict[str, frozenset[int]] = field(default_factory=dict)
@@ -56,6 +67,7 @@ class _Batching:
 
     def __post_init__(self) -> None:
         self.rows = {table.name: table.rows for table in self.plan.tables}
+        self.callees = {callee.name: callee for callee in self.plan.callees}
 
     def add(self, position: int, statement: Statement) -> None:
         """Joins a call to an earlier batch, or leaves the statement in its place."""
@@ -85,9 +97,19 @@ class _Batching:
             if batch.position <= needed:
                 return None
             differing = self._difference(batch.calls[-1], call)
-            if differing and self.differing.setdefault(call.callee, differing) == differing:
+            if differing and self._can_differ(call.callee, differing):
                 return batch
         return None
+
+    def _can_differ(self, name: str, differing: frozenset[int]) -> bool:
+        """Returns whether lanes may differ so; all batches of a callee differ in the same."""
+        if name not in self.differing:
+            callee = self.callees[name]
+            inputs = frozenset(callee.inputs[index].name for index in differing)
+            if not self.can_batch(callee, inputs):
+                return False
+            self.differing[name] = differing
+        return self.differing[name] == differing
 
     def _difference(self, last: Call, call: Call) -> frozenset[int]:
         """Returns the operands in which the calls differ, or none if they cannot be neighbours."""

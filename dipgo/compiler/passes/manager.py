@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.passes.allocate_slots import allocate_slots
-from dipgo.compiler.passes.batch_calls import batch_calls
+from dipgo.compiler.passes.batch_calls import CanBatch, batch_calls
 from dipgo.compiler.passes.eliminate_dead_calls import eliminate_dead_calls
 from dipgo.compiler.passes.fold_timesteps import fold_timesteps
 from dipgo.compiler.passes.form_segments import form_segments
@@ -56,12 +56,14 @@ class Pass:
         expects: What must hold of the plan.
         needs_one_size: Whether it is left out of an export for several sizes.
         makes_slots: Whether values have their slots after it: engines write to slots.
+        makes_lanes: Whether it also takes which calls can be batched.
     """
 
-    run: Callable[[Plan], Plan]
+    run: Callable[..., Plan]
     expects: tuple[Condition, ...] = ()
     needs_one_size: bool = False
     makes_slots: bool = False
+    makes_lanes: bool = False
 
     @property
     def name(self) -> str:
@@ -76,7 +78,7 @@ OPTIMISE: tuple[Pass, ...] = (
     Pass(fold_timesteps, (NO_SLOTS,)),
     Pass(hoist_prompt_work, (NO_SLOTS,)),
     Pass(form_segments, (NO_SLOTS, NOT_BATCHED, NO_SEGMENTS)),
-    Pass(batch_calls, (NO_SLOTS, NOT_BATCHED), needs_one_size=True),
+    Pass(batch_calls, (NO_SLOTS, NOT_BATCHED), needs_one_size=True, makes_lanes=True),
     Pass(allocate_slots, makes_slots=True),
 )
 """Every pass, in the order in which an export runs them."""
@@ -137,8 +139,15 @@ def run_passes(
     plan: Plan,
     passes: Sequence[Pass] = OPTIMISE,
     on_pass: OnPass = lambda name, plan: None,
+    can_batch: CanBatch = lambda callee, differing: True,
 ) -> Plan:
     """Applies the passes in order and verifies the plan before the first and after each.
+
+    Args:
+        plan: The plan.
+        passes: The passes.
+        on_pass: Called after each.
+        can_batch: Which calls `batch_calls` may batch: those whose operators have rules for lanes.
 
     Raises:
         DipgoError: A pass comes too late.
@@ -146,7 +155,8 @@ def run_passes(
     verify(plan)
     for optimisation in passes:
         _check_expectations(optimisation, plan)
-        plan = verify(optimisation.run(plan))
+        asked = (can_batch,) if optimisation.makes_lanes else ()
+        plan = verify(optimisation.run(plan, *asked))
         on_pass(optimisation.name, plan)
     return plan
 

@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from dipgo.compiler.trace.torch_private import registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
+from dipgo.export.lower.boolean_operators import replace_boolean_operators
 from dipgo.export.lower.exact_constants import exact_constants
 from dipgo.export.lower.hide_weights import hidden_weights, store_transposed
 from dipgo.export.lower.program import program_of
@@ -51,7 +52,9 @@ def lower(
     store_transposed(model, weights)
     model.graph.name = name
     expand_masks(model)
+    replace_boolean_operators(model)
     _strip_provenance(model)
+    _compute_outputs(model.graph)
     _free_names(model.graph, {*inputs, *outputs})
     _name_values(model.graph.inputs, inputs)
     _name_values(model.graph.outputs, outputs)
@@ -116,6 +119,16 @@ def _strip_provenance(model: ir.Model) -> None:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
+
+
+def _compute_outputs(graph: ir.Graph) -> None:
+    """Copies outputs that no node computes: a constant, which takes no output's name as well."""
+    for index, value in enumerate(list(graph.outputs)):
+        if value.producer() is None:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
 
 
 def _free_names(graph: ir.Graph, names: Container[str]) -> None:
