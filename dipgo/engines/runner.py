@@ -119,6 +119,9 @@ class Runner:
     ) -> dict[str, NDArray[Any]]:
         """Runs all steps and returns `{"latents": f32[B, C, H, W]}`.
 
+        The numbers are as the engines yield them: NaN or infinity, where a run overflows, is for
+        the caller to look for. `dipgo.Pipeline` and all commands refuse it.
+
         Args:
             inputs: Arrays with the names, shapes and element types of `self.inputs`; a Python
                 number suffices for a scalar. `latents` is the scheduler's initial noise, already

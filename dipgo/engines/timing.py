@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dipgo.engines.finite import check_finite
 from dipgo.engines.runner import Runner, RunTimes
 from dipgo.ir.plan.cost import plan_cost
 from dipgo.ir.types import TensorType
@@ -16,13 +17,18 @@ from dipgo.ir.types import TensorType
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Medians over the repeats, in seconds a run."""
+    """Seconds of every run, and medians over the runs.
+
+    `runs` and `segment_runs` are in the order of the turns, so that what ran in the same turns can
+    be compared pair by pair (`paired_ratio`): medians are of different moments.
+    """
 
     total: float
     segments: dict[str, float]
     overhead: float
     """Share of the run outside the segments' engines."""
     runs: tuple[float, ...]
+    segment_runs: dict[str, tuple[float, ...]]
 
 
 def time_runners(
@@ -39,12 +45,16 @@ def time_runners(
         warmup: Rounds that are not measured.
         repeats: Rounds that are measured.
         on_run: Called after every run.
+
+    Raises:
+        DipgoError: A run yields NaN or infinity: such a run may take another time than a real one.
     """
     inputs = {name: random_inputs(runner) for name, runner in runners.items()}
     measured: dict[str, list[RunTimes]] = {name: [] for name in runners}
     for turn in range(warmup + repeats):
         for name, runner in runners.items():
-            runner.run(inputs[name])
+            for output, array in runner.run(inputs[name]).items():
+                check_finite(f"{runner.export.path}, {output}", array)
             on_run()
             assert runner.times is not None
             if turn >= warmup:
@@ -53,11 +63,13 @@ def time_runners(
 
 
 def _summary(times: Sequence[RunTimes]) -> Timing:
+    segment_runs = {name: tuple(run.segments[name] for run in times) for name in times[0].segments}
     return Timing(
         total=median(run.total for run in times),
-        segments={name: median(run.segments[name] for run in times) for name in times[0].segments},
+        segments={name: median(runs) for name, runs in segment_runs.items()},
         overhead=median(run.overhead for run in times),
         runs=tuple(run.total for run in times),
+        segment_runs=segment_runs,
     )
 
 

@@ -35,6 +35,7 @@ from dipgo.ir.manifest.convert import program_record, segment_records, tensor_re
 from dipgo.ir.manifest.file import encode
 from dipgo.ir.plan.plan import combined_dtypes
 from dipgo.ir.types import COMBINE_FILES, Value
+from dipgo.models.finite_weights import check_no_nan
 from dipgo.models.model import Source
 
 
@@ -152,6 +153,8 @@ class Writer:
             self.weights.write(self.directory / records.WEIGHTS_FILE)
             for variant in self.variants:
                 tables = fill_tables(variant.compiled.plan, variant.compiled.traced)
+                for name, table in tables.items():
+                    check_no_nan(f"table {name}", table)
                 save_file(tables, self.directory / records.constants_file(variant.name))
         for dtype in combined_dtypes(self.compiled.plan):
             self.models[COMBINE_FILES[dtype]] = combine_model(dtype)

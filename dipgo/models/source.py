@@ -13,6 +13,7 @@ from torch import nn
 from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
+from dipgo.models.finite_weights import check_weights
 from dipgo.models.lora import fuse_loras
 from dipgo.models.model import Source
 from dipgo.models.options import Lora
@@ -49,8 +50,15 @@ def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
         loras: Fused into the weights; a pipeline object that is passed in stays as it is.
 
     Raises:
-        DipgoError: The model cannot be loaded, no family serves it, or a LoRA does not fit it.
+        DipgoError: The model cannot be loaded, no family serves it, a LoRA does not fit it, or a
+            weight of the denoiser is no number.
     """
+    source = _load(model, loras)
+    check_weights(source.denoiser, f"model {source.name}")
+    return source
+
+
+def _load(model: Any, loras: Sequence[Lora]) -> Source:
     if loras and (isinstance(model, Source) or str(model).startswith("arch:")):
         raise _no_loras(model.name if isinstance(model, Source) else str(model))
     if isinstance(model, Source):

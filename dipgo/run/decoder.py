@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.engines.finite import check_finite
 from dipgo.engines.runner import Part, Runner
 from dipgo.run.arguments import OutputType
-from dipgo.run.finite import check_finite
 from dipgo.run.pictures import to_images
 
 DECODER = "vae_decoder"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.engines.clones import OnStep
+from dipgo.engines.finite import check_finite
 from dipgo.engines.load import load
 from dipgo.engines.runner import Part, Runner
 from dipgo.engines.targets import DEFAULT_TARGET
@@ -27,7 +28,6 @@ from dipgo.run.arguments import (
 from dipgo.run.callbacks import StepEnd, StepEnds, both
 from dipgo.run.decoder import Decoder, batches
 from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each
-from dipgo.run.finite import check_finite
 from dipgo.run.hub import find_export, push_export
 from dipgo.run.latents import draw_inputs
 from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in

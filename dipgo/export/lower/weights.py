@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from dipgo.export.lower.hide_weights import TRANSPOSED
+from dipgo.models.finite_weights import check_no_nan
 
 INLINE_NBYTES = 1024
 """Initializers made by the lowering itself, such as shapes, stay in the graph up to this size."""
@@ -36,7 +37,11 @@ class WeightStore:
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     def collect(self, model: ir.Model, own: Mapping[str, torch.Tensor], prefix: str) -> None:
-        """Takes the model's initializers; `own` maps names to the tensors that keep their name."""
+        """Takes the model's initializers; `own` maps names to the tensors that keep their name.
+
+        Raises:
+            DipgoError: A tensor holds NaN.
+        """
         for value in model.graph.initializers.values():
             assert value.name is not None
             assert value.const_value is not None
@@ -50,12 +55,18 @@ class WeightStore:
                 tensor = _as_torch(value.const_value.numpy().copy())
             else:
                 continue
-            self._tensors.setdefault(name, tensor.detach().contiguous())
+            self.add(name, tensor)
             self._names.append((value, name))
 
     def add(self, name: str, tensor: torch.Tensor) -> str:
-        """Stores a tensor that no graph may have named; returns its name in the file."""
-        self._tensors.setdefault(name, tensor.detach().contiguous())
+        """Stores a tensor, also one that no graph has named; returns its name in the file.
+
+        Raises:
+            DipgoError: The tensor holds NaN: so would every picture.
+        """
+        if name not in self._tensors:
+            check_no_nan(f"weight {name}", tensor)
+            self._tensors[name] = tensor.detach().contiguous()
         return name
 
     def write(self, path: Path) -> None:

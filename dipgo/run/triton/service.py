@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.engines.finite import check_finite
 from dipgo.engines.load import load
 from dipgo.engines.onnxruntime.session import SessionSettings, check_provider
 from dipgo.engines.runner import Runner
@@ -85,14 +86,18 @@ def answer_plan(runner: Runner, arrays: Arrays) -> Arrays:
 
     Returns:
         `latents` f32[B, C, h, w].
+
+    Raises:
+        DipgoError: An input does not fit, or numbers of the result are infinite or NaN.
     """
     scalars = {name for name, tensor_type in runner.inputs.items() if tensor_type.shape == ()}
-    return runner.run(
+    answer = runner.run(
         {
             name: array.reshape(()) if name in scalars and array.size == 1 else array
             for name, array in arrays.items()
         }
     )
+    return {name: check_finite(name, array) for name, array in answer.items()}
 
 
 def answer_prompts(pipeline: Pipeline, arrays: Arrays) -> Arrays:
