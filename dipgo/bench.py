@@ -23,7 +23,9 @@ from dipgo.common.progress import progress_bar, stage
 from dipgo.common.typed_json import write_text
 from dipgo.compiler.settings import DENSE
 from dipgo.engines import Runner, load
+from dipgo.engines.comparable import check_comparable
 from dipgo.engines.options import add_target_arguments, target_options
+from dipgo.engines.ratios import ENOUGH_PAIRS, Ratio, paired_ratio
 from dipgo.engines.targets import target_to_export
 from dipgo.engines.timing import Timing, ideal_speedup, time_runners
 from dipgo.ir.plan.cost import block_calls, plan_cost
@@ -45,6 +47,8 @@ def _bench(options: Namespace) -> None:
         paths = {"this": options.out} | ({"against": other} if other else {})
         with stage("load the engines"):
             runners = {name: _load(path, name, options) for name, path in paths.items()}
+        if other:
+            check_comparable(*(runner.export for runner in runners.values()))
         timings = _measure(runners, options.warmup, options.repeats)
     report = make_report(runners, timings)
     _print(report)
@@ -87,7 +91,10 @@ def _measure(runners: dict[str, Runner], warmup: int, repeats: int) -> dict[str,
 
 
 def make_report(runners: dict[str, Runner], timings: dict[str, Timing]) -> dict[str, Any]:
-    """Returns all figures, ready for JSON; times are in seconds, medians of the runs."""
+    """Returns all figures, ready for JSON; times are in seconds, medians of the runs.
+
+    The speedup is the median of the ratios turn by turn, with its interval.
+    """
     report: dict[str, Any] = {"machine": describe_machine()}
     for name, runner in runners.items():
         plan, timing = runner.export.plan, timings[name]
@@ -106,10 +113,27 @@ def make_report(runners: dict[str, Runner], timings: dict[str, Timing]) -> dict[
             "overhead": timing.overhead,
         }
     if "against" in runners:
-        measured = timings["against"].total / timings["this"].total
+        measured = paired_ratio(timings["against"].runs, timings["this"].runs)
         ideal = ideal_speedup(runners["this"], runners["against"])
-        report["speedup"] = {"ideal": ideal, "measured": measured, "retention": measured / ideal}
+        retention = measured.over(ideal)
+        report["speedup"] = {
+            "ideal": ideal,
+            "measured": measured.median,
+            "measured_interval": [measured.low, measured.high],
+            "retention": retention.median,
+            "retention_interval": [retention.low, retention.high],
+            "confidence": measured.confidence,
+            "turns": measured.pairs,
+        }
     return report
+
+
+def speedup_of(report: dict[str, Any]) -> tuple[Ratio, Ratio]:
+    """Returns the measured speedup and the retention of a report, with their intervals."""
+    speedup = report["speedup"]
+    low, high = speedup["measured_interval"]
+    measured = Ratio(speedup["measured"], low, high, speedup["confidence"], speedup["turns"])
+    return measured, measured.over(speedup["ideal"])
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -135,10 +159,13 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(key.replace("_", " "), *(form.format(report[name][key]) for name in columns))
     console.print(table)
     if "speedup" in report:
-        speedup = report["speedup"]
+        measured, retention = speedup_of(report)
         console.print(
-            f"speedup: ideal {speedup['ideal']:.3f}×, measured {speedup['measured']:.3f}×, "
-            f"retention {speedup['retention']:.3f}"
+            f"speedup: ideal {report['speedup']['ideal']:.3f}×, "
+            f"measured {measured.text('.3f', '×')}, retention {retention.text('.3f')}",
+            f"({measured.note()})",
+            highlight=False,
+            markup=False,
         )
 
 
@@ -161,7 +188,7 @@ def _parser() -> Parser:
     )
     add("--model", metavar="M", help="the model for --against dense (an arch:NAME is known)")
     add = parser.group("measurement").add_argument
-    add("--repeats", type=whole_number(1), default=5, help="measured runs of each (5)")
+    add("--repeats", type=whole_number(1), default=ENOUGH_PAIRS, help="measured runs of each (6)")
     add("--warmup", type=whole_number(0), default=1, help="runs before them (1)")
     add("--json", type=Path, metavar="FILE", help="where to write all figures")
     add_target_arguments(parser)

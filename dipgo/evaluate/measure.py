@@ -9,6 +9,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.engines.ratios import paired_ratio
 from dipgo.evaluate.cache import Drawn, PlanFacts, Times
 from dipgo.evaluate.judges.load import Judges
 from dipgo.evaluate.metrics import Interval, interval, latent_error, psnr, ssim
@@ -65,9 +66,17 @@ def measure(
 
 
 def timed(times: Times) -> Timed:
-    """Returns the medians of interleaved runs, and the speedup."""
-    seconds, dense = median(times.runs), median(times.dense_runs)
-    return Timed(seconds, dense, dense / seconds, times.runs, times.dense_runs)
+    """Returns the medians of interleaved runs, and the speedup turn by turn with its interval."""
+    ratio = paired_ratio(times.dense_runs, times.runs)
+    return Timed(
+        seconds=median(times.runs),
+        dense_seconds=median(times.dense_runs),
+        speedup=ratio.median,
+        speedup_interval=(ratio.low, ratio.high),
+        speedup_confidence=ratio.confidence,
+        runs=times.runs,
+        dense_runs=times.dense_runs,
+    )
 
 
 def dense_time(all_times: Sequence[Times]) -> Timed | None:

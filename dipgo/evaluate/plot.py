@@ -27,7 +27,7 @@ PLACES = tuple(
 
 
 def save_plot(report: Report, path: Path) -> None:
-    """Plots SSIM with 95 % intervals against measured speedup, or else share of dense's MACs."""
+    """Plots SSIM against measured speedup, both with intervals, or else share of dense's MACs."""
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -39,10 +39,13 @@ def save_plot(report: Report, path: Path) -> None:
         ssim = result.metrics["ssim"]
         errors = [[y - ssim.low], [ssim.high - y]]
         mark: dict[str, Any] = {"marker": "s", "color": "black"} if index == 0 else {"marker": "o"}
-        drawn = axes.errorbar(x, y, yerr=errors, capsize=3, linestyle="", **mark)
+        across = _spread(result)
+        drawn = axes.errorbar(x, y, yerr=errors, xerr=across, capsize=3, linestyle="", **mark)
         colours.append(drawn.lines[0].get_color())
     axes.set_xlabel(
-        "measured speedup (dense / SubNet, interleaved)" if measured else "MACs, share of dense's"
+        "measured speedup (dense / SubNet turn by turn: median, interval)"
+        if measured
+        else "MACs, share of dense's"
     )
     axes.set_ylabel("SSIM to dense (mean, 95 % interval)")
     axes.set_title(f"{report.model}: {len(report.pairs)} prompts and seeds")
@@ -56,6 +59,14 @@ def save_plot(report: Report, path: Path) -> None:
 
 def _across(result: Result) -> float:
     return result.time.speedup if result.time else result.cost.macs_of_dense
+
+
+def _spread(result: Result) -> list[list[float]] | None:
+    """Returns how far the speedup's interval reaches to the left and to the right."""
+    if not result.time:
+        return None
+    low, high = result.time.speedup_interval
+    return [[result.time.speedup - low], [high - result.time.speedup]]
 
 
 def _label(

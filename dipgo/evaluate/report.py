@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from dipgo.engines.ratios import Ratio
 from dipgo.evaluate.metrics import METHOD, Interval
 from dipgo.evaluate.pairs import Pair
 
@@ -19,7 +20,7 @@ COLUMNS: tuple[tuple[str, Cell], ...] = (
     ("steps", lambda row: str(row.steps)),
     ("MACs of dense", lambda row: f"{row.cost.macs_of_dense:.3f}"),
     ("s a run / dense's", lambda row: _seconds(row)),
-    ("speedup", lambda row: f"{row.time.speedup:.2f}×" if row.time else None),
+    ("speedup", lambda row: row.time.ratio.text(".2f", "×") if row.time else None),
     ("SSIM", lambda row: _with_interval(row.metrics["ssim"], ".4f")),
     ("SSIM - first's", lambda row: _difference(row)),
     ("PSNR dB", lambda row: f"{row.metrics['psnr_db'].mean:.1f}"),
@@ -81,13 +82,24 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Median seconds a run of `time_batch` pictures, interleaved with dense's runs."""
+    """Median seconds a run of `time_batch` pictures, interleaved with dense's runs.
+
+    `speedup` is the median of the ratios turn by turn, in `speedup_interval` with the probability
+    `speedup_confidence`.
+    """
 
     seconds: float
     dense_seconds: float
     speedup: float
+    speedup_interval: tuple[float, float]
+    speedup_confidence: float
     runs: tuple[float, ...]
     dense_runs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> Ratio:
+        """The speedup with its interval."""
+        return Ratio(self.speedup, *self.speedup_interval, self.speedup_confidence, len(self.runs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dipgo.common.errors import DipgoError, setting, wrong
 from dipgo.common.settings import check_settings, option
 from dipgo.common.torch_noise import MAX_SEED
 from dipgo.compiler.settings import SIZE
+from dipgo.engines.ratios import ENOUGH_PAIRS
 from dipgo.models.options import LORAS, Lora
 
 COMPARISON, JUDGES, TIMES = "comparison", "judges", "times"
@@ -63,7 +64,7 @@ class EvaluationSettings:
         group=JUDGES,
         flag="--fid",
     )
-    time_repeats: int = option(5, help="measured runs", group=TIMES, least=0)
+    time_repeats: int = option(ENOUGH_PAIRS, help="measured runs", group=TIMES, least=0)
     time_batch: int | None = option(
         None, help="pictures a timed run (--batch)", group=TIMES, metavar="N", least=1
     )

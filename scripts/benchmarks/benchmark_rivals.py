@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 
 from dipgo.common.cli import Parser
+from dipgo.engines.ratios import Ratio, paired_ratio
 from dipgo.ir.subnet.subnet import SubNet
 from scripts.benchmarks.rivals import in_diffusers, ours
 from scripts.benchmarks.rivals.task import Task
@@ -133,11 +134,11 @@ def _report(
     task: Task, variants: Sequence[str], rounds: int, problems: dict[str, str]
 ) -> dict[str, Any]:
     found = {name: _summary(task, name, rounds, problems.get(name, "")) for name in variants}
-    base = found.get(BASE, {}).get("seconds")
+    base = found.get(BASE, {}).get("runs")
     for name, one in found.items():
         if "seconds" in one:
             one["seconds_a_step"] = one["seconds"] / task.steps
-            one["speedup_over_eager"] = base / one["seconds"] if base else None
+            one |= _ratio("speedup_over_eager", paired_ratio(base, one["runs"]) if base else None)
             one["distance_to_eager"] = _distance(task, name, BASE)
     _add_retention(task, found)
     return new_report(
@@ -162,6 +163,13 @@ def _summary(task: Task, name: str, rounds: int, problem: str) -> dict[str, Any]
     return {**summary, "runs": [one["seconds"] for one in runs], "versions": runs[0]["versions"]}
 
 
+def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
+    """The median and the interval of paired ratios, under `name` and `name_interval`."""
+    if ratio is None:
+        return {name: None, f"{name}_interval": None}
+    return {name: ratio.median, f"{name}_interval": [ratio.low, ratio.high]}
+
+
 def _distance(task: Task, name: str, base: str) -> float | None:
     """Relative L2 of the latents to those of `base`, if there are any."""
     if not _latents_path(task, base).exists():
@@ -173,14 +181,16 @@ def _distance(task: Task, name: str, base: str) -> float | None:
 def _add_retention(task: Task, found: dict[str, dict[str, Any]]) -> None:
     """Measured speedup of each engine's SubNet over its dense, by what the MACs promise.
 
-    And how far the engine's arithmetic alone takes the SubNet's latents from fp32's.
+    Both round by round: each round goes through all variants. And how far the engine's arithmetic
+    alone takes the SubNet's latents from fp32's.
     """
     for engine in ours.PROVIDERS:
         dense, subnet = (found.get(f"{kind} {engine}", {}) for kind in ours.KINDS)
         if "seconds" in dense and "seconds" in subnet:
             ideal = ours.ideal_speedup(task, engine)
-            measured = dense["seconds"] / subnet["seconds"]
-            subnet.update(ideal=ideal, measured=measured, retention=measured / ideal)
+            measured = paired_ratio(dense["runs"], subnet["runs"])
+            subnet |= {"ideal": ideal, **_ratio("measured", measured)}
+            subnet |= _ratio("retention", measured.over(ideal))
             subnet["distance_to_fp32"] = _distance(task, f"subnet {engine}", "subnet onnxruntime")
 
 
@@ -195,15 +205,23 @@ def _print(report: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def _with_interval(one: dict[str, Any], name: str, form: str) -> str | None:
+    """A ratio with its interval, if it has been measured in more than one round."""
+    if one.get(name) is None:
+        return None
+    low, high = one[f"{name}_interval"]
+    return f"{one[name]:{form}}" + (f" [{low:{form}}, {high:{form}}]" if low < high else "")
+
+
 def _cells(one: dict[str, Any]) -> list[str]:
     memory = one["peak_rss_nbytes"] / GIB if "seconds" in one else None
     values = (
         (one.get("seconds"), ".3f"),
         (one.get("seconds_a_step"), ".4f"),
-        (one.get("speedup_over_eager"), ".2f"),
+        (_with_interval(one, "speedup_over_eager", ".2f"), ""),
         (one.get("distance_to_eager"), ".1e"),
         (memory, ".2f"),
-        (one.get("retention"), ".3f"),
+        (_with_interval(one, "retention", ".3f"), ""),
         (one.get("distance_to_fp32"), ".1e"),
     )
     return ["" if value is None else format(value, form) for value, form in values]

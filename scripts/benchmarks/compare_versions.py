@@ -25,6 +25,7 @@ from typing import Any
 
 from dipgo.common.hashes import sha256_of
 from dipgo.common.machine import describe_machine
+from dipgo.engines.ratios import paired_ratio
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"
@@ -233,10 +234,18 @@ def _note_runs(
 
 def _note(report: dict[str, Any], name: str, pairs: list[list[float]]) -> None:
     """Keeps and prints medians of both checkouts, and the median of the paired ratios."""
-    before, after = (statistics.median(values) for values in zip(*pairs, strict=True))
-    ratio = statistics.median(second / first for first, second in pairs)
-    report["figures"][name] = {"before": before, "after": after, "ratio": ratio, "pairs": pairs}
-    print(f"{name}: {before:.4g} before, {after:.4g} after, ratio {ratio:.3f}", flush=True)
+    of_each = list(zip(*pairs, strict=True))
+    before, after = map(statistics.median, of_each)
+    ratio = paired_ratio(of_each[1], of_each[0])
+    report["figures"][name] = {
+        "before": before,
+        "after": after,
+        "ratio": ratio.median,
+        "interval": [ratio.low, ratio.high],
+        "confidence": ratio.confidence,
+        "pairs": pairs,
+    }
+    print(f"{name}: {before:.4g} before, {after:.4g} after, ratio {ratio.text('.3f')}", flush=True)
 
 
 if __name__ == "__main__":

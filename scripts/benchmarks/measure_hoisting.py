@@ -19,7 +19,8 @@ import onnxruntime
 from dipgo.compiler.passes import OPTIMISE
 from dipgo.compiler.passes.manager import plan_size
 from dipgo.engines import Runner, load
-from dipgo.engines.timing import time_runners
+from dipgo.engines.ratios import paired_ratio
+from dipgo.engines.timing import Timing, time_runners
 from dipgo.export import export
 from dipgo.ir.plan.nodes import PROLOGUE
 from dipgo.ir.plan.plan import Plan
@@ -68,8 +69,18 @@ def _measure(name: str, folder: Path, steps: int, repeats: int) -> dict[str, Any
         report[which]["seconds_in_the_prologue"] = sum(
             seconds for one, seconds in timing.segments.items() if one not in loop
         )
-    ratio = report["before"]["seconds_a_step"] / report["after"]["seconds_a_step"]
-    return {**report, "step_speedup": ratio}
+    loops = {
+        which: [sum(turn) for turn in zip(*_in_loop(runners[which], timing), strict=True)]
+        for which, timing in timings.items()
+    }
+    ratio = paired_ratio(loops["before"], loops["after"])
+    interval = [ratio.low, ratio.high]
+    return {**report, "step_speedup": ratio.median, "step_speedup_interval": interval}
+
+
+def _in_loop(runner: Runner, timing: Timing) -> list[tuple[float, ...]]:
+    """Seconds of every run, for each segment that is called at a step."""
+    return [timing.segment_runs[name] for name in _called_in_loop(runner.export.plan)]
 
 
 def _figures(runner: Runner, folder: Path) -> dict[str, Any]:

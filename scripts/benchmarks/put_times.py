@@ -18,7 +18,7 @@ from typing import Any
 from dipgo.common.errors import DipgoError
 from scripts.harness import run_script, script_parser, write_report
 
-TIMES = ("speedup", "seconds", "dense_seconds")
+TIMES = ("speedup", "speedup_interval", "speedup_confidence", "seconds", "dense_seconds")
 SAME_MACS = 1e-6
 """What the MACs of one SubNet may differ by between two runs."""
 
@@ -50,7 +50,7 @@ def put(timed: dict[str, Any], table: dict[str, Any], run: dict[str, Any]) -> li
     for row in (table["dense"], *table["subnets"]):
         found = rows.get(row["method"])
         same = found and abs(found["macs_of_dense"] - row["macs_of_dense"]) <= SAME_MACS
-        row |= {name: found[name] if found and same else None for name in TIMES}
+        row |= {name: found.get(name) if found and same else None for name in TIMES}
         if not same:
             others.append(row["method"])
     table["times"] = {name: run[name] for name in ("machine", "threads", "time_batch")}

@@ -6,6 +6,7 @@ import json
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,10 @@ def test_times_are_of_both_by_turns(report: dict[str, Any]) -> None:
     for one in report["subnets"]:
         time = one["time"]
         assert len(time["runs"]) == len(time["dense_runs"]) == 2
-        assert time["speedup"] == pytest.approx(time["dense_seconds"] / time["seconds"])
+        ratios = [one / other for one, other in zip(time["dense_runs"], time["runs"], strict=True)]
+        assert time["speedup"] == pytest.approx(median(ratios))
+        assert time["speedup_interval"] == pytest.approx([min(ratios), max(ratios)])
+        assert time["speedup_confidence"] == 1 - 0.5 ** (len(ratios) - 1)
     assert len(report["dense"]["time"]["runs"]) == 4
 
 

@@ -50,6 +50,8 @@ def _row(result: Result, has_searched: bool) -> dict[str, Any]:
         "macs_of_dense": result.cost.macs_of_dense,
         "evaluations": result.evaluations,
         "speedup": time and time.speedup,
+        "speedup_interval": time and list(time.speedup_interval),
+        "speedup_confidence": time and time.speedup_confidence,
         "seconds": time and time.seconds,
         "dense_seconds": time and time.dense_seconds,
         **{name: _means(one) for name, one in result.metrics.items()},
@@ -103,7 +105,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["method"],
         f"{row['macs_of_dense']:.4f}",
         str(row["evaluations"]),
-        f"{row['speedup']:.2f}×" if row["speedup"] else "",
+        _speedup(row),
         _plus_minus(row["ssim"], ".4f"),
         _plain(row["psnr_db"], ".2f"),
         _plain(row["latent_error"], ".4f"),
@@ -111,6 +113,15 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "" if row["frechet"] is None else f"{row['frechet']:.3f}",
         _with_interval(row["searched_minus_this"]),
     ]
+
+
+def _speedup(row: dict[str, Any]) -> str:
+    """The median of paired ratios with its interval; tables made before have ratios of medians."""
+    if not row["speedup"]:
+        return ""
+    low, high = row.get("speedup_interval") or (None, None)
+    interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
+    return f"{row['speedup']:.2f}×{interval}"
 
 
 def _plain(found: dict[str, Any], form: str) -> str:

@@ -77,4 +77,5 @@ def _speedup(name: str, found: dict[str, Any]) -> str:
         f"{target} {one['measured']:.3f}× (retention {one['retention']:.3f})"
         for target, one in speedups.items()
     )
-    return f"{name}: speedup by MACs {ideal:.3f}×; measured: {by_path or 'none'}"
+    measured = f"measured, one after the other: {by_path or 'none'}"
+    return f"{name}: speedup by MACs {ideal:.3f}×; {measured}"

@@ -124,7 +124,10 @@ class ModelCheck:
         return {"clock": by, **figures, **meter.read()}
 
     def _speedups(self) -> dict[str, Any]:
-        """By MACs, and by the device's seconds; retention is the share that is left."""
+        """By MACs, and by the device's seconds; retention is the share that is left.
+
+        One model is in memory at a time, so there are no turns: these are ratios of medians.
+        """
         if len(self._macs) < 2:
             return {}
         ideal = self._macs[DENSE] / self._macs[SUBNET]
