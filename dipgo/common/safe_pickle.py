@@ -7,7 +7,6 @@ tensors need is answered by a stand-in from this module, and any other is refuse
 import io
 import math
 import pickle
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.quiet import without_warnings
 
 REMEDY = "do not load it with pickle: it may run code of its author's choosing"
 
@@ -215,8 +215,7 @@ def _read_storage(data: bytes) -> NDArray[np.float64]:
             expected="an environment with torch",
             remedy="pip install torch, or import the pickle elsewhere and copy the SubNet",
         ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates the storages it still pickles
+    with without_warnings():  # torch deprecates the storages it still pickles
         storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return np.array(storage.tolist(), dtype=np.float64)
 

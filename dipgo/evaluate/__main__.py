@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE, PLOT_FILE, CACHE_FOLDER = "report.json", "plot.png", "cache"
 
-TABLE_WIDTH = 170
+TABLE_WIDTH = 185
 """Columns that the table needs, also where the output is not a terminal."""
 
 

@@ -17,6 +17,7 @@ from dipgo.models.source import load_source
 from dipgo.search.cost.budget import check_target
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import OnProgress, csv_log, ignore
+from dipgo.search.one_process import make_accelerator
 from dipgo.search.problem import Problem, make_problem
 from dipgo.search.request import SearchRequest
 from dipgo.search.settings import SearchSettings
@@ -78,7 +79,8 @@ def search(
         request: The cost to take out, and the schedule.
         prompts: The prompts to search with, at least one.
         settings: The choices and numbers of the search; the defaults if None.
-        accelerator: An `accelerate.Accelerator`: the device and the precision to search in.
+        accelerator: An `accelerate.Accelerator`: the device and the precision to search in. Without
+            one, this process searches in fp32, on a GPU where there is one.
         checkpointing: Whether activations are computed twice, to keep fewer of them.
         checkpoint: A folder to save to and resume from; a search that was stopped and resumed
             ends with the identical SubNet.
@@ -93,7 +95,7 @@ def search(
         raise DipgoError(
             "prompts", found="none", expected="at least one", remedy="give some to search with"
         )
-    accelerator = accelerator or _accelerator()
+    accelerator = accelerator or make_accelerator()
     with stage("trace the model"):
         problem = pose(model, request, accelerator.device)
     with csv_log(log if accelerator.is_main_process else None) as write:
@@ -113,9 +115,3 @@ def search(
                 checkpoint=checkpoint,
                 on_progress=report,
             ).run()
-
-
-def _accelerator() -> Any:
-    from accelerate import Accelerator
-
-    return Accelerator()

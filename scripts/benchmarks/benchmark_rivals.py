@@ -45,6 +45,8 @@ from scripts.harness import (
 VARIANTS = (*in_diffusers.VARIANTS, *ours.VARIANTS)
 BASE = "eager"
 GIB = 1 << 30
+TABLE_WIDTH = 150
+"""Columns that the table needs, also where the output is not a terminal."""
 
 
 def main(arguments: list[str]) -> None:
@@ -202,7 +204,9 @@ def _print(report: dict[str, Any]) -> None:
     ]
     table = make_table(title, ("variant", *figures, "problem"), rows)
     table.columns[-1].justify, table.columns[-1].overflow = "left", "fold"
-    Console().print(table)
+    console = Console()
+    console = console if console.is_terminal else Console(width=TABLE_WIDTH)
+    console.print(table)
 
 
 def _with_interval(one: dict[str, Any], name: str, form: str) -> str | None:

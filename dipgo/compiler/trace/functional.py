@@ -6,7 +6,6 @@ values that are not its own, also those of views, which no edge shows.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.quiet import without_warnings
 from dipgo.compiler.trace.torch_private import is_mutating, module_stack, module_tables
 
 DEPTH = 4
@@ -41,8 +41,7 @@ def make_functional(
     """
     if not any(map(_writes, program.graph.nodes)):
         return program
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of trees of arguments
+    with without_warnings(FutureWarning):  # torch's own, of trees of arguments
         program = program.run_decompositions({})
     for spec in program.graph_signature.output_specs:
         if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):

@@ -6,7 +6,6 @@ docs/internals/design.md, stage 8.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from dipgo.common.quiet import without_warnings
 from dipgo.compiler.trace.torch_private import registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
 from dipgo.export.lower.boolean_operators import replace_boolean_operators
@@ -98,14 +98,13 @@ def _capture(
 def _quiet() -> Iterator[None]:
     """Silences the exporter's remarks on packages that are not needed, and numpy's on infinity."""
     logger = registration_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with without_warnings():  # and one thread at a time, also for the logger's level
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)
 
 
 def _strip_provenance(model: ir.Model) -> None:
