@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-slow test-openvino lint docs clean
+.PHONY: help venv demo test test-fast test-slow fuzz test-openvino lint docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test-fast: $(STAMP) ## Run the tests that take seconds
 test-slow: $(STAMP) ## Run the further cases that test leaves out: more models, grains and precisions
 	@echo "== tests: further cases of slow kinds"
 	@$(PYTEST) -m "not gpu and not openvino and rare" --durations 10
+
+fuzz: $(STAMP) ## Export drawn pipelines and compare with diffusers for MINUTES=30, from seed FIRST=1000
+	@$(IN_VENV)/python -m scripts.fuzz.fuzz_pipelines --minutes $(or $(MINUTES),30) \
+		--first $(or $(FIRST),1000) --shrink
 
 test-openvino: $(OPENVINO_STAMP) ## Run the tests of the OpenVINO provider, in .venv-openvino
 	@echo "== tests: OpenVINO"

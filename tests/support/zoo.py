@@ -51,7 +51,10 @@ class Entry:
 def _unet(**config: Any) -> Callable[[], torch.nn.Module]:
     def build() -> torch.nn.Module:
         defaults = {"sample_size": 8, "norm_num_groups": 4, "cross_attention_dim": 12}
-        return UNet2DConditionModel(**{**defaults, "attention_head_dim": 2, **config})
+        unet: torch.nn.Module = UNet2DConditionModel(
+            **{**defaults, "attention_head_dim": 2, **config}
+        )
+        return unet
 
     return build
 

@@ -1,0 +1,1 @@
+"""A fuzzer: drawn pipelines of diffusers, exported and compared with diffusers."""
