@@ -14,7 +14,6 @@ from diffusers import (
     ControlNetModel,
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
-    SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
 )
@@ -132,6 +131,15 @@ def _vae(draw: Draw) -> Any:
     return tiny_vae()
 
 
+def _changed(model: Any, **changes: Any) -> Any:
+    """Returns a model of the same class, with random weights and other options.
+
+    The option of a configuration that lists what was left at its default would win over changes.
+    """
+    config = {key: value for key, value in model.config.items() if not key.startswith("_")}
+    return type(model).from_config({**config, **changes})
+
+
 def _stable_diffusion(draw: Draw, folder: Path, **changes: Any) -> Any:
     tokenizer = tiny_tokenizer(folder / "vocabulary")
     if draw.odd == "slow-tokenizer":
@@ -156,8 +164,7 @@ def _sdxl(draw: Draw, folder: Path) -> Any:
     if draw.odd == "tiny-vae":
         pipeline.register_modules(vae=_vae(draw))
     if draw.task == "inpaint":
-        config = {**pipeline.unet.config, "in_channels": 9}
-        pipeline.register_modules(unet=UNet2DConditionModel.from_config(config))
+        pipeline.register_modules(unet=_changed(pipeline.unet, in_channels=9))
     return pipeline
 
 
@@ -167,13 +174,12 @@ def _sd3(draw: Draw, folder: Path) -> Any:
         "qk-norm": {"qk_norm": "rms_norm"},
         "dual": {"dual_attention_layers": (0,)},
     }
-    config = {**pipeline.transformer.config, **odd.get(draw.odd, {})}
-    pipeline.register_modules(transformer=SD3Transformer2DModel.from_config(config))
+    transformer = _changed(pipeline.transformer, **odd.get(draw.odd, {}))
+    pipeline.register_modules(transformer=transformer)
     return pipeline
 
 
 def _flux(draw: Draw, folder: Path) -> Any:
-    vae = tiny_vae()
     transformer = FluxTransformer2DModel(
         in_channels=16,
         num_layers=1,
@@ -187,7 +193,7 @@ def _flux(draw: Draw, folder: Path) -> Any:
     )
     return diffusers.FluxPipeline(
         scheduler=make_scheduler(draw),
-        vae=type(vae).from_config({**vae.config, "shift_factor": 0.2}),
+        vae=_changed(tiny_vae(), shift_factor=0.2),
         text_encoder=tiny_text_encoder(),
         tokenizer=tiny_tokenizer(folder / "vocabulary"),
         text_encoder_2=tiny_t5(12),

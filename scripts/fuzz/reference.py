@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,7 @@ def run_diffusers(
     last: list[torch.Tensor] = []
     step = scheduler.step
 
+    @wraps(step)  # pipelines read off its signature whether it takes a generator
     def recorded(prediction: Any, timestep: Any, *rest: Any, **named: Any) -> Any:
         run.timesteps.append(float(timestep))
         if nudge:
