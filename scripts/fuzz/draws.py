@@ -192,6 +192,8 @@ def _draw_scheduler(draw: random.Random, family: str) -> tuple[str, dict[str, An
         name = "LCMScheduler"
     elif family in FLOW:
         name = draw.choice(FLOW_SCHEDULERS)
+    elif family == "unconditional":  # its pipelines know no other
+        name = draw.choice(("DDIMScheduler", "DDPMScheduler"))
     else:
         name = draw.choice(NOISE_SCHEDULERS)
     options = {

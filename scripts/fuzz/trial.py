@@ -187,6 +187,11 @@ def _arguments(draw: Draw, pipeline: Pipeline) -> dict[str, Any]:
             "controlnet_cond": media.control.numpy(),
             "conditioning_scale": np.float32(0.7),
         }
+    if "resolution" in pipeline.runner.inputs:
+        arguments["inputs"] = {
+            "resolution": np.float32([[draw.height, draw.width]]),
+            "aspect_ratio": np.float32([[draw.height / draw.width]]),
+        }
     if draw.task == "ip-adapter":
         halves = media.embeds.numpy()[:, None]
         arguments["inputs"] = {
