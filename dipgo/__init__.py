@@ -10,6 +10,7 @@ from dipgo.common.version import __version__
 
 if TYPE_CHECKING:
     from dipgo.common.errors import DipgoError
+    from dipgo.common.warn import DipgoWarning
     from dipgo.ir.subnet.subnet import SubNet
     from dipgo.run.pipeline import Pipeline
 else:
@@ -17,11 +18,12 @@ else:
         __name__,
         {
             "DipgoError": "dipgo.common.errors",
+            "DipgoWarning": "dipgo.common.warn",
             "Pipeline": "dipgo.run.pipeline",
             "SubNet": "dipgo.ir.subnet.subnet",
         },
     )
 
-__all__ = ["DipgoError", "Pipeline", "SubNet", "__version__"]
+__all__ = ["DipgoError", "DipgoWarning", "Pipeline", "SubNet", "__version__"]
 
 _forward_old_paths()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.common.warn import shown_warnings
 
 USER_ERROR = 2
 
@@ -91,7 +92,7 @@ class Parser(argparse.ArgumentParser):
             self._flags[f"{action.dest}=False"] = name
 
     def run(self, body: Callable[[argparse.Namespace], None], arguments: Sequence[str]) -> None:
-        """Parses `arguments` and calls `body`; errors of both name flags, not fields.
+        """Parses `arguments` and calls `body`; errors and warnings name flags, not fields.
 
         The namespace that `body` gets also holds `changed`: the names of options whose values are
         not the defaults.
@@ -105,7 +106,8 @@ class Parser(argparse.ArgumentParser):
             options.changed = {
                 name for name, value in values.items() if value != self.get_default(name)
             }
-            body(options)
+            with shown_warnings(self.flag_of):
+                body(options)
         except DipgoError as error:
             error.reword(self.flag_of)
             raise
@@ -193,7 +195,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code; hides libraries' warnings from its users.
+    """Runs a command and returns its exit code; shows dipgo's warnings, and hides libraries'.
 
     Args:
         main: The command, called with its arguments.
@@ -203,7 +205,8 @@ def run_command(main: Callable[[list[str]], None], arguments: list[str] | None =
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
-            main(sys.argv[1:] if arguments is None else arguments)
+            with shown_warnings(str):
+                main(sys.argv[1:] if arguments is None else arguments)
     except DipgoError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -36,7 +36,7 @@ class DipgoError(Exception):
     def __init__(self, where: str, *, found: str, expected: str, remedy: str) -> None:
         self._marked = f"{where}: found {found}; expected {expected}; {remedy}"
         self.where, self.found, self.expected, self.remedy = (
-            _named(part, str) for part in (where, found, expected, remedy)
+            named(part, str) for part in (where, found, expected, remedy)
         )
         super().__init__()
         self.reword(str)
@@ -49,10 +49,11 @@ class DipgoError(Exception):
             before: Text to put in front of the line.
         """
         self._marked = before + self._marked
-        self.args = (" ".join(_named(self._marked, name_of).split()),)
+        self.args = (" ".join(named(self._marked, name_of).split()),)
 
 
-def _named(text: str, name_of: Callable[[str], str]) -> str:
+def named(text: str, name_of: Callable[[str], str]) -> str:
+    """Returns a text in which `name_of` has named the settings that `setting` has marked."""
     return re.sub(f"{_MARK}(.*?){_MARK}", lambda match: name_of(match[1]), text)
 
 
