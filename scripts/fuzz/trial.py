@@ -189,8 +189,8 @@ def _arguments(draw: Draw, pipeline: Pipeline) -> dict[str, Any]:
         }
     if "resolution" in pipeline.runner.inputs:
         arguments["inputs"] = {
-            "resolution": np.float32([[draw.height, draw.width]]),
-            "aspect_ratio": np.float32([[draw.height / draw.width]]),
+            "resolution": np.array([[draw.height, draw.width]], np.float32),
+            "aspect_ratio": np.array([[draw.height / draw.width]], np.float32),
         }
     if draw.task == "ip-adapter":
         halves = media.embeds.numpy()[:, None]
