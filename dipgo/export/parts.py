@@ -1,28 +1,25 @@
-"""The pipeline's other parts: text encoders and VAE as graphs, tokenizers as files."""
+"""The pipeline's other parts as graphs: text encoders and VAE."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import fx
 
-from dipgo.common.errors import DipgoError
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared
 from dipgo.compiler.trace.dtypes import tensor_type
 from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.trace import trace
 from dipgo.ir.graph import Dependence
-from dipgo.ir.manifest.records import TokenizerRecord
 from dipgo.ir.types import Value
 from dipgo.models.families.unet_inputs import MASK
 from dipgo.models.family import PipelinePart
 from dipgo.models.model import SizedModel
-from dipgo.models.text_encoding import TextEncoding, Tokens
+from dipgo.models.text_encoding import TextEncoding
 from dipgo.models.vae import VaeEncoder, example_picture
 
 TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
@@ -126,43 +123,3 @@ def trace_part(part: PipelinePart, precision: Precision = FP32) -> Part:
         typed,
         traced.module(nodes, list(examples), results, exact=True),
     )
-
-
-def save_tokenizers(encoding: TextEncoding, directory: Path) -> list[TokenizerRecord]:
-    """Writes the tokenizers as files of the `tokenizers` library, read without transformers."""
-    return [
-        _save_tokenizer(tokens, directory / f"tokenizer{f'_{index}' if index > 1 else ''}.json")
-        for index, tokens in enumerate(encoding.tokens, start=1)
-    ]
-
-
-def _save_tokenizer(tokens: Tokens, path: Path) -> TokenizerRecord:
-    tokenizer = tokens.tokenizer
-    backend = tokenizer.backend_tokenizer if tokenizer.is_fast else _converted(tokenizer)
-    backend.no_padding()
-    backend.no_truncation()
-    backend.save(str(path))
-    return TokenizerRecord(
-        file=path.name,
-        ids=tokens.ids,
-        mask=tokens.mask,
-        length=tokens.length,
-        pad_id=tokenizer.pad_token_id,
-        padding_side=tokenizer.padding_side,
-        lower=tokens.lower,
-    )
-
-
-def _converted(tokenizer: Any) -> Any:
-    """Converts a slow (Python) tokenizer; T5's needs `sentencepiece`."""
-    from transformers.convert_slow_tokenizer import convert_slow_tokenizer
-
-    try:
-        return convert_slow_tokenizer(tokenizer)
-    except ImportError as error:
-        raise DipgoError(
-            f"tokenizer {type(tokenizer).__name__}",
-            found=str(error).strip().splitlines()[0],
-            expected="the packages that convert it for the tokenizers library",
-            remedy="pip install sentencepiece protobuf, or save the pipeline with a fast tokenizer",
-        ) from error

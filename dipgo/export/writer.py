@@ -27,9 +27,10 @@ from dipgo.export.lower.combine import combine_model
 from dipgo.export.lower.onnx import OPSET
 from dipgo.export.lower.weights import WeightStore
 from dipgo.export.manifest import pipeline_record
-from dipgo.export.parts import TEXT_ENCODER, save_tokenizers
+from dipgo.export.parts import TEXT_ENCODER
 from dipgo.export.precision.compare import Numerics
 from dipgo.export.sizes import Variant
+from dipgo.export.tokenizer_files import save_tokenizers
 from dipgo.ir.manifest import records
 from dipgo.ir.manifest.convert import program_record, segment_records, tensor_records
 from dipgo.ir.manifest.file import encode

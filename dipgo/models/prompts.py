@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from dipgo.common.cut_texts import warn_of_cuts
 from dipgo.common.errors import DipgoError
 from dipgo.models.family import Geometry
 from dipgo.models.model import Source
@@ -54,6 +55,8 @@ def _encode(
     encoding: TextEncoding, prompts: Sequence[str], geometry: Geometry
 ) -> dict[str, torch.Tensor]:
     unconditional = geometry.rows - geometry.batch
+    for prompt in prompts:
+        warn_of_cuts("prompt", prompt, (tokens.cut(prompt) for tokens in encoding.tokens))
     tokens = encoding.tokenize([""] * unconditional + list(prompts))
     device = next(encoding.module.parameters()).device
     results = encoding.module(*(tokens[name].to(device) for name in encoding.inputs))

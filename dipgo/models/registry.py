@@ -136,4 +136,5 @@ def find_text_encoding(
     asked = all_families() if family is None else (family, *all_families())
     serving = (candidate for candidate in asked if not names.isdisjoint(candidate.pipelines))
     first = next(serving, None)
-    return None if first is None else first.text_encoding(pipeline, tokens)
+    encoding = None if first is None else first.text_encoding(pipeline, tokens)
+    return None if encoding is None else encoding.widened_by(pipeline)

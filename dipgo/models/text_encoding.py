@@ -8,8 +8,8 @@ Source: `encode_prompt` of the diffusers pipelines that the families name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ class Tokens:
     """A tokenizer as the pipeline calls it.
 
     `ids` and `mask` name its results i64[rows, length]; an empty `mask` means that the model takes
-    none. `lower` says that texts are lower-cased and stripped first.
+    none. `lower` says that texts are lower-cased and stripped first. `widen` is the pipeline's
+    function that replaces textual inversions of several vectors in texts for a tokenizer. `caveat`
+    says how the pipeline may treat texts otherwise, if it may.
     """
 
     tokenizer: Any
@@ -34,11 +36,13 @@ class Tokens:
     length: int
     mask: str = ""
     lower: bool = False
+    widen: Callable[[list[str], Any], list[str]] | None = None
+    caveat: str = ""
 
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Returns ids and, if the model takes it, mask, i64[rows, length], by their names."""
         encoded = self.tokenizer(
-            [text.lower().strip() if self.lower else text for text in texts],
+            self._prepare(texts),
             padding="max_length",
             max_length=self.length,
             truncation=True,
@@ -46,6 +50,21 @@ class Tokens:
         )
         named = {self.ids: encoded.input_ids}
         return named | ({self.mask: encoded.attention_mask} if self.mask else {})
+
+    def cut(self, text: str) -> tuple[int, str] | None:
+        """Returns the length and what of a text is beyond it, or None if nothing is."""
+        (prepared,) = self._prepare([text])
+        ids = self.tokenizer(prepared, verbose=False).input_ids
+        if len(ids) <= self.length:
+            return None
+        kept = self.tokenizer(prepared, max_length=self.length, truncation=True).input_ids
+        same = zip(ids, kept, strict=False)
+        start = next((index for index, (a, b) in enumerate(same) if a != b), len(kept) - 1)
+        return self.length, self.tokenizer.decode(ids[start : start + len(ids) - len(kept)])
+
+    def _prepare(self, texts: Sequence[str]) -> list[str]:
+        prepared = [text.lower().strip() if self.lower else text for text in texts]
+        return self.widen(prepared, self.tokenizer) if self.widen else prepared
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,11 @@ class TextEncoding:
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Returns i64[rows, length] for each of `inputs`."""
         return {name: ids for tokens in self.tokens for name, ids in tokens.encode(texts).items()}
+
+    def widened_by(self, pipeline: Any) -> TextEncoding:
+        """Returns the encoding with the pipeline's own textual inversions, if it can load any."""
+        widen = getattr(pipeline, "maybe_convert_prompt", None)
+        return replace(self, tokens=tuple(replace(one, widen=widen) for one in self.tokens))
 
 
 def find_encoders(pipeline: Any, suffixes: Sequence[str]) -> dict[str, nn.Module]:

@@ -249,7 +249,7 @@ class Pipeline:
         """Refuses arguments that a run would have to ignore."""
         if not prompts:
             raise DipgoError("prompt", found="none", expected="at least one", remedy="give one")
-        self._condition.check(prompts)
+        self._condition.check(prompts, negatives)
         guided = self.manifest.guidance
         if any(negatives or ()) and guided and not self._condition.takes_negatives:
             raise DipgoError(

@@ -8,11 +8,13 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.common.cut_texts import warn_of_cuts
 from dipgo.common.errors import DipgoError
 from dipgo.engines.runner import Part, Runner
-from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord, TokenizerRecord
+from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord
 from dipgo.ir.types import TensorType, numpy_dtype
 from dipgo.run.arguments import EMBEDDED_SCALES
+from dipgo.run.tokens import TextTokens
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -33,8 +35,8 @@ class Conditioning(Protocol):
     gives: Collection[str]
     """Inputs of the plan that it makes; the caller provides all others."""
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Checks prompts before a run.
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
+        """Checks prompts and negative prompts before a run, and warns of what it does not read.
 
         Raises:
             DipgoError: A prompt is not of the type that this export takes.
@@ -82,7 +84,7 @@ class NoPrompt:
     takes_negatives = False
     gives: Collection[str] = ()
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
         """Refuses every prompt.
 
         Raises:
@@ -111,7 +113,7 @@ class Labels:
     def __init__(self, runner: Runner, classes: ClassesRecord) -> None:
         self._classes, self._guidance = classes, runner.export.manifest.guidance
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
         """Checks that every prompt is a class.
 
         Raises:
@@ -156,20 +158,15 @@ class Texts:
             TextTokens(str(export.path / record.file), record) for record in manifest.tokenizers
         ]
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Checks that every prompt is a text.
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
+        """Checks that every prompt is a text, and warns of texts that are longer than is read.
 
         Raises:
-            DipgoError: A prompt is not a text.
+            DipgoError: A prompt is not a text, or cannot be turned into tokens.
         """
-        for prompt in prompts:
-            if not isinstance(prompt, str):
-                raise DipgoError(
-                    f"prompt {prompt!r}",
-                    found=f"what is no text ({type(prompt).__name__})",
-                    expected="a str, or several",
-                    remedy="give the prompt as text",
-                )
+        for where, texts in (("prompt", prompts), ("negative_prompt", negatives or ())):
+            for text in dict.fromkeys(_text(where, text) for text in texts):
+                warn_of_cuts(where, text, (one.cut(text) for one in self._tokenizers))
 
     def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
         """Returns rows of the negatives, if the export is guided, then rows of the prompts."""
@@ -195,26 +192,22 @@ class Texts:
         }
 
 
-class TextTokens:
-    """A tokenizer of the export, applied as its record says."""
-
-    def __init__(self, path: str, record: TokenizerRecord) -> None:
-        from tokenizers import Tokenizer
-
-        self._record = record
-        self._tokenizer = Tokenizer.from_file(path)
-        self._tokenizer.enable_truncation(record.length)
-        self._tokenizer.enable_padding(
-            length=record.length, pad_id=record.pad_id, direction=record.padding_side
+def _text(where: str, prompt: object) -> str:
+    """Returns the prompt if it is a text in full: half a character has no UTF-8."""
+    if not isinstance(prompt, str):
+        raise DipgoError(
+            f"{where} {prompt!r}",
+            found=f"what is no text ({type(prompt).__name__})",
+            expected="a str, or several",
+            remedy="give the prompt as text",
         )
-
-    def encode(self, texts: Sequence[str]) -> Arrays:
-        """Returns ids and, if the model takes it, the mask, i64[rows, length], by their names."""
-        lower = self._record.lower
-        prepared = [text.lower().strip() if lower else text for text in texts]
-        encodings = self._tokenizer.encode_batch(prepared)
-        named = {self._record.ids: np.asarray([encoding.ids for encoding in encodings], np.int64)}
-        if self._record.mask:
-            mask = np.asarray([encoding.attention_mask for encoding in encodings], np.int64)
-            named[self._record.mask] = mask
-        return named
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise DipgoError(
+            f"{where} {prompt!r}",
+            found=f"no character at {error.start} ({error.reason})",
+            expected="text that can be written as UTF-8",
+            remedy="correct the prompt, or the encoding that it is read in",
+        ) from None
+    return prompt

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
+    StableDiffusionPipeline,
 )
 
 from dipgo.common.errors import DipgoError
@@ -22,18 +24,19 @@ from dipgo.engines.launches import list_part_launches
 from dipgo.engines.onnxruntime.executor import Executor
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
 from dipgo.export.lower.onnx import lower
-from dipgo.export.parts import save_tokenizers, text_encoder_part, trace_part
+from dipgo.export.parts import text_encoder_part, trace_part
+from dipgo.export.tokenizer_files import save_tokenizers
 from dipgo.ir.manifest.convert import tensor_records
 from dipgo.ir.manifest.records import PartRecord
 from dipgo.models.registry import find_text_encoding
 from dipgo.models.text_encoding import TextEncoding, Tokens, count_tokens
 from dipgo.models.vae import PackedVaeDecoder
 from dipgo.run.latents import draw_latents, noise_of
-from dipgo.run.prompts import TextTokens
-from tests.support.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
+from dipgo.run.tokens import TextTokens
+from tests.support.tiny_pipeline import TOKENS, WIDTH, tiny_text_encoder, tiny_tokenizer, tiny_vae
 from tests.support.tiny_pipelines import tiny_t5, tiny_t5_tokenizer
 
-TEXTS = ["", "  A large RED circle ", "green " * 40]
+TEXTS = ["", "  A large RED circle ", "green " * 40, "two <cat>s, 漢字 👩\u200d🚀"]
 TOLERANCE = 2e-5
 """Largest absolute difference of hidden states of about 1."""
 
@@ -60,12 +63,31 @@ def _flux(folder: Path) -> FluxPipeline:
     )
 
 
+def _stable_diffusion(folder: Path, *, masked: bool) -> StableDiffusionPipeline:
+    pipeline = StableDiffusionPipeline(
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(),
+        tokenizer=tiny_tokenizer(folder / "vocabulary"),
+        unet=None,
+        scheduler=EulerDiscreteScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.text_encoder.config.use_attention_mask = masked
+    vectors = torch.randn(3, WIDTH)  # one textual inversion of three tokens
+    pipeline.load_textual_inversion({"<cat>": vectors}, token="<cat>")
+    return pipeline
+
+
 BUILDERS: dict[str, Any] = {
+    "sd": lambda folder: _stable_diffusion(folder, masked=False),
+    "sd_masked": lambda folder: _stable_diffusion(folder, masked=True),
     "pixart_alpha": lambda folder: _pixart(PixArtAlphaPipeline, folder),
     "pixart_sigma": lambda folder: _pixart(PixArtSigmaPipeline, folder),
     "flux": _flux,
 }
-LENGTHS = {"pixart_alpha": 120, "pixart_sigma": 300, "flux": 512}
+LENGTHS = {"sd": TOKENS, "sd_masked": TOKENS, "pixart_alpha": 120, "pixart_sigma": 300, "flux": 512}
 
 
 @torch.no_grad()
@@ -73,6 +95,9 @@ def _expected(name: str, pipeline: Any) -> dict[str, torch.Tensor]:
     if name == "flux":
         hidden, pooled, _ = pipeline.encode_prompt(TEXTS)
         return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
+    if name.startswith("sd"):
+        hidden, _ = pipeline.encode_prompt(TEXTS, "cpu", 1, False)
+        return {"encoder_hidden_states": hidden}
     length = LENGTHS[name]
     hidden, mask, *_ = pipeline.encode_prompt(TEXTS, False, max_sequence_length=length)
     return {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}

@@ -197,11 +197,15 @@ class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: Annotated[list[TensorRecord], Meta(min_length=1)]
 
 
-class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A tokenizer; the `tokenizers` library reads `file`, and every prompt is padded to `length`.
 
     `ids` and `mask` name the inputs of the text encoder, or of the plan, that it fills; `mask` is
     "" if there is no mask. If `lower`, texts are first lower-cased and stripped of white space.
+    `vectors` has the textual inversions of several vectors: where one is among the tokens of a
+    text, it is replaced in the text by these tokens, with spaces between them. A text of more than
+    `length` tokens is cut at `truncation_side`. `end_id`, if it is there, is the last token, which
+    a text that ends with it has no second time.
     """
 
     file: FileName
@@ -211,6 +215,9 @@ class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pad_id: Count
     padding_side: Literal["left", "right"]
     lower: bool
+    vectors: dict[str, list[str]] = {}
+    truncation_side: Literal["left", "right"] = "right"
+    end_id: Count | None = None
 
 
 class ClassesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from dipgo.models.text_encoding import (
     HIDDEN_STATES,
     TextEncoding,
     Tokens,
+    default_of_call,
     encodes_texts,
 )
 
@@ -60,6 +61,13 @@ PRESETS = {
         tokens=300,
     ),
 }
+
+
+CLEANING = (
+    "prompts are lower-cased and stripped, as by the pipeline with clean_caption=False; "
+    "with beautifulsoup4 and ftfy installed, its default cleans them further"
+)
+"""What the export says where the pipeline would treat prompts otherwise."""
 
 
 class PixArtEncoder(nn.Module):
@@ -140,10 +148,21 @@ class PixArtFamily(Family):
 
         The pipeline does the same where it lacks the packages to clean texts further.
         """
+        from diffusers.utils import is_bs4_available, is_ftfy_available
+
         if not encodes_texts(pipeline):
             return None
+        cleans = is_bs4_available() and is_ftfy_available()
+        tokens_of_t5 = Tokens(
+            pipeline.tokenizer,
+            "input_ids",
+            tokens,
+            mask=ATTENTION_MASK,
+            lower=True,
+            caveat=CLEANING if cleans and default_of_call(pipeline, "clean_caption") else "",
+        )
         return TextEncoding(
             PixArtEncoder(pipeline.text_encoder),
-            (Tokens(pipeline.tokenizer, "input_ids", tokens, mask=ATTENTION_MASK, lower=True),),
+            (tokens_of_t5,),
             (HIDDEN_STATES,),
         )

@@ -22,7 +22,10 @@ from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, enco
 
 
 class ClipEncoder(nn.Module):
-    """Encodes token ids i64[rows, tokens] as the last hidden state f32[rows, tokens, width]."""
+    """Encodes token ids i64[rows, tokens] as the last hidden state f32[rows, tokens, width].
+
+    Tokens whose `mask` i64[rows, tokens] is 0 are not attended to.
+    """
 
     wrapped = "encoder"
 
@@ -30,9 +33,9 @@ class ClipEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Returns the hidden state that `StableDiffusionPipeline.encode_prompt` takes."""
-        return (self.encoder(input_ids)[0],)
+        return (self.encoder(input_ids, attention_mask=mask)[0],)
 
 
 CLASS = "UNet2DConditionModel"
@@ -163,12 +166,14 @@ class UNetFamily(Family):
         return call_unet(denoiser, latents, timestep, conditioning)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
-        """Returns the encoding as CLIP's last hidden state."""
+        """Returns the encoding as CLIP's last hidden state; its configuration may ask for masks."""
         if not encodes_texts(pipeline):
             return None
+        masked = getattr(pipeline.text_encoder.config, "use_attention_mask", False)
+        mask = "attention_mask" if masked else ""
         return TextEncoding(
             ClipEncoder(pipeline.text_encoder),
-            (Tokens(pipeline.tokenizer, "input_ids", tokens),),
+            (Tokens(pipeline.tokenizer, "input_ids", tokens, mask),),
             (HIDDEN_STATES,),
         )
 
