@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMInverseScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
@@ -69,6 +71,9 @@ SCHEDULERS = {
     "dpm++-sde": DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"),
     "flow-euler": FlowMatchEulerDiscreteScheduler(shift=3.0),
     "unipc": UniPCMultistepScheduler(),
+    "inverse": DDIMInverseScheduler(clip_sample=False),
+    "flow-euler, inverted": FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+    "kdpm2-a, karras": KDPM2AncestralDiscreteScheduler(use_karras_sigmas=True),
 }
 
 

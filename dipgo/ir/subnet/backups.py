@@ -44,6 +44,12 @@ class Backup(ABC):
         return any("input" in sources for sources in self._sources)
 
     @cached_property
+    def needs_earlier(self) -> bool:
+        """Whether the block has to have been computed before its outputs can be made."""
+        result, entered = frozenset({"result"}), frozenset({"input"})
+        return bool(self.keep((result,), entered, _united))
+
+    @cached_property
     def repeats(self) -> bool:
         """Whether the block's outputs are the last ones unchanged, so nothing has to be done."""
         return self._sources == (frozenset({"result"}),)

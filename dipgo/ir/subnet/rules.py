@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ from dipgo.ir.subnet.backups import BACKUPS
 
 
 def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
-    """Checks that there is at least one step, and that timesteps are finite and strictly falling.
+    """Checks that there is at least one step, and that timesteps are finite and differ.
+
+    Their order is the scheduler's: an inverse one goes up, and rounding may turn neighbours round.
 
     Raises:
         DipgoError: They are not.
@@ -33,15 +34,16 @@ def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
             expected="one finite number for every row of gates",
             remedy="list the scheduler's timesteps",
         )
-    for index, (before, after) in enumerate(pairwise(timesteps), start=1):
-        if after >= before:
+    seen: set[float] = set()
+    for index, timestep in enumerate(timesteps):
+        if timestep in seen:
             raise DipgoError(
                 f"timesteps, entry {index}",
-                found=f"{after:g} after {before:g}",
-                expected="strictly falling timesteps",
-                remedy="list each timestep once, the first step's first; "
-                "evaluations at one timestep share its row",
+                found=f"{timestep:g} a second time",
+                expected="each timestep once, the first step's first",
+                remedy="take the entry and its row out: evaluations at one timestep share a row",
             )
+        seen.add(timestep)
 
 
 def check_blocks(blocks: Sequence[str]) -> None:
@@ -67,8 +69,19 @@ def check_blocks(blocks: Sequence[str]) -> None:
             )
 
 
-def check_gates(gates: NDArray[Any], timesteps: Sequence[float], blocks: Sequence[str]) -> None:
+def check_gates(
+    gates: NDArray[Any],
+    timesteps: Sequence[float],
+    blocks: Sequence[str],
+    backup: Sequence[str],
+) -> None:
     """Checks that gates are bool[steps, blocks] with row 0 all on.
+
+    Args:
+        gates: The gates.
+        timesteps: The timestep of each row.
+        blocks: The block of each column.
+        backup: A known word for each block.
 
     Raises:
         DipgoError: They are not.
@@ -81,14 +94,21 @@ def check_gates(gates: NDArray[Any], timesteps: Sequence[float], blocks: Sequenc
             expected="0 or 1 (False or True)",
             remedy="decide the gates first, by comparing the scores with a threshold",
         )
-    for block, gate in zip(blocks, gates[0], strict=True):
+    for block, word, gate in zip(blocks, backup, gates[0], strict=True):
         if not gate:
             raise DipgoError(
                 f"gates row 0, block {block}",
                 found="0",
-                expected="1, because nothing earlier computes it",
+                expected=f"1, because {why_first_computes(word)}",
                 remedy="set row 0 to all 1",
             )
+
+
+def why_first_computes(backup: str) -> str:
+    """Returns, in words, why the first row has to compute a block with the backup of this word."""
+    if BACKUPS[backup].needs_earlier:
+        return "nothing earlier computes it"
+    return f"the first row is all 1, also for blocks whose backup, {backup}, needs nothing earlier"
 
 
 def check_backup(backup: Sequence[str], blocks: Sequence[str]) -> None:

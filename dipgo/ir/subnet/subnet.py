@@ -43,7 +43,7 @@ class SubNet:
 
     Attributes:
         num_inference_steps: The number of steps that the scheduler is set to.
-        timesteps: The timestep of each row, strictly falling.
+        timesteps: The timestep of each row, each once, in the order of the steps.
         blocks: The block of each column: module paths of the denoiser.
         gates: bool[steps, blocks], read-only; row 0 is all on.
         backup: A word for each block that names its result when its gate is 0, such as its last
@@ -89,8 +89,8 @@ class SubNet:
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps, self.timesteps)
         check_blocks(self.blocks)
-        check_gates(np.asarray(self.gates), self.timesteps, self.blocks)
         check_backup(self.backup, self.blocks)
+        check_gates(np.asarray(self.gates), self.timesteps, self.blocks, self.backup)
         check_prior_noise(self.prior_noise)
         object.__setattr__(self, "timesteps", tuple(float(t) for t in self.timesteps))
         object.__setattr__(self, "gates", _read_only(self.gates, np.bool_))

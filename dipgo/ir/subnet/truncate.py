@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.ir.subnet.rules import why_first_computes
 from dipgo.ir.subnet.subnet import SubNet
 
 
@@ -47,13 +48,14 @@ def cut_to(subnet: SubNet, timesteps: Sequence[float]) -> SubNet:
 
 
 def _check_first_row(subnet: SubNet, begin: int) -> None:
-    for block, gate in zip(subnet.blocks, subnet.gates[begin], strict=True):
+    for block, word, gate in zip(subnet.blocks, subnet.backup, subnet.gates[begin], strict=True):
         if not gate:
             full = [row for row, gates in enumerate(subnet.gates) if gates.all()]
             raise DipgoError(
                 f"{setting('strength')}, row {begin} of the SubNet, block {block}",
                 found="0",
-                expected="1: with this strength the row is the first, and nothing computes it",
+                expected="1: with this strength the row is the first, and "
+                f"{why_first_computes(word)}",
                 remedy=f"choose a strength that starts at a row that is all 1: "
                 f"{' '.join(map(str, full))}",
             )
