@@ -70,19 +70,20 @@ def fit_schedule(source: Source, schedule: Schedule, geometry: Geometry) -> Fitt
     if schedule.subnet is not None:
         _check_model(schedule.subnet, source)
     scheduler = choose_scheduler(source.scheduler, schedule)
-    options = source.timestep_options(scheduler, geometry, schedule.steps)
+    model = source.at(geometry)
     sampler = probe(
         scheduler,
         schedule.steps,
+        loop=model.loop(scheduler, schedule.steps),
         eta=schedule.eta,
         prior_noise=schedule.subnet.prior_noise if schedule.subnet else None,
         strength=schedule.strength,
-        **options,
+        channels=model.channels,
     )
     blocks = _blocks(schedule, source)
     subnet = schedule.subnet
     if subnet is not None:
-        if schedule.strength is not None:
+        if sampler.start.strength is not None:
             subnet = cut_to(subnet, sampler.timesteps)
         check_timesteps(subnet, sampler)
     return Fitted(sampler, blocks, subnet)

@@ -21,7 +21,8 @@ class Schedule:
     """The steps to unroll, with a SubNet or, if that is None, with all blocks at every step.
 
     `scheduler` None stands for the SubNet's, else the model's own; no `blocks` for the family's.
-    `eta` is how much noise a scheduler with this option (DDIM) draws: a SubNet does not say. With a
+    `eta` is how much noise a scheduler with this option (DDIM) draws, None for what the pipeline
+    says: a SubNet does not. With a
     `strength` the last share of the steps is run, from a picture.
     """
 
@@ -29,7 +30,7 @@ class Schedule:
     steps: int
     scheduler: str | None
     blocks: tuple[str, ...]
-    eta: float = 0.0
+    eta: float | None = None
     strength: float | None = None
 
 

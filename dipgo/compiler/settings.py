@@ -21,7 +21,8 @@ class ScheduleSettings:
 
     `steps` None stands for a SubNet's own, `scheduler` None for the SubNet's, else the model's own,
     and no `blocks` for the family's. `eta` is how much noise a scheduler with this option (DDIM)
-    draws. With a `strength` the last share of the steps is run, from a picture.
+    draws, None for what the pipeline says, 0 mostly. With a `strength` the last share of the steps
+    is run, from a picture.
     """
 
     steps: int | None = option(
@@ -33,8 +34,11 @@ class ScheduleSettings:
         group=SCHEDULE,
         metavar="NAME",
     )
-    eta: float = option(
-        0.0, help="noise that ddim or tcd draws, 0 to 1 (0)", group=SCHEDULE, metavar="E"
+    eta: float | None = option(
+        None,
+        help="noise that ddim or tcd draws, 0 to 1 (the pipeline's)",
+        group=SCHEDULE,
+        metavar="E",
     )
     blocks: tuple[str, ...] = option(
         (),

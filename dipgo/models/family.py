@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import TextEncoding, count_tokens
 from dipgo.models.vae import decoder_by_shape
@@ -115,10 +116,23 @@ class Family(ABC):
         """Returns an adapter whose `predict` and `conditioning` know the picture's size."""
         return self
 
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how the pipeline calls its scheduler, by default as Stable Diffusion's does.
+
+        Args:
+            denoiser: The denoiser.
+            pipeline: The loaded pipeline of diffusers; None for an architecture.
+        """
+        return Loop(type(pipeline).__name__)
+
+    def predicted_channels(self, denoiser: Any) -> int | None:
+        """Returns the channels that the scheduler is given; None for those of the state."""
+        return None
+
     def timestep_options(
         self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
-        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
+        """Returns arguments to `set_timesteps` that depend on size, scheduler or steps."""
         return {}
 
     def spread_scale(

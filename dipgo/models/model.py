@@ -15,6 +15,7 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.stable_diffusion import CONTROLNET
 from dipgo.models.family import Family, Geometry, PipelinePart
+from dipgo.models.loop import Loop
 from dipgo.models.registry import find_text_encoding
 from dipgo.models.text_encoding import TextEncoding
 
@@ -61,9 +62,16 @@ class SizedModel:
         """The conditioning that does not depend on prompts: by name, the values of a row."""
         return self.sized_family.fixed_conditioning(self.denoiser, self.geometry)
 
-    def timestep_options(self, scheduler: Any, steps: int) -> dict[str, Any]:
-        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
-        return self.family.timestep_options(self.denoiser, scheduler, self.geometry, steps)
+    @cached_property
+    def channels(self) -> tuple[int, int]:
+        """The channels of the state, and of the predictions that the scheduler is given."""
+        state = self.latent_shape[1]
+        return state, self.family.predicted_channels(self.denoiser) or state
+
+    def loop(self, scheduler: Any, steps: int) -> Loop:
+        """Returns how the pipeline calls the scheduler to run a number of steps."""
+        options = self.family.timestep_options(self.denoiser, scheduler, self.geometry, steps)
+        return self.family.loop(self.denoiser, self.pipeline).with_timestep_options(options)
 
     def parts(self, latents: Tensor) -> Iterable[PipelinePart]:
         """Returns the pipeline's parts besides text encoder and VAE; `latents` are an example."""
@@ -153,10 +161,6 @@ class Source:
                 "to",
                 remedy=f"leave {setting('strength')} out",
             )
-
-    def timestep_options(self, scheduler: Any, geometry: Geometry, steps: int) -> dict[str, Any]:
-        """Returns the pipeline's arguments to `set_timesteps` besides the number of steps."""
-        return self.at(geometry).timestep_options(scheduler, steps)
 
     def at(self, geometry: Geometry) -> SizedModel:
         """Returns the model at a geometry; equal geometries share one object."""

@@ -53,7 +53,7 @@ class SearchRequest:
     width: int = 0
     guidance: bool | None = None
     weigh: Weigh = macs_weights
-    eta: float = 0.0
+    eta: float | None = None
     loras: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:

@@ -104,8 +104,9 @@ class Rivals:
             DipgoError: The scheduler does not allow that number.
         """
         source, scheduler = self.problem.source, self.problem.scheduler
-        options = source.timestep_options(scheduler, self.problem.geometry, steps)
-        return probe(scheduler, steps, **options).timesteps
+        model = source.at(self.problem.geometry)
+        loop = model.loop(scheduler, steps)
+        return probe(scheduler, steps, loop=loop, channels=model.channels).timesteps
 
     def evaluations_at(self, steps: int) -> int:
         """Returns how often the denoiser runs at another number of steps."""

@@ -13,9 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipgo.common.errors import DipgoError
+from dipgo.compiler.sampler.calls import takes
 from dipgo.compiler.sampler.probe import make_scheduler, probe
 from dipgo.compiler.sampler.schedulers import SCHEDULERS
-from dipgo.compiler.sampler.start import takes
 from dipgo.ir.sampler import Sampler, Term
 from scripts.harness import run_script, script_parser
 

@@ -12,6 +12,7 @@ from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    LatentConsistencyModelImg2ImgPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     PixArtAlphaPipeline,
@@ -145,6 +146,42 @@ def test_latent_consistency_from_the_directory_alone(tmp_path: Path) -> None:
     error = relative_error(torch.from_numpy(found), expected)
     print(f"latent consistency: relative L2 {error:.1e}")
     assert error < TOLERANCE
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_latent_consistency_from_a_picture(strength: float, tmp_path: Path) -> None:
+    """All four steps are run, spread over the strength."""
+    torch.manual_seed(0)
+    parts = _stable_diffusion(tmp_path, None, attention_head_dim=2, time_cond_proj_dim=7)
+    names = ("vae", "text_encoder", "tokenizer", "unet")
+    pipeline = LatentConsistencyModelImg2ImgPipeline(
+        **{name: getattr(parts, name) for name in names},
+        scheduler=LCMScheduler(clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    expected = pipeline(
+        PROMPT,
+        image=picture,
+        strength=strength,
+        num_inference_steps=STEPS,
+        generator=torch.Generator("cpu").manual_seed(5),
+        output_type="latent",
+    ).images
+    text_to_image = LatentConsistencyModelPipeline(**pipeline.components)
+    out = export(text_to_image, "dense", tmp_path / "out", steps=STEPS, strength=strength)
+    ours = Pipeline.from_export(out)
+    image = (2 * picture[0] - 1).numpy()
+    found = ours(PROMPT, image=image, seed=5, output_type="latent").images
+    error = relative_error(torch.from_numpy(found), expected)
+    print(f"latent consistency from a picture, strength {strength}: relative L2 {error:.1e}")
+    assert error < TOLERANCE
+    assert len(ours.runner.export.plan.steps) == STEPS
 
 
 PIXART: dict[type[Any], int] = {PixArtAlphaPipeline: 120, PixArtSigmaPipeline: 300}

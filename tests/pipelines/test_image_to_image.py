@@ -82,7 +82,7 @@ def test_the_first_state_is_a_sum(name: str) -> None:
     scheduler = FLOW[name] if name in FLOW else named(name)
     flow = not hasattr(scheduler, "add_noise")
     pipeline = StableDiffusion3Img2ImgPipeline if flow else StableDiffusionImg2ImgPipeline
-    start = start_scheduler(scheduler, 20, {}, strength=0.6).start
+    start = start_scheduler(scheduler, 20, strength=0.6).start
     scheduler.set_timesteps(20)
     holder = SimpleNamespace(scheduler=scheduler)
     first = pipeline.get_timesteps(holder, 20, 0.6, "cpu")[0][:1]
@@ -222,6 +222,9 @@ def test_a_subnet_whose_first_row_left_reuses_is_refused() -> None:
     with pytest.raises(DipgoError, match=pattern):
         cut_to(_subnet(), (3, 2, 1))
     assert cut_to(_subnet(), (2, 1)).gates.shape == (2, 2)
+    identity = _subnet(backup=("identity", "output"))
+    with pytest.raises(DipgoError, match=r"block a: found 0; expected 1: with this .* all 1, also"):
+        cut_to(identity, (3, 2, 1))
     with pytest.raises(DipgoError, match="found a SubNet with prior_noise"):
         cut_to(_subnet(prior_noise=PriorNoise(0.003, 500)), (2, 1))
 

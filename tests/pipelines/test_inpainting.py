@@ -133,6 +133,7 @@ def _pictures(count: int) -> tuple[list[Image.Image], list[Image.Image]]:
         ("euler-a", 2, 1, [5, 7], None),
         ("heun", 2, 2, [5, 7], 0.6),
         ("euler-a", 2, 1, [5, 7], 0.6),
+        ("euler-a", 2, 1, [5, 7], 1.0),
     ],
 )
 def test_the_same_seed_gives_the_pipelines_latents(

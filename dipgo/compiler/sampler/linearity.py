@@ -29,11 +29,12 @@ def read_linear(scheduler: Any, runs: Runs) -> torch.Tensor:
         f64[E + 1, 1 + E + D], as `coefficients` has it.
 
     Raises:
-        DipgoError: The coefficients do not predict the run on random data: the scheduler clips or
-            thresholds.
+        DipgoError: Coefficients are not finite, or do not predict the run on random data: the
+            scheduler clips or thresholds.
     """
     table = coefficients(runs.on_basis)
     outcome = torch.stack([*runs.on_data.inputs, runs.on_data.result])
+    _check_numbers(scheduler, table)
     wanted = torch.tensordot(table, runs.data, dims=1)
     missed = (outcome - wanted).abs().amax(dim=(0, 2, 3, 4))
     if not (missed <= TOLERANCE * wanted.abs().amax(dim=(0, 2, 3, 4))).all():
@@ -47,13 +48,40 @@ def coefficients(on_basis: Trajectory) -> torch.Tensor:
     Row i has the coefficients of input i over the basis [initial noise, output 0, output 1, …,
     draw 1, draw 2, …], the last row those of the final latents.
     """
-    return torch.stack([*on_basis.inputs, on_basis.result]).flatten(start_dim=1)
+    return torch.stack([*on_basis.inputs, on_basis.result])[:, 0, 0, 0]  # channels are alike
+
+
+def _check_numbers(scheduler: Any, table: torch.Tensor) -> None:
+    """Checks coefficients f64[E + 1, basis], of which the last row is that of the final latents.
+
+    Raises:
+        DipgoError: They are not finite, and nor are diffusers' latents; or all in a row are 0, and
+            the latents are the same whatever the noise and the predictions are.
+    """
+    for problem, is_wrong in (
+        ("infinite or NaN numbers", ~table.isfinite().all(dim=1)),
+        ("nothing but zeros", (table == 0).all(dim=1)),
+    ):
+        rows = is_wrong.nonzero().flatten().tolist()
+        if rows:
+            is_result = rows[0] == len(table) - 1
+            raise DipgoError(
+                f"scheduler {type(scheduler).__name__}",
+                found=f"{problem} in "
+                + ("the final latents" if is_result else f"the input of step {rows[0]}"),
+                expected="finite numbers of noise and predictions at every step",
+                remedy="choose other options of the scheduler, or another number of steps",
+            )
 
 
 def _nonlinear(scheduler: Any) -> DipgoError:
     options = [option for option in BENDING if scheduler.config.get(option)]
     named = " and ".join(f"{option}=True" for option in options)
     remedy = f"choose one of {LINEAR}"
+    variance = str(scheduler.config.get("variance_type"))
+    if variance.startswith("learned") and not options:
+        named = f"variance_type={variance}, the variance that the model predicts"
+        remedy = "choose a scheduler that leaves the variance out, such as dpm++"
     if options:
         remedy = f"set {' and '.join(options)} to false in the scheduler's config"
     return DipgoError(

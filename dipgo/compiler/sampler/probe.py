@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from dipgo.common.warn import warn
 from dipgo.compiler.sampler.linearity import read_linear
 from dipgo.compiler.sampler.recurrence import find_recurrence
 from dipgo.compiler.sampler.schedulers import make_scheduler
-from dipgo.compiler.sampler.start import start_scheduler
-from dipgo.compiler.sampler.trajectory import record_runs
+from dipgo.compiler.sampler.start import DEFAULT_LOOP, Started, start_scheduler
+from dipgo.compiler.sampler.trajectory import CHANNELS, record_runs
 from dipgo.ir.sampler import PriorNoise, Sampler
+from dipgo.models.loop import Loop
 
 __all__ = ["make_scheduler", "probe", "public_config"]
 
@@ -16,9 +18,11 @@ def probe(
     scheduler: Any,
     num_inference_steps: int,
     *,
-    eta: float = 0.0,
+    loop: Loop = DEFAULT_LOOP,
+    eta: float | None = None,
     prior_noise: PriorNoise | None = None,
     strength: float | None = None,
+    channels: tuple[int, int] = CHANNELS,
     **options: Any,
 ) -> Sampler:
     """Returns the recurrence that a diffusers scheduler performs in `num_inference_steps` steps.
@@ -31,10 +35,12 @@ def probe(
     Args:
         scheduler: A diffusers scheduler.
         num_inference_steps: The number of steps.
-        eta: Passed to the scheduler's steps, as Stable Diffusion's pipelines do it.
+        loop: How the pipeline calls the scheduler.
+        eta: Passed to the scheduler's steps, if they take it; None for what the pipeline passes.
         prior_noise: The noise that the loop adds again, if any.
         strength: If not None, only the last share of the steps is run, and the noise is a picture's
-            latents with noise on them.
+            latents with noise on them, as the pipeline has it.
+        channels: The channels of the state, and of the predictions that the scheduler is given.
         **options: Further arguments of the scheduler's `set_timesteps` (`mu`, `sigmas`, …).
 
     Raises:
@@ -42,8 +48,10 @@ def probe(
             pipeline's, or is not linear.
     """
     config = public_config(scheduler)
-    started = start_scheduler(scheduler, num_inference_steps, options, eta=eta, strength=strength)
-    runs = record_runs(started, prior_noise)
+    loop = loop.with_timestep_options(options)
+    started = start_scheduler(scheduler, num_inference_steps, loop, eta=eta, strength=strength)
+    _warn_of_misuse(started, loop)
+    runs = record_runs(started, prior_noise, channels)
     table = read_linear(scheduler, runs)
     evaluated = runs.on_basis.timesteps
     timesteps = tuple(dict.fromkeys(evaluated))
@@ -57,10 +65,20 @@ def probe(
         rows=tuple(timesteps.index(timestep) for timestep in evaluated),
         inputs=tuple(inputs),
         result=result,
-        eta=eta,
+        eta=started.eta,
         start=started.start,
         config=config,
     )
+
+
+def _warn_of_misuse(started: Started, loop: Loop) -> None:
+    """Warns where the pipeline ignores what the scheduler asks for, and so gets other pictures."""
+    if started.scales_state and not (loop.scales_noise and loop.scales_input):
+        name = type(started.scheduler).__name__
+        warn(
+            f"{name} is for a state that is scaled, which {loop.pipeline} does not do as {name} "
+            "says: pictures are as the scheduler is meant, and other than those of the pipeline"
+        )
 
 
 def public_config(scheduler: Any) -> dict[str, Any]:

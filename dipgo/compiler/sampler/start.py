@@ -1,7 +1,8 @@
-"""Starts schedulers as diffusers' pipelines do, image-to-image trajectories late.
+"""Starts schedulers as diffusers' pipelines do, trajectories from a picture late.
 
 Of N steps image-to-image runs the last share `strength`, from a picture's latents with noise on
-them, as `get_timesteps` and `prepare_latents` of diffusers' image-to-image pipelines do.
+them, as `get_timesteps` and `prepare_latents` of diffusers' image-to-image pipelines do. Those of
+LCM spread N steps over the strength, and inpainting begins with pure noise at a strength of 1.
 
 Source: Meng et al. 2022, SDEdit.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,25 +19,39 @@ from typing import Any
 import torch
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.compiler.sampler.calls import check_eta, check_has, check_takes, find_mixer, takes
 from dipgo.ir.sampler import Start
+from dipgo.models.loop import Loop
 
 TOLERANCE = 1e-6
 """Relative tolerance of the linearity check."""
+
+DEFAULT_LOOP = Loop()
 
 
 @dataclass(frozen=True)  # without slots: the start is stored next to the fields
 class Started:
     """A scheduler with its timesteps set, at the step from which it is to run.
 
-    `timesteps` are those to be evaluated: all, unless the scheduler is to begin late. `eta` is None
-    for a scheduler whose steps take none, `strength` for a run from noise.
+    `timesteps` are those to be evaluated: all, unless the scheduler is to begin late. With
+    `step_options` and, if `takes_generator`, a generator its steps are called. `strength` is None
+    for a run from noise, else the scheduler's method `mixer` puts noise on the picture.
     """
 
     scheduler: Any
     timesteps: Any
-    eta: float | None
+    step_options: Mapping[str, Any]
     takes_generator: bool
     strength: float | None
+    mixer: str = ""
+
+    @property
+    def eta(self) -> float:
+        """How much noise the scheduler draws, 0 if its steps take no eta."""
+        if not takes(self.scheduler, "eta"):
+            return 0.0
+        default = inspect.signature(self.scheduler.step).parameters["eta"].default
+        return float(self.step_options.get("eta", default) or 0.0)
 
     @cached_property
     def start(self) -> Start:
@@ -60,22 +76,33 @@ class Started:
             )
         return Start(image_scale, noise_scale, self.strength)
 
+    @cached_property
+    def scales_state(self) -> bool:
+        """Whether the scheduler asks that the first noise, or the denoiser's input, be scaled."""
+        if float(getattr(self.scheduler, "init_noise_sigma", 1.0)) != 1:
+            return True
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return False
+        ones = torch.ones(1, 1, 1, 1)
+        scaled = copy.deepcopy(self.scheduler).scale_model_input(ones, self.timesteps[0])
+        return not torch.equal(scaled, ones)
+
     def _mix(self, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Returns f64[B, C, h, w], a picture's latents with noise as the pipelines add it."""
         first = self.timesteps[:1]
-        if hasattr(self.scheduler, "add_noise"):
-            mixed: torch.Tensor = self.scheduler.add_noise(image, noise, first)
+        if self.mixer == "scale_noise":
+            mixed: torch.Tensor = self.scheduler.scale_noise(image, first, noise)
         else:
-            mixed = self.scheduler.scale_noise(image, first, noise)
+            mixed = self.scheduler.add_noise(image, noise, first)
         return mixed
 
 
 def start_scheduler(
     scheduler: Any,
     num_inference_steps: int,
-    options: dict[str, Any],
+    loop: Loop = DEFAULT_LOOP,
     *,
-    eta: float = 0.0,
+    eta: float | None = None,
     strength: float | None = None,
 ) -> Started:
     """Starts a copy of the scheduler.
@@ -83,80 +110,90 @@ def start_scheduler(
     Args:
         scheduler: A diffusers scheduler.
         num_inference_steps: The number of steps.
-        options: Further arguments of `set_timesteps`.
-        eta: How much noise a scheduler that takes an eta draws.
-        strength: If not None, the run begins where image-to-image of this strength begins.
+        loop: How the pipeline calls the scheduler.
+        eta: How much noise a scheduler that takes an eta draws; None for what the pipeline says.
+        strength: If not None, the run begins where the pipeline begins with a picture.
 
     Raises:
-        DipgoError: The scheduler refuses the steps or the options, or takes no eta.
+        DipgoError: The scheduler refuses the steps or the options, takes no eta, or cannot be
+            called as the pipeline does.
     """
-    _check_eta(scheduler, eta)
+    check_eta(scheduler, eta)
+    check_has(scheduler, loop)
+    if loop.needs_generator:
+        check_takes(scheduler, "step", ("generator",), loop)
     fresh = copy.deepcopy(scheduler)
+    _set_timesteps(fresh, num_inference_steps, loop, strength)
+    if strength == 1 and loop.paints:
+        strength = None
+    mixer = "" if strength is None else find_mixer(fresh, loop)
+    begin = 0
+    if loop.paints or (strength is not None and not loop.spreads_steps):
+        share = 1.0 if strength is None else strength
+        begin = _begin_at(fresh, num_inference_steps, share, rounds_up=mixer == "scale_noise")
+    named = {"eta": eta} if eta is not None else {}
+    options = {**loop.step_options, **named}
+    return Started(
+        fresh,
+        fresh.timesteps[begin:],
+        {name: value for name, value in options.items() if takes(fresh, name)},
+        takes_generator=takes(fresh, "generator"),
+        strength=strength,
+        mixer=mixer,
+    )
+
+
+def _set_timesteps(fresh: Any, steps: int, loop: Loop, strength: float | None) -> None:
+    """Sets the timesteps as the pipeline does.
+
+    Raises:
+        DipgoError: The scheduler refuses the steps or the options.
+    """
+    options = dict(loop.timestep_options)
+    if loop.spreads_steps and strength is not None:
+        _check_strength(strength)
+        options["strength"] = strength
+    check_takes(fresh, "set_timesteps", options, loop)
+    number = () if "sigmas" in options else (steps,)
     try:
-        fresh.set_timesteps(num_inference_steps, **options)
+        fresh.set_timesteps(*number, **options)
     except Exception as error:  # a scheduler may refuse in its own way
         raise DipgoError(
-            f"{type(scheduler).__name__}.set_timesteps({num_inference_steps})",
+            f"{type(fresh).__name__}.set_timesteps({steps})",
             found=f"{type(error).__name__}: {error}",
             expected="a number of steps, and options, that the scheduler takes",
             remedy="choose another number of steps, or another scheduler",
         ) from error
-    if strength is not None:
-        _begin_at(fresh, num_inference_steps, strength)
-    timesteps = fresh.timesteps[getattr(fresh, "begin_index", None) or 0 :]
-    return Started(
-        fresh,
-        timesteps,
-        eta=eta if takes(fresh, "eta") else None,
-        takes_generator=takes(fresh, "generator"),
-        strength=strength,
-    )
-
-
-def _check_eta(scheduler: Any, eta: float) -> None:
-    """Checks that eta is in 0..1, and above 0 only for a scheduler that uses it.
-
-    Raises:
-        DipgoError: It is not.
-    """
-    if not 0 <= eta <= 1:
+    if not len(fresh.timesteps):
         raise DipgoError(
-            setting("eta"),
-            found=f"{eta:g}",
-            expected="a number from 0 to 1",
-            remedy="1 draws as much noise as DDPM does, 0 none",
-        )
-    if eta > 0 and not takes(scheduler, "eta"):
-        raise DipgoError(
-            setting("eta"),
-            found=f"{eta:g} for {type(scheduler).__name__}, which has none",
-            expected="a scheduler whose steps take an eta, ddim for example",
-            remedy=f"leave {setting('eta')} out, or choose ddim",
+            f"{type(fresh).__name__}.set_timesteps({steps})",
+            found="no timestep",
+            expected="at least one",
+            remedy="take more steps",
         )
 
 
-def takes(scheduler: Any, option: str) -> bool:
-    """Returns whether the scheduler's step has this argument, as diffusers' pipelines ask it."""
-    step = getattr(scheduler, "step", None)
-    return step is not None and option in inspect.signature(step).parameters
+def _begin_at(started: Any, steps: int, strength: float, *, rounds_up: bool) -> int:
+    """Returns the index of the timestep from which a scheduler is to run, and tells it so.
 
-
-def _begin_at(started: Any, steps: int, strength: float) -> None:
-    """Moves a scheduler with its timesteps set to the step from which it is to run.
+    The scheduler keeps all its timesteps, in which it may look them up.
 
     Raises:
         DipgoError: The strength leaves no step.
     """
-    first = _first_step(steps, strength, flow=not hasattr(started, "add_noise"))
+    first = _first_step(steps, strength, rounds_up)
     begin = first * getattr(started, "order", 1)
     if hasattr(started, "set_begin_index"):
         started.set_begin_index(begin)
-    else:
-        started.timesteps = started.timesteps[begin:]
+    return begin
 
 
-def _first_step(steps: int, strength: float, flow: bool) -> int:
-    """Returns the first step; pipelines of flow-matching models (`flow`) round the rest up."""
+def _check_strength(strength: float) -> None:
+    """Checks that the strength is a share of the steps.
+
+    Raises:
+        DipgoError: It is not.
+    """
     if not 0 < strength <= 1:
         raise DipgoError(
             setting("strength"),
@@ -164,7 +201,12 @@ def _first_step(steps: int, strength: float, flow: bool) -> int:
             expected="a share of the steps above 0, at most 1",
             remedy="0.6 for example runs the last 60 of 100 steps",
         )
-    first = int(max(steps - steps * strength, 0)) if flow else steps - int(steps * strength)
+
+
+def _first_step(steps: int, strength: float, rounds_up: bool) -> int:
+    """Returns the first step; pipelines of flow-matching models round the rest up."""
+    _check_strength(strength)
+    first = int(max(steps - steps * strength, 0)) if rounds_up else steps - int(steps * strength)
     if first >= steps:
         raise DipgoError(
             setting("strength"),

@@ -97,6 +97,8 @@ class Runs(NamedTuple):
 
     `data` is f64[1 + E + D, B, C, H, W] for E evaluations with D draws: [initial noise, output 0,
     output 1, …, draw 1, draw 2, …]. The basis is the identity in this order, on the last axis.
+    Outputs that have more channels than the state have 0 in them on the basis, else random data:
+    a scheduler that leaves them out is linear.
     """
 
     on_basis: Trajectory
@@ -120,40 +122,74 @@ class KeepFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def record_runs(started: Started, prior_noise: PriorNoise | None = None) -> Runs:
+CHANNELS = (4, 4)
+"""Channels of the state and of predictions, if they are not known: more than schedulers cut to."""
+
+
+def record_runs(
+    started: Started,
+    prior_noise: PriorNoise | None = None,
+    channels: tuple[int, int] = CHANNELS,
+) -> Runs:
     """Runs a scheduler on the basis and on random data.
+
+    Args:
+        started: A started scheduler.
+        prior_noise: The noise that the loop adds again, if any.
+        channels: The channels of the state, and of the predictions that the scheduler is given.
 
     Raises:
         DipgoError: The scheduler asks for more than the pipelines' loop provides.
     """
-    size = 1 + len(started.timesteps) + _count_draws(started)
+    state, predicted = channels
+    if state == predicted:  # a cut shows in a few channels
+        state = predicted = min(state, max(CHANNELS))
+    size = 1 + len(started.timesteps) + _count_draws(started, state, predicted)
     basis = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, 1, size)
-    data = _make_data(size)
-    return Runs(_run_on(basis, started, prior_noise), _run_on(data, started, prior_noise), data)
+    basis = basis.expand(size, 1, state, 1, size)
+    data = _make_data((size, len(SCALES), max(state, predicted), 4, 4))
+    zeros = torch.zeros_like(basis[:, :, :1])
+    return Runs(
+        _run_on(basis, _outputs(basis, zeros, predicted), started, prior_noise),
+        _run_on(data[:, :, :state], data[:, :, :predicted], started, prior_noise),
+        data[:, :, :state],
+    )
 
 
-def _count_draws(started: Started) -> int:
+def _outputs(tensors: torch.Tensor, more: torch.Tensor, channels: int) -> torch.Tensor:
+    """Returns the tensors, on the third axis cut to so many channels, or with `more` after them."""
+    missing = channels - tensors.shape[2]
+    cut = tensors[:, :, :channels]
+    return torch.cat([cut, *[more] * missing], dim=2) if missing > 0 else cut
+
+
+def _count_draws(started: Started, state: int, predicted: int) -> int:
     """Returns how often a trajectory draws noise: the timesteps alone decide that."""
-    ones = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    run = run_scheduler(started, ones, lambda index, _: ones.clone(), draw=lambda _: ones.clone())
+    ones = torch.ones(1, state, 1, 1, dtype=torch.float64)
+    output = torch.ones(1, predicted, 1, 1, dtype=torch.float64)
+    run = run_scheduler(started, ones, lambda index, _: output.clone(), draw=lambda _: ones.clone())
     return len(run.draws)
 
 
-def _make_data(size: int) -> torch.Tensor:
-    """Returns f64[size, B, 2, 4, 4]: noise, an output for each evaluation, draws; B scales."""
+def _make_data(shape: tuple[int, ...]) -> torch.Tensor:
+    """Returns f64[size, B, C, H, W]: noise, an output for each evaluation, draws; B scales."""
     generator = torch.Generator("cpu").manual_seed(2410)
-    shape = (size, len(SCALES), 2, 4, 4)
     data = torch.randn(shape, generator=generator, dtype=torch.float64)
     return data * torch.tensor(SCALES, dtype=torch.float64).reshape(-1, 1, 1, 1)
 
 
-def _run_on(tensors: torch.Tensor, started: Started, prior_noise: PriorNoise | None) -> Trajectory:
-    """Runs a scheduler on [initial noise, output 0, output 1, …, draw 1, draw 2, …]."""
+def _run_on(
+    tensors: torch.Tensor,
+    outputs: torch.Tensor,
+    started: Started,
+    prior_noise: PriorNoise | None,
+) -> Trajectory:
+    """Runs a scheduler on [initial noise, …, draw 1, draw 2, …] and outputs, from the second on."""
     evaluations = len(started.timesteps)
     return run_scheduler(
         started,
-        tensors[0],
-        lambda index, _: tensors[1 + index].clone(),
+        tensors[0].clone(),
+        lambda index, _: outputs[1 + index].clone(),
         draw=lambda index: tensors[evaluations + index].clone(),
         prior_noise=prior_noise,
     )
@@ -182,8 +218,7 @@ def run_scheduler(
     generator, name = torch.Generator("cpu"), type(started.scheduler).__name__
     draws = HandOutDraws(name, generator, noise.shape, draw)
     options: dict[str, Any] = {"generator": generator} if started.takes_generator else {}
-    if started.eta is not None:
-        options["eta"] = started.eta
+    options |= started.step_options
     try:
         with KeepFloat64(), draws:  # type: ignore[no-untyped-call]
             return _loop(started, noise, model, options, draws, prior_noise)

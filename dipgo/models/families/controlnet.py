@@ -26,6 +26,7 @@ from dipgo.models.families.stable_diffusion import (
 )
 from dipgo.models.families.unet_inputs import CONTROL_IMAGE, CONTROL_SCALE, text_arguments
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import Loop
 from dipgo.models.text_encoding import TextEncoding
 
 CONTROLNET_CLASS = "ControlNetModel"
@@ -149,6 +150,10 @@ class ControlledFamily(Family):
     def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
         """Returns the family's fixed conditioning."""
         return self.family.fixed_conditioning(denoiser, geometry)
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how the family's pipelines call their scheduler."""
+        return self.family.loop(denoiser, pipeline)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
         """Returns the family's text encoding."""

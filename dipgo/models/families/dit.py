@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 
 DIT_XL = {
@@ -58,6 +59,14 @@ class DiTFamily(Family):
         """Returns the shape at the model's `sample_size`: the position embedding has that size."""
         size = denoiser.config.sample_size
         return (geometry.batch, denoiser.config.in_channels, size, size)
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how `DiTPipeline` calls its scheduler.
+
+        It does not scale the first noise, and puts the scaled input in the state's place.
+        """
+        reads = ("scale_model_input",)
+        return Loop("DiTPipeline", step_options={}, reads=reads, scales_in_place=True)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns class labels; unconditional rows carry the label `num_embeds_ada_norm`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dipgo.models.families.dynamic_shift import dynamic_shift
 from dipgo.models.families.patches import check_patches
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import (
     HIDDEN_STATES,
@@ -25,13 +26,8 @@ from dipgo.models.text_encoding import (
 PATCH = 2
 """Latent pixels on each side of the patch that a row of the packed latents holds."""
 
-SHIFT = {
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-}
-"""Defaults of `FluxPipeline` for options that the scheduler's configuration leaves out."""
+MAX_SHIFT = 1.15
+"""The default of `FluxPipeline` where the scheduler's configuration has no `max_shift`."""
 
 TRAIN_TIMESTEPS = 1000
 
@@ -142,22 +138,16 @@ class FluxFamily(Family):
         scale = {"guidance": torch.zeros(rows)} if config.guidance_embeds else {}
         return {"encoder_hidden_states": hidden, "pooled_projections": pooled, **scale}
 
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how `FluxPipeline` calls its scheduler, one for flow matching."""
+        return Loop("FluxPipeline", step_options={}, reads=("order",))
+
     def timestep_options(
         self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
-        """Returns the pipeline's sigmas, and their shift `mu`, which grows with the picture.
-
-        Schedulers without such a shift get no options.
-
-        Source: Esser et al. 2024, section 5.3.2.
-        """
-        if "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
-            return {}
+        """Returns the pipeline's sigmas, and their shift `mu`, which grows with the picture."""
         rows, columns = self.at_size(denoiser, geometry)._grid
-        shift = {name: scheduler.config.get(name, value) for name, value in SHIFT.items()}
-        first, last = shift["base_image_seq_len"], shift["max_image_seq_len"]
-        slope = (shift["max_shift"] - shift["base_shift"]) / (last - first)
-        options = {"mu": rows * columns * slope + shift["base_shift"] - slope * first}
+        options: dict[str, Any] = {"mu": dynamic_shift(scheduler.config, rows * columns, MAX_SHIFT)}
         if scheduler.config.get("use_flow_sigmas"):
             return options
         return {**options, "sigmas": np.linspace(1.0, 1 / steps, steps)}

@@ -8,6 +8,7 @@ Source: Luo et al. 2023, "Latent Consistency Models", section 4.2.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,7 +23,10 @@ from dipgo.models.families.stable_diffusion import (
     more_inputs,
 )
 from dipgo.models.family import Geometry
+from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
+
+PIPELINE = "LatentConsistencyModelPipeline"
 
 OPTION, INPUT = "time_cond_proj_dim", "timestep_cond"
 """The option that makes a U-Net take the embedded scale, with its width as value, and the name of
@@ -59,7 +63,7 @@ class LCMFamily(UNetFamily):
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2 distilled with its guidance ({OPTION})"
     guided = False
-    pipelines: tuple[str, ...] = (*UNetFamily.pipelines, "LatentConsistencyModelPipeline")
+    pipelines: tuple[str, ...] = (*UNetFamily.pipelines, PIPELINE)
     presets = PRESETS
     beside: ClassVar[dict[str, Any]] = {}
     """Further inputs of the U-Net, as `more_inputs` returns them."""
@@ -75,6 +79,25 @@ class LCMFamily(UNetFamily):
         """Returns the inputs of the undistilled U-Net, and the embedded guidance scale."""
         embedded = torch.zeros(geometry.rows, denoiser.config.time_cond_proj_dim)
         return {**super().conditioning(denoiser, geometry), INPUT: embedded}
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how the pipeline calls its scheduler.
+
+        Those of LCM spread the steps over the strength and do not scale the U-Net's input; other
+        pipelines may have the U-Net too.
+        """
+        loop = super().loop(denoiser, pipeline)
+        name = type(pipeline).__name__ if pipeline else PIPELINE
+        if PIPELINE not in self.pipelines or not name.startswith("LatentConsistencyModel"):
+            return loop
+        return replace(
+            loop,
+            pipeline=name,
+            timestep_options={"original_inference_steps": None},
+            step_options={"eta": None},
+            spreads_steps=True,
+            reads=("order", "init_noise_sigma"),
+        )
 
     def predict(
         self,

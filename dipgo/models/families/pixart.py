@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dipgo.models.families.patches import check_patches
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import STABLE_DIFFUSION, Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import (
     ATTENTION_MASK,
@@ -112,6 +113,11 @@ class PixArtFamily(Family):
         check_patches(geometry, config.patch_size, "one patch")
         own = (config.sample_size, config.sample_size)
         return (geometry.batch, config.in_channels, *geometry.in_latents(own))
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how the pipelines call their scheduler."""
+        name = type(pipeline).__name__ if pipeline else self.pipelines[0]
+        return Loop(name, reads=STABLE_DIFFUSION)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns hidden states, their mask, and the sizes if the model takes them."""

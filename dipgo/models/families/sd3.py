@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dipgo.models.families.dynamic_shift import dynamic_shift
 from dipgo.models.families.patches import check_patches
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import (
     HIDDEN_STATES,
@@ -20,6 +22,9 @@ from dipgo.models.text_encoding import (
     encodes_texts,
     find_encoders,
 )
+
+MAX_SHIFT = 1.16
+"""The default of `StableDiffusion3Pipeline` where the scheduler's configuration has none."""
 
 SD3 = {
     "sample_size": 128,
@@ -150,6 +155,26 @@ class SD3Family(Family):
             return_dict=False,
         )[0]
         return prediction
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how the pipelines of text and pictures call their scheduler."""
+        return Loop(
+            type(pipeline).__name__ if pipeline else self.pipelines[0],
+            step_options={},
+            mixers=("scale_noise",),
+            reads=("order",),
+        )
+
+    def timestep_options(
+        self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
+    ) -> dict[str, Any]:
+        """Returns the shift `mu`, which grows with the picture, if the scheduler asks for it."""
+        if not scheduler.config.get("use_dynamic_shifting"):
+            return {}
+        *_, height, width = self.latent_shape(denoiser, geometry)
+        patch = denoiser.config.patch_size
+        patches = (height // patch) * (width // patch)
+        return {"mu": dynamic_shift(scheduler.config, patches, MAX_SHIFT)}
 
     def tokens(self, pipeline: Any) -> int:
         """Returns the number of CLIP's and T5's tokens; zeros stand in for an absent T5's."""

@@ -17,6 +17,7 @@ from dipgo.models.families.unet_inputs import (
     with_mask,
 )
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import STABLE_DIFFUSION, Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import HIDDEN_STATES, TextEncoding, Tokens, encodes_texts
 
@@ -164,6 +165,13 @@ class UNetFamily(Family):
     ) -> torch.Tensor:
         """Returns the U-Net's sample f32[rows, C, H, W]."""
         return call_unet(denoiser, latents, timestep, conditioning)
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how the pipelines of text, pictures and inpainting call their scheduler."""
+        name = type(pipeline).__name__ if pipeline else self.pipelines[0]
+        return Loop(
+            name, mixers=("add_noise",), paints=takes_mask(denoiser), reads=STABLE_DIFFUSION
+        )
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
         """Returns the encoding as CLIP's last hidden state; its configuration may ask for masks."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dipgo.models.families.stable_diffusion import STABLE_DIFFUSION_SCHEDULE
 from dipgo.models.family import Family, Geometry, PipelinePart
+from dipgo.models.loop import STABLE_DIFFUSION, Loop
 from dipgo.models.presets import Preset
 from dipgo.models.vae import example_picture
 
@@ -165,6 +166,10 @@ class SVDFamily(Family):
         The default is the model's `sample_size`, which is not the pipeline's.
         """
         return (geometry.batch, *self.at_size(denoiser, geometry)._frames(denoiser))
+
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how `StableVideoDiffusionPipeline` calls its scheduler."""
+        return Loop("StableVideoDiffusionPipeline", step_options={}, reads=STABLE_DIFFUSION)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns the picture's embedding and latents, time ids, and if guided the least scale."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dipgo.models.family import Family, Geometry
+from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 
 CLASS = "UNet2DModel"
@@ -104,6 +105,19 @@ class UnconditionalFamily(Family):
         own = (size, size) if isinstance(size, int) else size
         return (geometry.batch, denoiser.config.in_channels, *geometry.in_latents(own))
 
+    def loop(self, denoiser: Any, pipeline: Any) -> Loop:
+        """Returns how `DDPMPipeline` calls its scheduler, without scaling noise or input."""
+        return Loop(
+            "DDPMPipeline",
+            step_options={},
+            needs_generator=pipeline is not None,
+            reads=(),
+        )
+
+    def predicted_channels(self, denoiser: Any) -> int:
+        """Returns the U-Net's channels: a variance that it predicts is for the scheduler to cut."""
+        return int(denoiser.config.out_channels)
+
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns no inputs."""
         return {}
@@ -115,6 +129,7 @@ class UnconditionalFamily(Family):
         timestep: torch.Tensor,
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
-        """Returns the U-Net's sample f32[B, C, H, W]."""
+        """Returns the U-Net's sample f32[B, C, H, W]; the channels of a variance are cut."""
         prediction: torch.Tensor = denoiser(latents, timestep, return_dict=False)[0]
-        return prediction
+        channels = denoiser.config.in_channels
+        return prediction if prediction.shape[1] == channels else prediction[:, :channels]

@@ -16,6 +16,8 @@ from dipgo.compiler.sampler.recurrence import Basis, expand, find_recurrence
 from dipgo.compiler.sampler.start import start_scheduler
 from dipgo.compiler.sampler.trajectory import record_runs
 from dipgo.ir.sampler import Term
+from dipgo.ir.subnet.subnet import SubNet
+from scripts.generate.sampler_table import measure
 from tests.support.schedulers import (
     NAMES,
     SD15,
@@ -109,7 +111,7 @@ def test_flow_matching(steps: int, options: dict[str, float]) -> None:
 def test_the_terms_expand_to_the_coefficients_read_off(name: str) -> None:
     scheduler = named(name)
     sampler = probe(scheduler, 50)
-    found = record_runs(start_scheduler(scheduler, 50, {})).on_basis
+    found = record_runs(start_scheduler(scheduler, 50)).on_basis
     basis, rows = Basis(len(sampler.rows)), list[Any]()
     assert not found.draws
     for terms, wanted in zip(
@@ -206,6 +208,41 @@ def test_bends_without_a_known_option_are_refused() -> None:
 
     with pytest.raises(DipgoError, match=r"found steps that are not linear .+; choose one of ddim"):
         probe(Bent(**SD15), 10)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "DDPMScheduler", "LCMScheduler"])
+def test_numbers_that_are_not_finite_are_named(kind: str, steps: int) -> None:
+    """No picture can be told from pure noise; the numbers say nothing of linearity."""
+    config = {"clip_sample": False, "rescale_betas_zero_snr": True}
+    message = rf"^scheduler {kind}: found infinite or NaN numbers in .+; expected finite numbers"
+    with pytest.raises(DipgoError, match=message):
+        probe(getattr(diffusers, kind)(timestep_spacing="trailing", **config), steps)
+
+
+def test_latents_of_nothing_are_refused() -> None:
+    """One step of IPNDM multiplies all by 0."""
+    with pytest.raises(DipgoError, match="found nothing but zeros in the final latents; expected"):
+        probe(diffusers.IPNDMScheduler(), 1)
+
+
+RISING = {
+    "DDIMInverseScheduler": {"clip_sample": False},
+    "DPMSolverMultistepInverseScheduler": {},
+    "FlowMatchEulerDiscreteScheduler": {"invert_sigmas": True},
+    "KDPM2AncestralDiscreteScheduler": {"use_exponential_sigmas": True},
+}
+
+
+@pytest.mark.parametrize("steps", [2, 5, 8, 20])
+@pytest.mark.parametrize("kind", RISING)
+def test_timesteps_that_rise(kind: str, steps: int) -> None:
+    """On purpose or by rounding: a SubNet has a row for each all the same."""
+    scheduler = getattr(diffusers, kind)(**RISING[kind])
+    sampler = probe(scheduler, steps)
+    assert steps == 2 or not all(np.diff(sampler.timesteps) < 0)
+    assert SubNet.dense(sampler.timesteps, ["a"], num_inference_steps=steps).gates.all()
+    assert max(measure(scheduler, sampler)) <= TOLERANCE
 
 
 def test_a_number_of_steps_that_the_scheduler_refuses() -> None:

@@ -88,7 +88,7 @@ def _run(scheduler: Any, steps: int, eta: float) -> torch.Tensor:
 def test_the_terms_expand_to_the_coefficients_read_off(name: str) -> None:
     scheduler, eta = SCHEDULERS[name]()
     sampler = probe(scheduler, 20, eta=eta)
-    found = record_runs(start_scheduler(scheduler, 20, {}, eta=eta)).on_basis
+    found = record_runs(start_scheduler(scheduler, 20, eta=eta)).on_basis
     basis, rows = Basis(len(sampler.rows), tuple(found.draws)), list[Any]()
     for terms, wanted in zip(
         (*sampler.inputs, sampler.result), coefficients(found).numpy(), strict=True
@@ -116,7 +116,7 @@ def test_no_update_has_more_terms_than_its_method_needs(name: str, most: int) ->
 def test_draws_that_are_not_used_are_counted() -> None:
     """Euler-ancestral draws after its last evaluation too, and multiplies by 0."""
     scheduler, eta = SCHEDULERS["euler-a"]()
-    assert len(record_runs(start_scheduler(scheduler, 5, {}, eta=eta)).on_basis.draws) == 5
+    assert len(record_runs(start_scheduler(scheduler, 5, eta=eta)).on_basis.draws) == 5
     assert probe(scheduler, 5).draws == (1, 2, 3, 4)
     late, _ = SCHEDULERS["sa"]()
     assert probe(late, 50).draws == tuple(range(11, 42))  # stochastic in the middle alone
