@@ -8,8 +8,9 @@ from dataclasses import MISSING, fields, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dipgo.common.cli import Parser
-from dipgo.common.settings import about_field
+from dipgo.common.cli import Parser, refuse_idle
+from dipgo.common.errors import setting
+from dipgo.common.settings import about_field, unmet_need
 
 Settings = TypeVar("Settings")
 
@@ -59,6 +60,26 @@ def read_settings(
     values = {item.name: getattr(options, item.name, None) for item in fields(settings)}  # type: ignore[arg-type]
     changes = {name: value for name, value in values.items() if value is not None} | more
     return settings(**changes) if base is None else replace(base, **changes)  # type: ignore[type-var]
+
+
+def refuse_without_needs(options: Namespace, settings: Any) -> None:
+    """Refuses options that are set and have no effect with the other settings.
+
+    A number of 0 asks for nothing.
+
+    Args:
+        options: The parsed options.
+        settings: The settings that were read from them.
+
+    Raises:
+        DipgoError: An option that is set needs another to have another value.
+    """
+    for item in fields(settings):
+        unmet, own = unmet_need(settings, item.name), getattr(settings, item.name)
+        if unmet and (isinstance(own, bool) or own != 0):
+            other, value = unmet
+            words = f"with {setting(other)} {value}"
+            refuse_idle(options, [item.name], words, f"leave it out, or change {setting(other)}")
 
 
 def _add(parser: Parser, name: str, hint: Any, default: object, about: Mapping[str, Any]) -> None:

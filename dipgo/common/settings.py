@@ -43,7 +43,9 @@ def option(
         more: `flag`, if the option's name is not the field's; `metavar`, `nargs`, `action`,
             `type` and `choices` as argparse takes them; bounds of a number, as in BOUNDS, with
             `expected` and `remedy` for an error in other words; `kw_only` as for
-            `dataclasses.field`.
+            `dataclasses.field`; `needs`, if the option has no effect unless other settings have
+            these values, by name: True and False stand for all that count as such, a tuple for any
+            of its values.
     """
     kw_only = more.pop("kw_only", MISSING)
     return field(default=default, kw_only=kw_only, metadata={"help": help, "group": group, **more})
@@ -86,6 +88,17 @@ def about_field(item: Field[Any], described: type | None) -> Mapping[str, Any]:
     if item.metadata or described is None:
         return item.metadata
     return next((same.metadata for same in fields(described) if same.name == item.name), {})
+
+
+def unmet_need(settings: Any, name: str) -> tuple[str, Any] | None:
+    """Returns the setting, with its value, for which a field has no effect; None if it has one."""
+    (item,) = (field for field in fields(settings) if field.name == name)
+    for other, wanted in item.metadata.get("needs", {}).items():
+        value = getattr(settings, other)
+        present = bool(value) if isinstance(wanted, bool) else value
+        if present not in (wanted if isinstance(wanted, tuple) else (wanted,)):
+            return other, value
+    return None
 
 
 def _fits(value: object, hint: Any) -> bool:

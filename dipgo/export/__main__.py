@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from dipgo.common.cli import Parser, run_command
-from dipgo.common.options import add_options, read_settings
+from dipgo.common.options import add_options, read_settings, refuse_without_needs
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import stage
 from dipgo.engines.options import add_build_arguments, build_options
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
 
 def _export(options: Namespace) -> None:
     settings = read_settings(options, ExportSettings, build=build_options(options))
+    refuse_without_needs(options, settings)
     with command_packages("dipgo.export", "exporting", "export"):
         from dipgo.export.api import write_export
     out = write_export(options.model, settings, options.out, stage)

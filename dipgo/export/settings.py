@@ -86,6 +86,7 @@ class ExportSettings(Request):
         help="do not run fp16 against fp32 (it is run)",
         group=PRECISION,
         flag="--no-numerics-check",
+        needs={"precision": tuple(name for name in PRECISIONS if name != "fp32")},
     )
     passes: tuple[str, ...] = option(PASS_NAMES, **PASSES)
     build: BuildOptions = DEFAULT_BUILD

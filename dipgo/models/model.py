@@ -141,7 +141,8 @@ class Source:
             where: Where an error of the size is; "" for the settings of height and width.
 
         Raises:
-            DipgoError: The size is no whole number of latents, or they are not those of pictures.
+            DipgoError: The size is no whole number of latents, or not one that the model can have,
+                or latents are not those of pictures.
         """
         scale = self.pixels_per_latent
         for name, size in (("height", geometry.height), ("width", geometry.width)):
@@ -152,7 +153,8 @@ class Source:
                     expected=f"a multiple of {scale}, the pixels of one latent",
                     remedy=f"use {max(scale, round(size / scale) * scale)}",
                 )
-        shape = self.at(geometry).latent_shape if from_picture else ()
+        shape = self.at(geometry).latent_shape
+        self._check_has_size(geometry, shape, where)
         if from_picture and len(shape) != 4:
             raise DipgoError(
                 setting("strength"),
@@ -161,6 +163,25 @@ class Source:
                 "to",
                 remedy=f"leave {setting('strength')} out",
             )
+
+    def _check_has_size(self, geometry: Geometry, shape: tuple[int, ...], where: str) -> None:
+        """Checks that latents have the size that was asked for: some models have only one.
+
+        Latents of fewer than four axes do not show their size.
+
+        Raises:
+            DipgoError: They have another.
+        """
+        asked = (("height", geometry.height), ("width", geometry.width))
+        for (name, size), latents in zip(asked, shape[-2:] if len(shape) > 3 else (), strict=False):
+            pixels = latents * self.pixels_per_latent
+            if size not in (0, pixels):
+                raise DipgoError(
+                    f"{where}, {name}" if where else setting(name),
+                    found=f"{size} for a {self.model_class}, whose pictures have one size",
+                    expected=str(pixels),
+                    remedy="leave it out",
+                )
 
     def at(self, geometry: Geometry) -> SizedModel:
         """Returns the model at a geometry; equal geometries share one object."""

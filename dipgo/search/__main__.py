@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dipgo.common.cli import Parser, refuse_idle, run_command, whole_number
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import (
     check_file_destination,
     check_folder_destination,
     read_prompts,
 )
-from dipgo.common.options import add_options, read_settings
+from dipgo.common.options import add_options, read_settings, refuse_without_needs
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import live_progress, mute_unless, stage
 from dipgo.compiler.settings import Request
@@ -62,6 +62,7 @@ def main(arguments: list[str]) -> None:
 def _run(options: Namespace) -> None:
     _check_used(options)
     settings = search_settings(options)
+    _check_effects(options, settings)
     check_file_destination(options.out)
     if options.log:
         check_file_destination(options.log)
@@ -106,6 +107,21 @@ def _check_used(options: Namespace) -> None:
     for name in rule.options:
         if getattr(options, name) is None:
             raise left_out(name)
+
+
+def _check_effects(options: Namespace, settings: SearchSettings) -> None:
+    """Refuses options that have no effect with the settings of dipgo's own search."""
+    if options.method != DIPGO:
+        return
+    refuse_without_needs(options, settings)
+    if settings.iterations:
+        return
+    remedy = f"leave it out, or change {setting('iterations')}"
+    refuse_idle(options, ("mixed_precision",), f"with {setting('iterations')} 0", remedy)
+    trains = settings.reuse_terms and not settings.reuse_filter and settings.reuse_iterations
+    if not trains:
+        where = f"with {setting('iterations')} 0, where nothing is trained"
+        refuse_idle(options, ("checkpointing",), where, remedy)
 
 
 def _summary(subnet: SubNet) -> str:

@@ -40,9 +40,11 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
     """
     source = load_source(model, request.loras)
     _move(source, device)
+    geometry = source.geometry(request.batch, request.height, request.width, request.guidance)
+    source.check_geometry(geometry)
     problem = make_problem(
         source,
-        source.geometry(request.batch, request.height, request.width, request.guidance),
+        geometry,
         schedule=request.schedule,
         backup=request.backup,
         weigh=request.weigh,

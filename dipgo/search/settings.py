@@ -25,6 +25,15 @@ Selection = Literal["fill", "bisection", "sweep"]
 GRADIENT, EXCHANGE, REUSE, EXAMPLES = "gradient search", "exchange", "reuse", "prompts and noise"
 """Headings of the command's help."""
 
+GRADIENTS = {"iterations": True}
+
+PENALTY, ANNEALED = {**GRADIENTS, "budget": "penalty"}, {**GRADIENTS, "budget": "annealed"}
+
+RELAXED = {**GRADIENTS, "estimator": "relaxed"}
+
+REUSES = {"reuse_terms": True}
+"""What an option needs to have an effect, as `option` takes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
@@ -56,37 +65,65 @@ class SearchSettings:
     """
 
     parameters: Parameters = option(
-        "free", help="where the logits of the gates come from", group=GRADIENT
+        "free", help="where the logits of the gates come from", group=GRADIENT, needs=GRADIENTS
     )
     estimator: Estimator = option(
-        "relaxed", help="gates in between, sharpened, or straight-through", group=GRADIENT
+        "relaxed",
+        help="gates in between, sharpened, or straight-through",
+        group=GRADIENT,
+        needs=GRADIENTS,
     )
     loss: Loss = option(
         "log-l2", help="how the pruned result is compared with the dense one", group=GRADIENT
     )
-    compare: Compare = option("latents", help="what is compared", group=GRADIENT)
+    compare: Compare = option("latents", help="what is compared", group=GRADIENT, needs=GRADIENTS)
     budget: Budget = option(
-        "annealed", help="a budget that falls over the run, or the paper's penalty", group=GRADIENT
+        "annealed",
+        help="a budget that falls over the run, or the paper's penalty",
+        group=GRADIENT,
+        needs=GRADIENTS,
     )
-    optimizer: Optimizer = option("adam", help="of the gates", group=GRADIENT)
-    selection: Selection = option("fill", help="how scores become gates", group=GRADIENT)
+    optimizer: Optimizer = option("adam", help="of the gates", group=GRADIENT, needs=GRADIENTS)
+    selection: Selection = option(
+        "fill", help="how scores become gates", group=GRADIENT, needs=GRADIENTS
+    )
     iterations: int = option(
         0, help="of the optimiser; 0 begins with regular rows", group=GRADIENT, least=0
     )
-    accumulate: int = option(1, help="batches an iteration", group=GRADIENT, least=1)
-    learning_rate: float = option(0.15, help="of the optimiser", group=GRADIENT, above=0)
-    weight_decay: float = option(0.0, help="of the optimiser", group=GRADIENT)
-    cosine: bool = option(False, help="let the learning rate fall to 0 as a cosine", group=GRADIENT)
+    accumulate: int = option(
+        1, help="batches an iteration", group=GRADIENT, least=1, needs=GRADIENTS
+    )
+    learning_rate: float = option(
+        0.15, help="of the optimiser", group=GRADIENT, above=0, needs=GRADIENTS
+    )
+    weight_decay: float = option(0.0, help="of the optimiser", group=GRADIENT, needs=GRADIENTS)
+    cosine: bool = option(
+        False, help="let the learning rate fall to 0 as a cosine", group=GRADIENT, needs=GRADIENTS
+    )
     warm_up: int = option(
-        0, help="iterations over which the learning rate rises", group=GRADIENT, least=0
+        0,
+        help="iterations over which the learning rate rises",
+        group=GRADIENT,
+        least=0,
+        needs=GRADIENTS,
     )
     clip: float = option(
-        0.0, help="largest norm of the gradient; 0 for any", group=GRADIENT, least=0
+        0.0,
+        help="largest norm of the gradient; 0 for any",
+        group=GRADIENT,
+        least=0,
+        needs=GRADIENTS,
     )
-    alpha: float = option(1.0, help="weight of the penalty", group=GRADIENT)
-    gamma: bool = option(True, help="weigh the penalty by what dies with a block", group=GRADIENT)
-    tau: float = option(0.2, help="kept share below which there is no penalty", group=GRADIENT)
-    hinge: float = option(50.0, help="weight of what is kept above the budget", group=GRADIENT)
+    alpha: float = option(1.0, help="weight of the penalty", group=GRADIENT, needs=PENALTY)
+    gamma: bool = option(
+        True, help="weigh the penalty by what dies with a block", group=GRADIENT, needs=PENALTY
+    )
+    tau: float = option(
+        0.2, help="kept share below which there is no penalty", group=GRADIENT, needs=PENALTY
+    )
+    hinge: float = option(
+        50.0, help="weight of what is kept above the budget", group=GRADIENT, needs=ANNEALED
+    )
     anneal_share: float = option(
         1.0,
         help="share of the run over which the budget falls",
@@ -94,16 +131,25 @@ class SearchSettings:
         above=0,
         most=1,
         expected="a share above 0, at most 1",
+        needs=ANNEALED,
     )
-    sharpness_start: float = option(1.0, help="of relaxed gates", group=GRADIENT, above=0)
-    sharpness_end: float = option(5.0, help="of relaxed gates", group=GRADIENT, above=0)
+    sharpness_start: float = option(
+        1.0, help="of relaxed gates", group=GRADIENT, above=0, needs=RELAXED
+    )
+    sharpness_end: float = option(
+        5.0, help="of relaxed gates", group=GRADIENT, above=0, needs=RELAXED
+    )
     pool: int = option(48, help="batches of prompts that are used in turn", group=EXAMPLES, least=1)
     same_noise: bool = option(
         False, help="the same noise for all prompts, as published", group=EXAMPLES
     )
     exchanges: int = option(250, help="tries of gates that trade places", group=EXCHANGE, least=0)
     exchange_examples: int = option(
-        8, help="batches that a try is judged on", group=EXCHANGE, least=1
+        8,
+        help="batches that a try is judged on",
+        group=EXCHANGE,
+        least=1,
+        needs={"exchanges": True},
     )
     reuse_terms: int = option(
         4,
@@ -111,15 +157,22 @@ class SearchSettings:
         group=REUSE,
         least=0,
     )
-    reuse_halves: bool = option(True, help="with own weights for unconditional halves", group=REUSE)
+    reuse_halves: bool = option(
+        True, help="with own weights for unconditional halves", group=REUSE, needs=REUSES
+    )
     reuse_filter: int = option(
         3,
         help="latent pixels of a filter's side for each of them; 0 for weights",
         group=REUSE,
         least=0,
+        needs=REUSES,
     )
     reuse_iterations: int = option(
-        120, help="iterations over which their weights are trained", group=REUSE, least=0
+        120,
+        help="iterations over which their weights are trained",
+        group=REUSE,
+        least=0,
+        needs={**REUSES, "reuse_filter": False},
     )
     guidance_scale: float = option(7.5, help="scale of the guidance", group=EXAMPLES)
     seed: int = option(0, help="of everything random", group=EXAMPLES, least=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Set
-from dataclasses import fields
+from dataclasses import Field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from dipgo.common.cli import Parser
+from dipgo.common.settings import unmet_need
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.targets import TARGETS
 from dipgo.engines.tensorrt.build import BuildOptions
 from dipgo.export import export
 from dipgo.ir.plan.parse import is_plan_file
+from dipgo.models.source import load_source
 from dipgo.schedules import RULES
+from dipgo.search.options import search_settings
 from dipgo.search.settings import SearchSettings
 from tests.support.refusals import Refused
 
@@ -134,6 +137,88 @@ def _idle(method: str) -> Set[str]:
     own |= {"preset", "checkpoint", "checkpointing", "log", "mixed_precision"}
     options = RULES[method].options
     return own | rivals - {*options, *(("calibration",) if "prompts" in options else ())}
+
+
+NEEDY = [item for item in fields(SearchSettings) if "needs" in item.metadata]
+
+MET: dict[Any, str] = {True: "5", False: "0"}
+MET |= {word: word for word in ("annealed", "penalty", "relaxed")}
+UNMET: dict[Any, str] = {True: "0", False: "5", "annealed": "penalty", "penalty": "annealed"}
+UNMET |= {"relaxed": "straight-through"}
+"""The value of an option by what another needs of it, and one with which that has no effect."""
+
+
+@pytest.mark.parametrize(
+    ("item", "lacking"),
+    [
+        pytest.param(item, lacking, id=f"{item.name}-{lacking}")
+        for item in NEEDY
+        for lacking in item.metadata["needs"]
+    ],
+)
+def test_a_search_without_what_an_option_needs(
+    item: Field[Any], lacking: str, tmp_path: Path, refused: Refused
+) -> None:
+    """The line names the option and the value of the other one that leaves it without effect."""
+    main = import_module("dipgo.search.__main__").main
+    (tmp_path / "prompts.txt").write_text("a circle")
+    arguments = ["--model", "arch:sd15", "--steps", "4", "--ratio", "0.5"]
+    arguments += ["--out", str(tmp_path / "subnet.json")]
+    arguments += ["--prompts", str(tmp_path / "prompts.txt")]
+    for name, wanted in item.metadata["needs"].items():
+        if name == lacking or lacking != "iterations":  # without which no other has an effect
+            value = (UNMET if name == lacking else MET)[wanted]
+            arguments += [f"--{name.replace('_', '-')}", value]
+    action = next(each for each in _options("search.__main__") if each.dest == item.name)
+    words = f"without effect with --{lacking.replace('_', '-')}"
+    refused(main, [*arguments, *_words(action)], action.option_strings[0], words)
+    settings = search_settings(_parsed([*arguments, *_words(action)]))
+    assert unmet_need(settings, item.name) == (lacking, getattr(settings, lacking))
+    needs = item.metadata["needs"].items()
+    met = {name: int(MET[value]) if isinstance(value, bool) else value for name, value in needs}
+    assert unmet_need(replace(settings, **met), item.name) is None
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    return import_module("dipgo.search.__main__")._parser().parse_args(arguments)
+
+
+def test_a_search_without_gradients(tmp_path: Path, refused: Refused) -> None:
+    """What is for training alone has no effect where nothing is trained."""
+    main = import_module("dipgo.search.__main__").main
+    (tmp_path / "prompts.txt").write_text("a circle")
+    arguments = ["--model", "arch:sd15", "--steps", "4", "--ratio", "0.5"]
+    arguments += ["--out", str(tmp_path / "subnet.json")]
+    arguments += ["--prompts", str(tmp_path / "prompts.txt")]
+    for words in (["--mixed-precision", "bf16"], ["--no-checkpointing"]):
+        refused(main, [*arguments, *words], words[0], "without effect with --iterations 0")
+        published = [*arguments, "--preset", "published", "--iterations", "0", *words]
+        refused(main, published, words[0], "without effect with --iterations 0")
+
+
+def test_an_export_in_fp32_has_no_numerics_to_check(tmp_path: Path, refused: Refused) -> None:
+    main = import_module("dipgo.export.__main__").main
+    arguments = ["--model", "arch:sd15", "--subnet", "dense", "--steps", "2"]
+    arguments += ["--out", str(tmp_path / "out"), "--no-numerics-check"]
+    refused(main, arguments, "--no-numerics-check", "without effect with --precision fp32")
+
+
+@pytest.mark.parametrize("option", ["--height", "--width"])
+def test_sizes_of_a_model_of_one_size(
+    option: str, tiny_dit: Path, tmp_path: Path, refused: Refused
+) -> None:
+    """A DiT's positions are those of its own size, which may be said."""
+    source = load_source(tiny_dit)
+    own = source.at(source.geometry()).latent_shape[-1] * source.pixels_per_latent
+    source.check_geometry(source.geometry(1, own, own))
+    model = ["--model", str(tiny_dit), "--steps", "2", "--out", str(tmp_path / "out")]
+    words = f"{2 * own} for a DiTTransformer2DModel, whose pictures have one size"
+    export_dit = [*model, "--subnet", "dense", option, str(2 * own)]
+    refused(import_module("dipgo.export.__main__").main, export_dit, option, words, str(own))
+    also = [*model, "--subnet", "dense", "--also-size", f"{2 * own}x{2 * own}"]
+    refused(import_module("dipgo.export.__main__").main, also, "--also-size", words, str(own))
+    searching = [*model, "--ratio", "0.5", "--method", "fora", option, str(2 * own)]
+    refused(import_module("dipgo.search.__main__").main, searching, option, words, str(own))
 
 
 def test_evaluate(tmp_path: Path, refused: Refused) -> None:

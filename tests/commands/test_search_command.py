@@ -118,8 +118,9 @@ def test_filters_count_in_the_nearest_ratio(run: Run, problem: Problem) -> None:
     nearest = f"{np.floor((1 - least) * 1e4) / 1e4:.4f}"
     without = f"{np.floor((1 - problem.cost.fixed) * 1e4) / 1e4:.4f}"
     assert float(nearest) < float(without)
-    _check_refused(run(ratio=without, reuse_filter=3), "--ratio", f"a ratio from 0 to {nearest}")
-    assert run(ratio=nearest, reuse_filter=3)[0] == 0
+    filters = {"reuse_filter": 3, "reuse_iterations": None}
+    _check_refused(run(ratio=without, **filters), "--ratio", f"a ratio from 0 to {nearest}")
+    assert run(ratio=nearest, **filters)[0] == 0
 
 
 CALIBRATED = [rule.name for rule in RULES.values() if "prompts" in rule.options]

@@ -200,6 +200,7 @@ def test_a_search_that_was_killed_goes_on(
     """In any stage; the file is the same, byte for byte. Filters are not trained."""
     out, log = tmp_path / "subnet.json", tmp_path / "log.csv"
     options = [*options, "--reuse-filter", str(filter_size)]
+    options += ["--reuse-iterations", "0"] if filter_size else []
     stages = [stage for stage in KILLED if stage != "reuse" or not filter_size]
     assert run_command(main, options) == 0
     expected = out.read_bytes()
@@ -254,6 +255,8 @@ def test_guidance_that_overflows_is_refused_in_every_stage(
     stage: str, options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = [text for name in MANY if name != stage for text in (f"--{name}", "0")]
+    if stage != "exchanges":
+        others += ["--exchange-examples", str(SearchSettings().exchange_examples)]
     if stage == "reuse-filter":
         others += ["--reuse-filter", "3"]
     code = run_command(main, [*options, "--guidance-scale", "3e38", *others])
