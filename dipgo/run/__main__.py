@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _run(options: Namespace) -> None:
     _check_can_hold(options.image, pipeline)
     steps = len(pipeline.runner.export.plan.steps)
     with progress_bar(f"run {steps} steps", steps) as advance_to:
-        latents = pipeline(
+        made = pipeline(
             options.prompt,
             negative_prompt=options.negative_prompt,
             guidance_scale=options.guidance_scale,
@@ -58,10 +59,13 @@ def _run(options: Namespace) -> None:
             inputs=further,
             output_type="latent",
             on_step=lambda step: advance_to(step + 1),
-        ).images
+        )
+    latents = made.images
     times = pipeline.runner.times
     assert times is not None
     print(f"{times.total:.2f} s, of which {times.overhead:.2%} outside the engines")
+    if options.seed is None:
+        print(f"seed {made.seed}, which was drawn")
     if options.latents:
         with staged_file(options.latents) as path:
             np.save(path, latents)
@@ -70,6 +74,8 @@ def _run(options: Namespace) -> None:
         save_options: dict[str, Any] = {}
         if frames:
             save_options = {"save_all": True, "append_images": frames, "duration": FRAME_MS}
+        if options.image.suffix.lower() == ".png":
+            save_options["pnginfo"] = _png_text({"seed": str(made.seed)})
         with staged_file(options.image) as path:
             first.save(path, **save_options)
 
@@ -91,8 +97,7 @@ def _parser() -> Parser:
     add(
         "--seed",
         type=whole_number(0),
-        default=0,
-        help="of the initial noise, as with diffusers (0)",
+        help="of the initial noise, as with diffusers (drawn, and said)",
     )
     add(
         "--guidance",
@@ -122,6 +127,16 @@ def _check_can_hold(image: Path | None, pipeline: Any) -> None:
             expected=f"a file that ends in {' or '.join(ANIMATED)}, which can hold one",
             remedy="give the file such a name",
         )
+
+
+def _png_text(texts: Mapping[str, str]) -> Any:
+    """Returns texts by keyword as Pillow puts them into a PNG's file."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for keyword, text in texts.items():
+        info.add_text(keyword, text)
+    return info
 
 
 def _read_inputs(path: Path) -> dict[str, Any]:

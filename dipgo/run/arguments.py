@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import secrets
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError, wrong
 from dipgo.common.torch_noise import is_generator
+
+DRAWN_SEEDS = 2**32
+"""The number of seeds that are drawn from: torch's generator of the CPU takes 32 bits of a seed."""
 
 OutputType = Literal["pil", "np", "latent"]
 
@@ -33,7 +37,9 @@ def check_output_type(output_type: str) -> None:
 
 
 def seeds_of(generator: Any, seed: Any) -> Any:
-    """Returns a seed or generator for all pictures, or a list with one for each; 0 by default.
+    """Returns a seed or generator for all pictures, or a list with one for each.
+
+    Without any, a seed is drawn, as diffusers draws noise then; the caller says which it is.
 
     Args:
         generator: A whole number, or torch's generator of the CPU; or a list.
@@ -48,10 +54,17 @@ def seeds_of(generator: Any, seed: Any) -> Any:
         )
     seeds = seed if generator is None else generator
     if seeds is None:
-        return 0
+        return secrets.randbelow(DRAWN_SEEDS)
     if isinstance(seeds, list | tuple):
         return [_seed(item) for item in seeds]
     return _seed(seeds)
+
+
+def reported(seeds: Any) -> Any:
+    """Returns what `seeds_of` has returned with None in the place of generators."""
+    if isinstance(seeds, list):
+        return [reported(seed) for seed in seeds]
+    return None if is_generator(seeds) else seeds
 
 
 def _seed(value: Any) -> Any:

@@ -23,6 +23,7 @@ from dipgo.run.arguments import (
     check_scale,
     negatives_of,
     repeated,
+    reported,
     seeds_of,
 )
 from dipgo.run.callbacks import StepEnd, StepEnds, both
@@ -41,10 +42,12 @@ class PipelineOutput:
     """The pictures of a call.
 
     `images` are PIL pictures, f32[N, H, W, 3] in [0, 1] ("np"), or f32[N, C, h, w] ("latent"); for
-    videos lists of pictures, f32[N, F, H, W, 3], or f32[N, F, C, h, w].
+    videos lists of pictures, f32[N, F, H, W, 3], or f32[N, F, C, h, w]. `seed` is that of their
+    noise, which was drawn if none was passed, or a list with one for each; None for generators.
     """
 
     images: Any
+    seed: int | list[int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +183,9 @@ class Pipeline:
                 none.
             generator: A seed, or torch's generator of the CPU, or a list of these with one for each
                 picture. A generator moves on by what is drawn, as in diffusers.
-            seed: By default 0. Yields the noise that `torch.Generator("cpu").manual_seed(seed)`
-                yields in diffusers; a list of seeds that of a list of such generators, one for each
-                picture.
+            seed: Yields the noise that `torch.Generator("cpu").manual_seed(seed)` yields in
+                diffusers; a list of seeds that of a list of such generators, one for each picture.
+                Without it one is drawn, and the output says which.
             latents: f32[N, C, h, w] of unit variance, in place of the initial noise; what the
                 scheduler draws later then begins with the seed's first draw.
             image: The picture that an export with a strength starts from, an inpainting model
@@ -215,13 +218,14 @@ class Pipeline:
         prompts = repeated(prompt_list, num_images_per_prompt)
         pictures = Pictures(image, mask_image)
         check_image(self.runner.export, pictures)
+        seeds = seeds_of(generator, seed)
         drawn = draw_inputs(
             self.runner,
             self._encoders,
             pictures,
             inputs or {},
             latents,
-            seeds_of(generator, seed),
+            seeds,
             len(prompts),
         )
         all_inputs = one_of_each(inputs or {}, drawn.made)
@@ -241,7 +245,7 @@ class Pipeline:
         ]
         drawn_latents = check_finite("latents", np.concatenate(made)[: len(prompts)])
         images = self._decoder.output(drawn_latents, output_type)
-        return PipelineOutput(images) if return_dict else (images,)
+        return PipelineOutput(images, reported(seeds)) if return_dict else (images,)
 
     def _check(
         self, prompts: list[Prompt], negatives: list[str] | None, scale: float | None

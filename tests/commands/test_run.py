@@ -1,10 +1,12 @@
-"""Arguments that `python -m dipgo.run` refuses."""
+"""Arguments that `python -m dipgo.run` refuses, and what it says of its seed."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import dipgo.run.__main__
 from dipgo.common.cli import run_command
@@ -78,3 +80,23 @@ def test_an_export_without_guidance_takes_none(
     assert run_command(dipgo.run.__main__.main, list(map(str, given))) == 2
     assert "for an export without guidance; expected neither; leave" in capsys.readouterr().err
     assert not (tmp_path / "out.npy").exists()
+
+
+def test_a_seed_that_is_drawn_is_said(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command and in the PNG; with it the same picture is made again."""
+    out, again = tmp_path / "out.png", tmp_path / "again.png"
+    common = [str(exported), *PROMPT, "--threads", "1"]
+    assert run_command(dipgo.run.__main__.main, [*common, "--image", str(out)]) == 0
+    said = re.search(r"^seed (\d+), which was drawn$", capsys.readouterr().out, re.MULTILINE)
+    assert said is not None
+    with Image.open(out) as picture:
+        assert picture.text == {"seed": said[1]}
+    given = [*common, "--seed", said[1], "--image", str(again)]
+    assert run_command(dipgo.run.__main__.main, given) == 0
+    assert "seed" not in capsys.readouterr().out
+    assert again.read_bytes() == out.read_bytes()
+    other = [*common, "--image", str(out)]
+    assert run_command(dipgo.run.__main__.main, other) == 0
+    assert again.read_bytes() != out.read_bytes()

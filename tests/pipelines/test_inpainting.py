@@ -221,7 +221,16 @@ def test_by_the_command(pipeline: StableDiffusionInpaintPipeline, tmp_path: Path
     Image.new("L", picture.size, 255).save(tmp_path / "all.png")
     made = []
     for name in ("mask.png", "all.png"):
-        given = [out, "--prompt", PROMPT, "--from-image", tmp_path / "in.png", "--mask"]
+        given = [
+            out,
+            "--prompt",
+            PROMPT,
+            "--seed",
+            "0",
+            "--from-image",
+            tmp_path / "in.png",
+            "--mask",
+        ]
         given += [tmp_path / name, "--latents", tmp_path / "made.npy"]
         assert run_command(dipgo.run.__main__.main, list(map(str, given))) == 0
         made.append(np.load(tmp_path / "made.npy"))

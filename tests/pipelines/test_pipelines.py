@@ -146,8 +146,8 @@ def test_an_empty_negative_prompt_is_not_none(case: Case) -> None:
         assert case.pipeline.manifest.pipeline.zeros_without_negative is False
         return
     prompt = case.prompts[0]
-    empty = case.pipeline(prompt, negative_prompt="", output_type="latent").images
-    none = case.pipeline(prompt, output_type="latent").images
+    empty = case.pipeline(prompt, negative_prompt="", seed=0, output_type="latent").images
+    none = case.pipeline(prompt, seed=0, output_type="latent").images
     expected = case.expected("latent", 0, prompt=prompt, negative_prompt="")
     assert _error(empty, expected) < LATENTS
     assert (_error(none, empty) > 1e-3) == (case.name == "sdxl")
@@ -162,8 +162,28 @@ def test_a_seed_for_each_picture(case: Case) -> None:
     assert _error(again, case.expected("latent", seeds, **_prompts(case))) < LATENTS
 
 
+def test_one_generator_for_each_picture(case: Case) -> None:
+    """The same object, named for each: it draws for each in turn, as in diffusers."""
+    ours, theirs = ([torch.Generator("cpu").manual_seed(11)] * 3 for _ in range(2))
+    found = case.pipeline(case.prompts, generator=ours, output_type="latent").images
+    expected = case.expected("latent", generator=theirs, **_prompts(case))
+    assert _error(found, expected) < LATENTS
+    assert _error(found[1:2], found[:1]) > LATENTS
+    assert torch.equal(ours[0].get_state(), theirs[0].get_state())
+
+
+def test_without_a_seed_one_is_drawn(case: Case) -> None:
+    """The output says which, so that the pictures can be made again."""
+    first, second = (case.pipeline(case.prompts, output_type="latent") for _ in range(2))
+    assert first.seed != second.seed
+    assert _error(first.images, second.images) > LATENTS
+    again = case.pipeline(case.prompts, seed=first.seed, output_type="latent")
+    assert again.seed == first.seed
+    assert np.array_equal(again.images, first.images)
+
+
 def test_no_guidance_up_to_a_scale_of_one(case: Case) -> None:
-    found = case.pipeline(case.prompts, guidance_scale=0.5, output_type="latent").images
+    found = case.pipeline(case.prompts, guidance_scale=0.5, seed=0, output_type="latent").images
     expected = case.expected("latent", 0, guidance_scale=0.5, **_prompts(case))
     assert _error(found, expected) < LATENTS
 
@@ -189,9 +209,9 @@ def test_the_search_sees_the_same_conditioning(case: Case) -> None:
 
 
 def test_output_types(sdxl: Case) -> None:
-    picture = sdxl.pipeline(PROMPTS[0]).images[0]
+    picture = sdxl.pipeline(PROMPTS[0], seed=0).images[0]
     assert isinstance(picture, Image.Image)
-    (pictures,) = sdxl.pipeline(PROMPTS[0], output_type="np", return_dict=False)
+    (pictures,) = sdxl.pipeline(PROMPTS[0], seed=0, output_type="np", return_dict=False)
     assert np.array_equal(np.asarray(picture), (pictures[0] * 255).round().astype(np.uint8))
 
 

@@ -1,5 +1,6 @@
 """`dipgo.common.torch_noise` against the generator it stands in for."""
 
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.torch_noise import NoiseStream, PictureNoise, draw_noise, initial_noise
-from dipgo.run.arguments import seeds_of
+from dipgo.run.arguments import DRAWN_SEEDS, reported, seeds_of
 
 TOLERANCE = 1e-5
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 123456789012345678, 2**64 - 1]
@@ -126,6 +127,28 @@ def test_seeds_and_generators_may_stand_in_one_list() -> None:
 def test_what_is_no_generator_is_refused(value: object) -> None:
     with pytest.raises(DipgoError, match=r"^generator: found .* expected a whole number"):
         seeds_of(value, None)
+
+
+def test_a_seed_is_drawn_where_there_is_none() -> None:
+    """Another each time, whatever the state of the generators that programs seed."""
+    drawn = []
+    for _ in range(20):
+        np.random.seed(5)
+        torch.manual_seed(5)
+        random.seed(5)
+        drawn.append(seeds_of(None, None))
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= seed < DRAWN_SEEDS for seed in drawn)
+    state = torch.random.get_rng_state()
+    assert torch.equal(state, torch.manual_seed(5).get_state())
+
+
+def test_seeds_are_reported_and_generators_are_not() -> None:
+    generator = torch.Generator().manual_seed(3)
+    assert reported(seeds_of(None, np.int64(7))) == 7
+    assert reported(seeds_of(None, [7, 8])) == [7, 8]
+    assert reported(seeds_of(generator, None)) is None
+    assert reported(seeds_of([generator, 4], None)) == [None, 4]
 
 
 def test_no_draws() -> None:

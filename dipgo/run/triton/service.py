@@ -100,6 +100,10 @@ def answer_plan(runner: Runner, arrays: Arrays) -> Arrays:
     return {name: check_finite(name, array) for name, array in answer.items()}
 
 
+DEFAULT_SEED = 0
+"""Of requests without a seed: an answer has no place to say which was drawn."""
+
+
 def answer_prompts(pipeline: Pipeline, arrays: Arrays) -> Arrays:
     """Runs the pipeline on prompts.
 
@@ -107,7 +111,8 @@ def answer_prompts(pipeline: Pipeline, arrays: Arrays) -> Arrays:
         `image` u8[H, W, 3], or u8[B, H, W, 3] from an export for several pictures.
     """
     arguments = {name: _READERS[name](name, array) for name, array in arrays.items()}
-    pictures = np.stack([np.asarray(picture) for picture in pipeline(**arguments).images])
+    made = pipeline(**{"seed": DEFAULT_SEED, **arguments})
+    pictures = np.stack([np.asarray(picture) for picture in made.images])
     return {"image": pictures[0] if pipeline.manifest.batch == 1 else pictures}
 
 
