@@ -123,7 +123,7 @@ class Family(ABC):
             denoiser: The denoiser.
             pipeline: The loaded pipeline of diffusers; None for an architecture.
         """
-        return Loop(type(pipeline).__name__)
+        return Loop(type(pipeline).__name__ if pipeline else "the model's pipeline")
 
     def predicted_channels(self, denoiser: Any) -> int | None:
         """Returns the channels that the scheduler is given; None for those of the state."""

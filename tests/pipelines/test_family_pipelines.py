@@ -11,6 +11,8 @@ import torch
 from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
     LatentConsistencyModelImg2ImgPipeline,
     LatentConsistencyModelPipeline,
@@ -317,6 +319,35 @@ def test_unconditional(unconditional: Path, tmp_path: Path) -> None:
     assert error < TOLERANCE
     with pytest.raises(DipgoError, match="guidance_scale"):
         run_export(out, noise, guidance_scale=SCALE)
+
+
+@pytest.mark.slow
+def test_an_unconditional_model_that_predicts_a_variance(tmp_path: Path) -> None:
+    """Six channels of three: those of the variance are cut, as the scheduler does it."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=16,
+        out_channels=6,
+        block_out_channels=(8, 12),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    ).eval()
+    scheduler = DDPMScheduler(clip_sample=False, variance_type="learned_range")
+    pipeline = DDPMPipeline(unet, scheduler)
+    with pytest.raises(DipgoError, match="variance_type=learned_range, the variance that the mod"):
+        export(pipeline, "dense", tmp_path / "none", steps=STEPS)
+    out = export(pipeline, "dense", tmp_path / "out", steps=STEPS, scheduler="dpm++")
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    found = (run_export(out, noise) / 2 + 0.5).clamp(0, 1)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": STEPS, "output_type": "np"}
+    expected = pipeline(generator=torch.Generator().manual_seed(5), **options).images
+    error = relative_error(found, torch.from_numpy(expected).permute(0, 3, 1, 2))
+    print(f"DDPMPipeline with a variance: relative L2 {error:.1e}")
+    assert error < TOLERANCE
 
 
 def test_sizes_of_pictures_without_a_vae(unconditional: Path, tmp_path: Path) -> None:

@@ -16,13 +16,11 @@ from dipgo.export.__main__ import main as export
 from tests.support.drawn_trajectories import (
     TASK_FLAGS,
     Case,
-    Outcome,
-    compare,
     draw_cases,
-    sampler_of,
     scheduler_names,
-    task,
 )
+from tests.support.pipeline_tasks import task
+from tests.support.run_trajectories import Outcome, compare, sampler_of
 from tests.support.tiny_pipelines import save_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, of options to be dropped
