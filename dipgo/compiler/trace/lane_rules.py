@@ -31,7 +31,7 @@ from dipgo.compiler.trace.lane_operators import (
     sized,
     typed_as,
 )
-from dipgo.compiler.trace.torch_private import tree_leaves
+from dipgo.compiler.trace.torch_private import conversion, tree_leaves
 
 Compute: TypeAlias = Callable[[int, Any, Any, dict[str, Any]], Any]
 """Computes all lanes, of: the number of lanes, the operator, its arguments, those by keyword."""
@@ -141,7 +141,7 @@ def _rules(names: str, compute: Compute, holds: Holds) -> dict[Any, Rule]:
 RULES: dict[Any, Rule] = {
     **_rules(
         "linear layer_norm rms_norm dropout clone contiguous to.dtype to.dtype_layout to.device "
-        "_to_copy silu gelu relu relu6 sigmoid tanh exp sin cos sqrt rsqrt neg abs softplus "
+        "silu gelu relu relu6 sigmoid tanh exp sin cos sqrt rsqrt neg abs softplus "
         "reciprocal pow.Tensor_Scalar log log1p hardswish hardtanh hardsigmoid leaky_relu elu selu "
         "mish detach alias lift_fresh_copy clamp clamp_min clamp_max erf sign floor ceil round "
         "square isnan logical_not bitwise_not zeros_like ones_like full_like tril triu mT "
@@ -149,6 +149,7 @@ RULES: dict[Any, Rule] = {
         leading,
         _of_first,
     ),
+    conversion(): Rule(leading, _of_first),
     **_rules("embedding", leading, _of("indices")),
     **_rules("pad", leading, _pads_constants),
     **_rules("type_as to.other", typed_as, _anywhere),
