@@ -21,7 +21,6 @@ import torch
 from diffusers import DDIMScheduler
 
 import dipgo
-from dipgo import schedules
 from dipgo.common.safe_pickle import load_data
 from dipgo.compiler import interpret
 from dipgo.compiler.passes import run_passes
@@ -35,6 +34,24 @@ from dipgo.ir import parse_plan, verify
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models import register_family, registry
 from dipgo.models.families.stable_diffusion import UNetFamily
+from dipgo.schedules import (
+    at_kept,
+    at_kept_by_bisection,
+    block_caching,
+    deepcache,
+    deepcache_nonuniform,
+    faster_diffusion,
+    faster_diffusion_with,
+    fewer_steps,
+    fewer_steps_with,
+    fora,
+    greedy,
+    knapsack,
+    learning_to_cache,
+    random_gates,
+    smooth_cache,
+    steps_of,
+)
 from dipgo.search import SearchRequest, SearchSettings, published, search
 from scripts.generate.python_reference import PUBLIC, public_names
 from tests.support.process_state import LIBRARIES, changes, process_state, use_libraries
@@ -93,7 +110,7 @@ def _learning_to_cache(folder: Path) -> None:
     routers = {f"{step}.prob": torch.zeros(2) for step in range(4)}
     torch.save({"routers": routers, "args": argparse.Namespace()}, folder / "router.pt")
     blocks = ("transformer_blocks.0.attn1", "transformer_blocks.0.ff")
-    schedules.learning_to_cache(folder / "router.pt", dense_subnet(blocks, 4))
+    learning_to_cache(folder / "router.pt", dense_subnet(blocks, 4))
 
 
 def _rules(_: Path, folder: Path) -> None:
@@ -102,26 +119,26 @@ def _rules(_: Path, folder: Path) -> None:
     losses = np.ones(dense.gates.shape)
     changes = random_changes(dense)
     dense_with_input = dense_subnet(("conv_in", *dense.blocks))
-    schedules.fewer_steps(dense, 4, (4.0, 3.0, 2.0, 1.0))
-    schedules.fewer_steps_with(dense, 4, lambda steps: tuple(range(steps, 0, -1)))
-    schedules.steps_of(schedules.random_gates(dense, 0.5), macs, 4)
-    schedules.deepcache(dense, 3)
-    schedules.deepcache_nonuniform(dense, 3)
+    fewer_steps(dense, 4, (4.0, 3.0, 2.0, 1.0))
+    fewer_steps_with(dense, 4, lambda steps: tuple(range(steps, 0, -1)))
+    steps_of(random_gates(dense, 0.5), macs, 4)
+    deepcache(dense, 3)
+    deepcache_nonuniform(dense, 3)
     blocks, timesteps = dense_with_input.blocks, dense_with_input.timesteps
-    schedules.faster_diffusion(blocks, timesteps, num_inference_steps=50)
-    schedules.faster_diffusion_with(dense_with_input, 4)
-    schedules.fora(dense, 3)
-    schedules.block_caching(dense, changes, 1.0)
-    schedules.smooth_cache(dense, changes, 0.5)
-    schedules.greedy(dense, losses, 40)
-    schedules.knapsack(dense, losses, macs, 0.5)
+    faster_diffusion(blocks, timesteps, num_inference_steps=50)
+    faster_diffusion_with(dense_with_input, 4)
+    fora(dense, 3)
+    block_caching(dense, changes, 1.0)
+    smooth_cache(dense, changes, 0.5)
+    greedy(dense, losses, 40)
+    knapsack(dense, losses, macs, 0.5)
     _learning_to_cache(folder)
 
     def kept(subnet: SubNet) -> float:
         return float(subnet.gates.mean())
 
-    schedules.at_kept(lambda n: schedules.fora(dense, n), range(1, 9), kept, 0.5)
-    schedules.at_kept_by_bisection(lambda n: schedules.fora(dense, n), range(1, 9), kept, 0.5)
+    at_kept(lambda n: fora(dense, n), range(1, 9), kept, 0.5)
+    at_kept_by_bisection(lambda n: fora(dense, n), range(1, 9), kept, 0.5)
 
 
 def _settings(*_: Path) -> None:
