@@ -35,28 +35,24 @@ FOREIGN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 """Errors that loading raises for another model's file; none of them is the environment's."""
 
 
-def fuse_loras(
-    pipeline: Any, loras: Sequence[Lora], *, keep: bool
-) -> tuple[Any, tuple[LoraRecord, ...]]:
-    """Fuses the LoRAs into the pipeline's weights, one after another.
+def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[LoraRecord, ...]:
+    """Fuses the LoRAs into the pipeline's weights, in place and one after another.
 
     Args:
-        pipeline: The loaded pipeline of diffusers.
+        pipeline: The loaded pipeline of diffusers, of float32.
         loras: Files, each with its scale.
-        keep: Leaves `pipeline` as it is: the parts that may change are copied first.
 
     Returns:
-        The fused pipeline, and a record of each LoRA.
+        A record of each LoRA.
 
     Raises:
         DipgoError: The package peft is missing, the pipeline takes no LoRA, or a file does not
             fit the model.
     """
     if not loras:
-        return pipeline, ()
+        return ()
     _check_possible(pipeline)
-    fused = _with_own_parts(pipeline) if keep else pipeline
-    return fused, tuple(_fuse(fused, *_path_and_scale(lora)) for lora in loras)
+    return tuple(_fuse(pipeline, *_path_and_scale(lora)) for lora in loras)
 
 
 def _path_and_scale(lora: Lora) -> tuple[Path, float]:
@@ -81,7 +77,13 @@ def _check_possible(pipeline: Any) -> None:
         )
 
 
-def _with_own_parts(pipeline: Any) -> Any:
+def with_own_parts(pipeline: Any) -> Any:
+    """Returns a copy of the pipeline, with copies of the parts that LoRAs may change.
+
+    Raises:
+        DipgoError: As of `fuse_loras`, if the pipeline takes no LoRA.
+    """
+    _check_possible(pipeline)
     own = copy.copy(pipeline)
     for name, module in _parts(pipeline).items():
         setattr(own, name, copy.deepcopy(module))
@@ -103,11 +105,14 @@ def _fuse(pipeline: Any, path: Path, scale: float) -> LoraRecord:
     state: dict[str, torch.Tensor] = {}
     try:
         state = _converted(pipeline, path)
-        pipeline.load_lora_weights(adapter_name=ADAPTER, **_where(path))
+        # Biases that only some modules have would be left without numbers in the others.
+        pipeline.load_lora_weights(adapter_name=ADAPTER, low_cpu_mem_usage=False, **_where(path))
+        _check_all_loaded(path, state, parts)
+        for part in parts.values():
+            _add_biases(part)
+        pipeline.fuse_lora(components=list(parts), lora_scale=scale)
     except FOREIGN as error:  # of peft, transformers or diffusers, whichever meets it first
         raise _foreign(path, _first_foreign(state, parts) or keys[0], str(error)) from error
-    _check_all_loaded(path, state, parts)
-    pipeline.fuse_lora(components=list(parts), lora_scale=scale)
     pipeline.unload_lora_weights()
     return LoraRecord(path.name, sha256_of(path), scale)
 
@@ -119,7 +124,7 @@ def _keys_of_file(path: Path) -> list[str]:
     try:
         with safe_open(path, "pt") as file:
             keys = list(file.keys())
-    except (OSError, SafetensorError) as error:
+    except (OSError, UnicodeError, SafetensorError) as error:
         raise DipgoError(
             f"{setting('loras')} {path}",
             found=str(error).splitlines()[0],
@@ -165,25 +170,46 @@ def _has_place(key: str, tensor: torch.Tensor, parts: dict[str, nn.Module]) -> b
     weight = getattr(module, "weight", None)
     if weight is None:
         return False
+    if tensor.ndim < 2 or weight.ndim < 2:  # a bias, or a single number; or the weight of a norm
+        return weight.ndim >= 2 and (tensor.ndim == 0 or len(tensor) == len(weight))
     goes_in = "lora_A" in key or "down" in key.split("lora")[-1]
     return bool(tensor.shape[1] == weight.shape[1] if goes_in else len(tensor) == len(weight))
+
+
+def _add_biases(part: nn.Module) -> None:
+    """Adds biases of zeros to layers without one whose LoRA has a bias, which is fused into it."""
+    for module in part.modules():
+        base = getattr(module, "base_layer", None)
+        adapters = getattr(module, "lora_B", {})
+        if base is None or ADAPTER not in adapters or getattr(base, "bias", ...) is not None:
+            continue
+        if (bias := getattr(adapters[ADAPTER], "bias", None)) is not None:
+            base.bias = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
 
 
 def _check_all_loaded(
     path: Path, state: dict[str, torch.Tensor], parts: dict[str, nn.Module]
 ) -> None:
-    """Checks that every tensor of the file is now in a part: none was left out with a warning."""
-    loaded = Counter(
-        _digest(tensor)
+    """Checks that every tensor of the file is now in a part, and that none is missing in the file.
+
+    None was left out with a warning, and none has the random numbers that it was made with; biases
+    that the file lacks are zeros.
+    """
+    digests = {
+        name: _digest(tensor)
         for part in parts.values()
         for name, tensor in part.named_parameters()
         if ".lora_" in name
-    )
+    }
+    left = Counter(digests.values())
     for key, tensor in state.items():
         digest = _digest(tensor)
-        if not loaded[digest]:
+        if not left[digest]:
             raise _foreign(path, key, "a tensor for which the model has no place")
-        loaded[digest] -= 1
+        left[digest] -= 1
+    for name, digest in digests.items():
+        if left[digest] and not name.endswith(".bias"):
+            raise _foreign(path, next(iter(state)), f"no tensor for {name}")
 
 
 def _digest(tensor: torch.Tensor) -> tuple[tuple[int, ...], bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +13,11 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.finite_weights import check_weights
-from dipgo.models.lora import fuse_loras
+from dipgo.models.float_modules import with_float_modules
+from dipgo.models.lora import fuse_loras, with_own_parts
 from dipgo.models.model import Source
 from dipgo.models.options import Lora
+from dipgo.models.pipeline_files import INDEX, absent_parts, files_of, find_variant
 from dipgo.models.registry import find_family, find_presets, supported_denoisers
 
 
@@ -49,6 +50,9 @@ def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
         model: A pipeline, its path, a Hub id, `arch:NAME` or a Source.
         loras: Fused into the weights; a pipeline object that is passed in stays as it is.
 
+    Returns:
+        The model; its modules are of float32, whatever the type of the pipeline's.
+
     Raises:
         DipgoError: The model cannot be loaded, no family serves it, a LoRA does not fit it, or a
             weight of the denoiser is no number.
@@ -68,8 +72,10 @@ def _load(model: Any, loras: Sequence[Lora]) -> Source:
         return _from_architecture(str(model))
     pipeline = model if is_loaded else _load_pipeline(str(model))
     name = type(model).__name__ if is_loaded else Path(model).name
-    pipeline, fused = fuse_loras(pipeline, loras, keep=is_loaded)
-    return _from_pipeline(pipeline, name, fused)
+    if loras and is_loaded:
+        pipeline = with_own_parts(pipeline)
+    pipeline = with_float_modules(pipeline)
+    return _from_pipeline(pipeline, name, fuse_loras(pipeline, loras))
 
 
 def _no_loras(name: str) -> DipgoError:
@@ -105,48 +111,46 @@ def _from_architecture(name: str) -> Source:
 def _load_pipeline(name: str) -> Any:
     from diffusers import DiffusionPipeline
 
-    if Path(name).exists():
-        if not (Path(name) / "model_index.json").exists():
-            raise _no_pipeline(name, "no model_index.json")
-        hub_problem, absent = "", absent_parts(Path(name))
+    options: dict[str, Any] = {}
+    path, hub_problem = Path(name), ""
+    if path.exists():
+        if not (path / INDEX).exists():
+            raise _no_pipeline(name, f"no {INDEX}")
+        options, files = dict(absent_parts(path)), files_of(path)
     else:
-        hub_problem, absent = _hub_problem(name), {}
+        hub_problem, files = _ask_hub(name)
+    variant = find_variant(name, files)
     try:
-        return DiffusionPipeline.from_pretrained(name, local_files_only=bool(hub_problem), **absent)
+        return DiffusionPipeline.from_pretrained(
+            name, local_files_only=bool(hub_problem), variant=variant, **options
+        )
     except Exception as error:  # whatever the many loaders meet in damaged files
         raise _no_pipeline(name, hub_problem or _first_line(error)) from error
 
 
-def absent_parts(path: Path) -> dict[str, None]:
-    """Returns the parts that the pipeline was saved without, such as T5, each as None.
+def _ask_hub(name: str) -> tuple[str, list[str]]:
+    """Returns why the Hub cannot serve the model, "" where it can, and the files that there are.
 
-    diffusers loads such a pipeline only if each of them is passed as None.
-    """
-    try:
-        index = json.loads((path / "model_index.json").read_bytes())
-        return {name: None for name, classes in index.items() if classes == [None, None]}
-    except (ValueError, AttributeError):
-        return {}  # diffusers reports what is wrong with the file
-
-
-def _hub_problem(name: str) -> str:
-    """Returns why the Hub cannot serve the model, "" where it can.
-
-    It asks the Hub once and with a short timeout, where diffusers would retry.
+    It asks the Hub once and with a short timeout, where diffusers would retry; the files are then
+    those that were fetched before.
 
     Raises:
         DipgoError: The name cannot be a Hub id.
     """
-    from huggingface_hub import model_info
+    from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        model_info(name, timeout=HUB_TIMEOUT_S)
+        siblings = model_info(name, timeout=HUB_TIMEOUT_S).siblings or ()
     except HFValidationError:
         raise _no_pipeline(name, "no directory of that name, nor can it be a Hub id") from None
     except Exception as error:  # of requests or httpx, whichever the Hub's client uses
-        return f"no directory of that name, nor a model on the Hub ({type(error).__name__})"
-    return ""
+        problem = f"no directory of that name, nor a model on the Hub ({type(error).__name__})"
+        try:
+            return problem, files_of(Path(snapshot_download(name, local_files_only=True)))
+        except Exception:  # as above, or nothing was fetched: diffusers says so
+            return problem, []
+    return "", [sibling.rfilename for sibling in siblings]
 
 
 def _first_line(error: Exception) -> str:

@@ -115,7 +115,45 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
+BIASES = {
+    "where the layer has one": ("to_out.0",),
+    "where the layer has none": ("to_q",),
+    "on both": ("to_q", "to_out.0"),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beside", ["", "to_k"], ids=["alone", "beside one without"])
+@pytest.mark.parametrize("name", BIASES)
+def test_biases_are_fused(folder: Path, name: str, beside: str, tmp_path: Path) -> None:
+    """diffusers itself does not fuse those of layers without one, nor load them beside others."""
+    torch.manual_seed(1)
+    tensors, biased = {}, BIASES[name]
+    for layer in filter(None, (*biased, beside)):
+        tensors |= _pair(f"{ATTENTION}.{layer}", 32, 32)
+    biases = {layer: torch.randn(32) for layer in biased}
+    files = {f"{ATTENTION}.{layer}.lora_B.bias": bias for layer, bias in biases.items()}
+    path = _save(tmp_path / "biased.safetensors", tensors | files)
+    before = DiffusionPipeline.from_pretrained(folder).unet.state_dict()
+    found = load_source(folder, [(path, 0.5)]).denoiser.state_dict()
+    module = ATTENTION.removeprefix("unet.")
+    for layer in filter(None, (*biased, beside)):
+        key = f"{module}.{layer}"
+        a, b = (tensors[f"unet.{key}.lora_{side}.weight"] for side in "AB")
+        assert torch.allclose(
+            found[f"{key}.weight"], before[f"{key}.weight"] + b @ a / 2, atol=1e-5
+        )
+        bias = before.get(f"{key}.bias", torch.zeros(32)) + biases.get(layer, 0) / 2
+        assert torch.allclose(found.get(f"{key}.bias", torch.zeros(32)), bias, atol=1e-5)
+
+
 FOREIGN = {
+    "the first half": {f"{ATTENTION}.to_q.lora_A.weight": torch.ones(RANK, 32)},
+    "the second half": {f"{ATTENTION}.to_q.lora_B.weight": torch.ones(32, RANK)},
+    "a bias of another width": _pair(f"{ATTENTION}.to_out.0", 32, 32)
+    | {f"{ATTENTION}.to_out.0.lora_B.bias": torch.ones(31)},
+    "a number": {"unet.nowhere.alpha": torch.tensor(1.0)},
+    "a norm": {"unet.conv_norm_out.lora_A.weight": torch.ones(3, 4)},
     "another module": _pair("unet.down_blocks.9.attentions.0.proj", 8, 8),
     "another width": _pair(f"{ATTENTION}.to_q", 16, 32),
     "another width out": _pair(f"{ATTENTION}.to_q", 32, 16),
@@ -138,7 +176,7 @@ def test_a_lora_for_another_model_is_refused(
         load_source(folder, [path])
     where, _ = str(error.value).split(": found ", 1)
     key = where.removeprefix("loras other.safetensors, ")
-    assert key in FOREIGN[name]
+    assert key in {**fitting, **FOREIGN[name]}
     assert "\n" not in str(error.value)
     assert "use a LoRA that was made for this model" in str(error.value)
 
