@@ -13,7 +13,6 @@ from typing import Protocol
 
 import onnx_ir as ir
 import torch
-from safetensors.torch import save_file
 
 from dipgo.common.hashes import sha256_of
 from dipgo.common.lazy import import_name
@@ -25,7 +24,7 @@ from dipgo.engines.targets import DEFAULT_TARGET, TARGETS, Target
 from dipgo.export.lower.callee import Lowering, callee_lowering, lower_as_onnx, sized_lowering
 from dipgo.export.lower.combine import combine_model
 from dipgo.export.lower.onnx import OPSET
-from dipgo.export.lower.weights import WeightStore
+from dipgo.export.lower.weights import WeightStore, save_tensors
 from dipgo.export.manifest import pipeline_record
 from dipgo.export.parts import TEXT_ENCODER
 from dipgo.export.precision.compare import Numerics
@@ -156,7 +155,7 @@ class Writer:
                 tables = fill_tables(variant.compiled.plan, variant.compiled.traced)
                 for name, table in tables.items():
                     check_no_nan(f"table {name}", table)
-                save_file(tables, self.directory / records.constants_file(variant.name))
+                save_tensors(tables, self.directory / records.constants_file(variant.name))
         for dtype in combined_dtypes(self.compiled.plan):
             self.models[COMBINE_FILES[dtype]] = combine_model(dtype)
         for file, model in self.models.items():

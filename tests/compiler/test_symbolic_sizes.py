@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch.nn import functional
 
 from dipgo.common.cli import run_command
 from dipgo.common.errors import DipgoError
@@ -18,12 +20,14 @@ from dipgo.compiler.request import prepare
 from dipgo.compiler.settings import Request
 from dipgo.compiler.trace.dtypes import TORCH_DTYPES
 from dipgo.compiler.trace.symbolic_sizes import SizedModule
+from dipgo.compiler.trace.trace import trace
 from dipgo.engines import load
 from dipgo.engines.tensorrt.build import BuildOptions, build_engines
 from dipgo.engines.timing import random_inputs
 from dipgo.export import export
 from dipgo.export.__main__ import main as export_main
 from dipgo.inspect import main as inspect_main
+from dipgo.ir.graph import Dependence
 from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from dipgo.ir.plan.nodes import Callee
 from dipgo.models.model import Source
@@ -80,6 +84,102 @@ def test_one_module_is_the_trace_of_each_size(name: str) -> None:
             ]
             for found, expected in zip(sized(*inputs), module(*inputs), strict=True):
                 assert torch.equal(found, expected)
+
+
+ODD = [(64, 64), (120, 136), (136, 72)]
+"""Of 8 and 8, 15 and 17, 17 and 9 latents, where a U-Net resizes to the skip connection's size."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(len(ODD)))
+@pytest.mark.parametrize("name", rare_unless(lambda name: name == "asymmetric", MODELS[:4]))
+def test_odd_sizes_share_a_graph(name: str, first: int) -> None:
+    """Whichever size comes first: some traces resize by a factor, others to a size."""
+    sizes = [*ODD[first:], *ODD[:first]]
+    compiled = [compiled_for(name, size) for size in sizes]
+    for callees in zip(*(one.plan.callees for one in compiled), strict=True):
+        modules = [module_of(*pair) for pair in zip(compiled, callees, strict=True)]
+        sized = SizedModule(modules)
+        for module, callee in zip(modules, callees, strict=True):
+            inputs = [
+                torch.rand(v.type.shape).to(TORCH_DTYPES[v.type.dtype]) for v in callee.inputs
+            ]
+            for found, expected in zip(sized(*inputs), module(*inputs), strict=True):
+                assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+def test_odd_sizes_in_one_export(tmp_path: Path) -> None:
+    """Each as an export of its own."""
+    name, first, *further = "asymmetric", *ODD
+    options = {"steps": 2, "check_numerics": False}
+    out = export(
+        source_of(name),
+        "dense",
+        tmp_path / "all",
+        **geometry_of(first),
+        also_sizes=further,
+        **options,
+    )
+    for wanted in (first, further[0]):
+        alone = load(
+            export(
+                source_of(name), "dense", tmp_path / f"{wanted}", **geometry_of(wanted), **options
+            )
+        )
+        inputs = random_inputs(alone)
+        expected = alone.run(inputs)["latents"]
+        size = "" if wanted == first else "x".join(map(str, wanted))
+        found = load(out, size=size).run(inputs)["latents"]
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < TOLERANCE
+
+
+def _by_height(*results: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.fx.GraphModule]:
+    """Traces of a model that computes otherwise for each height, all of as many operators."""
+
+    class ByHeight(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (results[x.shape[-1] - 4](x),)
+
+    traces = []
+    for index in range(len(results)):
+        x = torch.rand(1, 2, 4 + index, 4 + index)
+        roles = {"x": Dependence.STATE}
+        traced = trace(
+            ByHeight(), {"x": x}, roles, (), model_class="", config_sha256="", prefix="none."
+        )
+        nodes = [node.name for node in traced.graph.nodes]
+        traces.append(traced.module(nodes, ["x"], [traced.graph.output]))
+    return traces
+
+
+UNLIKE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], ...]] = {
+    "a float": (lambda x: x * 2.0, lambda x: x * 2.5),
+    "a float and a whole number": (lambda x: x.clamp(0.5), lambda x: x.clamp(0)),
+    "a bound that is None": (lambda x: x.clamp(None, 1), lambda x: x.clamp(1, None)),
+    "a truth value": (
+        lambda x: x.mean(1, keepdim=True).sum(),
+        lambda x: x.mean(1, keepdim=False).sum(),
+    ),
+    "a list and None": (
+        lambda x: functional.interpolate(x, size=(8, 8)),
+        lambda x: functional.interpolate(x, scale_factor=1.3, recompute_scale_factor=False),
+    ),
+    "the other operand": (
+        lambda x: torch.sub(x.sin(), x.cos()),
+        lambda x: (lambda a, b: torch.sub(b, a))(x.sin(), x.cos()),
+    ),
+    "a number that is no size": (lambda x: x.roll(1, 2), lambda x: x.roll(3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_arguments_that_differ_in_more_than_sizes_are_refused(name: str) -> None:
+    """No trace's argument stands in for another's."""
+    traces = _by_height(*UNLIKE[name])
+    sized = SizedModule(traces)
+    with pytest.raises(DipgoError, match=r"^also_sizes: found .*; export each size by itself"):
+        sized(torch.rand(1, 2, 4, 4))
 
 
 @pytest.fixture(

@@ -408,7 +408,7 @@ def traced_case(
     guidance = guidance and name not in UNGUIDED
     torch.manual_seed(0)
     denoiser = entry.build().eval().requires_grad_(False)
-    _scale_up(denoiser)
+    scale_up(denoiser)
     geometry = Geometry(guidance=guidance, tokens=7)
     example, roles = example_inputs(entry.family, denoiser, geometry)
     guided = guided_denoiser(entry.family, denoiser, geometry)
@@ -440,7 +440,7 @@ def with_filters(chosen: Case, subnet: SubNet) -> Case:
     return replace(chosen, traced=replace(chosen.traced, given_tables=tables))
 
 
-def _scale_up(denoiser: torch.nn.Module) -> None:
+def scale_up(denoiser: torch.nn.Module) -> None:
     """Some layers start at zero (adaLN-zero); random values let every block matter."""
     for parameter in denoiser.parameters():
         if not parameter.any():

@@ -21,6 +21,13 @@ Sizes: TypeAlias = tuple[int, ...]
 """The value of an axis, or of a number, in each of the traces."""
 
 
+RESIZE = tuple(
+    getattr(torch.ops.aten, f"upsample_{mode}").vec
+    for mode in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d")
+)
+"""Operators that resize their first argument to a size, or else by the factors that come last."""
+
+
 class SizedModule(nn.Module):
     """The first of `traces`, computing for the sizes of all of them.
 
@@ -68,13 +75,14 @@ class _Interpreter(fx.Interpreter):
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
         """Returns the operator's arguments, with differing numbers replaced by sizes."""
-        flat, spec = tree_flatten((n.args, n.kwargs))
-        others = [tree_flatten((variant.args, variant.kwargs))[0] for variant in self.variants[n]]
-        sized = [
-            self.env[value] if isinstance(value, fx.Node) else self._sized(value, numbers, n)
-            for value, numbers in zip(flat, zip(*others, strict=True), strict=True)
-        ]
-        return tree_unflatten(sized, spec)
+        variants = self.variants[n]
+        flat = [tree_flatten((variant.args, variant.kwargs)) for variant in variants]
+        if any(spec != flat[0][1] for _, spec in flat):
+            flat = [tree_flatten((_args_by_size(variant), variant.kwargs)) for variant in variants]
+        if any(spec != flat[0][1] for _, spec in flat):
+            raise _unlike(f"{n.target} with other arguments for another size")
+        values = zip(*(leaves for leaves, _ in flat), strict=True)
+        return tree_unflatten([self._argument(each, n) for each in values], flat[0][1])
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Runs the operator; a chunk of a symbolic axis is taken by its share of the axis.
@@ -98,13 +106,21 @@ class _Interpreter(fx.Interpreter):
             product = tuple(a * b for a, b in zip(axes[left], axes[right], strict=True))
             self.sizes.setdefault(product, result.shape[left] * result.shape[right])
 
-    def _sized(self, value: Any, numbers: Sequence[Any], node: fx.Node) -> Any:
-        """Returns `value`, or the size that it stands for where the traces differ."""
-        if not all(isinstance(number, int) for number in numbers) or len(set(numbers)) == 1:
-            return value
-        for size in self._multiples(tuple(numbers)):
-            return size
-        raise _unlike(f"{node.target} with {', '.join(map(str, numbers))}, the size of no tensor")
+    def _argument(self, values: Sequence[Any], node: fx.Node) -> Any:
+        """Returns what a node is called with for the `values` in the traces."""
+        first = values[0]
+        if isinstance(first, fx.Node):
+            if tuple(values) != tuple(self.variants[first]):
+                raise _unlike(f"{node.target} of other values for another size")
+            return self.env[first]
+        if all(type(value) is type(first) and value == first for value in values):
+            return first
+        numbers = [value for value in values if type(value) is int]
+        if len(numbers) == len(values):
+            for size in self._multiples(tuple(numbers)):
+                return size
+        words = ", ".join(map(str, values))
+        raise _unlike(f"{node.target} with {words}, which are the sizes of no tensor")
 
     def _multiples(self, wanted: Sizes) -> Iterator[Any]:
         """Yields the size that equals `wanted`, then sizes of which it is a whole multiple."""
@@ -114,6 +130,22 @@ class _Interpreter(fx.Interpreter):
             factors = {divmod(number, size) for number, size in zip(wanted, sizes, strict=True)}
             if len(factors) == 1 and (factor := next(iter(factors)))[1] == 0:
                 yield symbol * factor[0]
+
+
+def _args_by_size(node: fx.Node) -> Sequence[Any]:
+    """Returns a node's arguments, those of a resizing operator with the size of its result.
+
+    U-Nets resize by a factor, but to the size of the skip connection where a size is odd.
+    """
+    if node.target not in RESIZE or node.kwargs:
+        return node.args
+    source, _, *rest, factors = node.args
+    assert isinstance(source, fx.Node)
+    axes, size = source.meta["val"].shape[2:], list(node.meta["val"].shape[2:])
+    exact = isinstance(factors, Sequence) and size == [
+        axis * factor for axis, factor in zip(axes, factors, strict=True)
+    ]
+    return (source, size, *rest, None) if factors is None or exact else node.args
 
 
 def _unlike(problem: str) -> DipgoError:

@@ -6,13 +6,16 @@ them, MACs and parameters need no model-specific code. docs/internals/design.md,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import fx, nn
 
+from dipgo.common.errors import DipgoError
+from dipgo.compiler.trace.attributes import attribute_of
 from dipgo.compiler.trace.dtypes import tensor_type
 from dipgo.compiler.trace.fold_constants import fold_wide_constants
 from dipgo.compiler.trace.functional import make_functional, refuse_new_state
@@ -97,7 +100,7 @@ class Traced:
             if node in copies:
                 continue
             if node.op == "placeholder":
-                attribute = self.tensor_names[node.name]
+                attribute = attribute_of(self.tensor_names[node.name])
                 attributes[attribute] = tensors[node.name]
                 copies[node] = graph.get_attr(attribute)
                 if not exact:
@@ -154,9 +157,9 @@ def trace(
 
     Raises:
         DipgoError: A block has no operation on the state, runs more than once, or has an input that
-            is computed from its own output; or the model keeps state between calls.
+            is computed from its own output; the model keeps state between calls; or it fails.
     """
-    with torch.no_grad(), refuse_new_state(module, prefix):
+    with torch.no_grad(), refuse_new_state(module, prefix), _one_line_errors(model_class):
         program = torch.export.export(module, tuple(example.values()), strict=False)
         program = make_functional(program, prefix)
     _drop_assertions(program.graph)
@@ -186,6 +189,28 @@ def trace(
         gap_function=_gap_function(parts, [graph_inputs[name].value for name in past]),
     )
     return Traced(graph, program, parts, prefix, precision)
+
+
+@contextmanager
+def _one_line_errors(model_class: str) -> Iterator[None]:
+    """Turns what a user's model raises while it is captured into an error of one line.
+
+    Raises:
+        DipgoError: The model cannot be run with these inputs, or cannot be captured.
+    """
+    try:
+        yield
+    except (DipgoError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a model may fail in any way
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise DipgoError(
+            f"model {model_class}",
+            found=f"{type(error).__name__}: {first}",
+            expected="a model that runs with the inputs of its pipeline, and that torch.export "
+            "can capture",
+            remedy="check its configuration; in Python the error's cause has the place",
+        ) from error
 
 
 def _gap_function(parts: Partition, inputs: Sequence[Value]) -> GapFunction | None:

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.compiler.trace.attributes import path_of
 from dipgo.compiler.trace.dtypes import TORCH_DTYPES
 from dipgo.compiler.trace.symbolic_sizes import SizedModule
 from dipgo.compiler.trace.trace import Traced
@@ -37,7 +38,11 @@ class Lowering:
     def weights(self) -> dict[str, torch.Tensor]:
         """Returns the module's tensors by their names in the denoiser or part."""
         state = self.module.state_dict()
-        return {name.removeprefix(self.prefix): tensor for name, tensor in state.items()}
+        return {self.path(name): tensor for name, tensor in state.items()}
+
+    def path(self, name: str) -> str:
+        """Returns the path, in the denoiser or part, of a tensor of this name in the module."""
+        return path_of(name.removeprefix(self.prefix))
 
     @property
     def prefix(self) -> str:
@@ -136,7 +141,7 @@ def lower_as_onnx(
     _check_dynamic(model, lowering)
     for value in list(model.graph.initializers.values()):
         assert value.name is not None
-        value.name = value.name.removeprefix(lowering.prefix)
+        value.name = lowering.path(value.name)
     _check_weights(model)
     return model
 

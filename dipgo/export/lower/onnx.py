@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from dipgo.common.errors import DipgoError, setting
 from dipgo.common.quiet import without_warnings
 from dipgo.compiler.trace.torch_private import registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
@@ -46,9 +47,17 @@ def lower(
         outputs: Names of the outputs, in order.
         dynamic_shapes: The symbolic sizes, in the form that `torch.export` takes; all others are
             static.
+
+    Raises:
+        DipgoError: The module has no form in ONNX, or none for all sizes.
     """
     weights = module.state_dict()
-    model = _export(module.eval(), tuple(example), dynamic_shapes, weights)
+    try:
+        model = _export(module.eval(), tuple(example), dynamic_shapes, weights)
+    except (DipgoError, MemoryError):
+        raise
+    except Exception as error:  # torch and onnxscript raise what they like
+        raise _not_lowered(name, error, dynamic_shapes) from error
     store_transposed(model, weights)
     model.graph.name = name
     expand_masks(model)
@@ -81,6 +90,24 @@ def _export(
         with hidden_weights(program.model, weights), exact_constants(program.model):
             program.optimize()
     return program.model
+
+
+def _not_lowered(name: str, error: Exception, dynamic_shapes: Any) -> DipgoError:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    first = f"{type(error).__name__}: {lines[0].strip()}"
+    if dynamic_shapes is not None:
+        return DipgoError(
+            f"graph {name}",
+            found=f"what cannot be one graph for several sizes ({first})",
+            expected="a graph whose sizes may stay open",
+            remedy=f"export each size by itself, or leave batch_calls out of {setting('passes')}",
+        )
+    return DipgoError(
+        f"graph {name}",
+        found=f"what cannot be lowered to ONNX ({first})",
+        expected=f"operators that torch.onnx has for opset {OPSET}",
+        remedy="use others in the model; in Python the error's cause has the place",
+    )
 
 
 def _capture(

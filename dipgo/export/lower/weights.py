@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from dipgo.compiler.trace.torch_private import storage_id
 from dipgo.export.lower.hide_weights import TRANSPOSED
 from dipgo.models.finite_weights import check_no_nan
 
@@ -71,7 +72,7 @@ class WeightStore:
 
     def write(self, path: Path) -> None:
         """Writes the file and makes each collected initializer a reference into it."""
-        save_file(self._tensors, path)
+        save_tensors(self._tensors, path)
         offsets = tensor_offsets(path)
         for value, name in self._names:
             start, end = offsets[name]
@@ -85,6 +86,20 @@ class WeightStore:
                 name=str(value.name),
                 base_dir=str(path.parent),
             )
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes a safetensors file; tensors that overlap in memory are written once each.
+
+    Weights may be views of one storage, which the library refuses.
+    """
+    reached: dict[int, int] = {}
+    apart = {}
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_ptr()):
+        storage, begin = storage_id(tensor), tensor.data_ptr()
+        apart[name] = tensor.clone() if begin < reached.get(storage, 0) else tensor
+        reached[storage] = max(reached.get(storage, 0), begin + tensor.nbytes)
+    save_file({name: apart[name] for name in tensors}, path)
 
 
 def _as_torch(array: NDArray[Any]) -> torch.Tensor:

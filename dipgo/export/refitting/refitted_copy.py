@@ -23,6 +23,7 @@ from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared, Progress, Schedule, silent
 from dipgo.compiler.sampler.probe import public_config
+from dipgo.compiler.trace.attributes import path_of
 from dipgo.compiler.trace.precision import FP32
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
@@ -216,10 +217,15 @@ def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
     """Returns the new model's tensors under the names of all tensors in the old file.
 
     Raises:
-        DipgoError: The new model lacks a tensor, or has it in another shape or type.
+        DipgoError: The new model lacks a tensor, has it in another shape or type, or has a weight
+            that the old graphs do not read.
     """
     traced = variant.compiled.traced
-    states = {part.name: dict(part.module.state_dict()) for part in variant.parts}
+    states = {
+        part.name: {path_of(name): tensor for name, tensor in part.module.state_dict().items()}
+        for part in variant.parts
+    }
+    parts = dict(states)
     states[DENOISER] = {name: traced.tensors[key] for key, name in traced.tensor_names.items()}
     weights: dict[str, torch.Tensor] = {}
     with safe_open(old.path / WEIGHTS_FILE, "pt") as stored:
@@ -229,6 +235,13 @@ def _weights(old: ExportDirectory, variant: Variant) -> dict[str, torch.Tensor]:
             before, now = stored.get_slice(name).get_shape(), list(weights[name].shape)
             if before != now:
                 raise unlike(f"{WHERE}, weight {name}", f"a shape of {now}, other")
+    for part, state in parts.items():
+        for path, tensor in state.items():
+            name = f"{part}.{path}"
+            if tensor.is_floating_point() and weights.keys().isdisjoint({name, name + TRANSPOSED}):
+                raise unlike(
+                    f"{WHERE}, weight {name}", "a weight that the graph does not read, other"
+                )
     return weights
 
 
