@@ -111,7 +111,7 @@ def _trace(
 def _blocks(schedule: Schedule, source: Source) -> tuple[str, ...]:
     """Returns the paths of the gated modules; a SubNet names each of its blocks in full."""
     if schedule.subnet is None:
-        return match_blocks(source.denoiser, schedule.blocks or source.family.default_blocks)
+        return match_blocks(source.denoiser, schedule.blocks or source.default_blocks)
     paths = {path for path, _ in source.denoiser.named_modules()}
     for block in schedule.subnet.blocks:
         if block not in paths:

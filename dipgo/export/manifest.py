@@ -9,17 +9,14 @@ from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord
 from dipgo.models.model import Source
 from dipgo.models.prompts import CLASS_LABELS, class_names
 from dipgo.models.text_encoding import default_of_call
-from dipgo.models.vae import packed_grid
 
 
 def pipeline_record(source: Source, variant: Variant) -> PipelineRecord | None:
     """Returns the record, or None for an architecture with random weights: it has no pipeline."""
     if source.pipeline is None:
         return None
-    geometry, model = variant.geometry, source.at(variant.geometry)
+    model = source.at(variant.geometry)
     encoding = model.text_encoding
-    plan = variant.compiled.plan
-    state = next(value for value in plan.inputs if value.name == plan.state)
     scale = default_of_call(source.pipeline, "guidance_scale")
     if scale is None:  # for video it grows from frame to frame up to this
         scale = default_of_call(source.pipeline, "max_guidance_scale")
@@ -29,7 +26,7 @@ def pipeline_record(source: Source, variant: Variant) -> PipelineRecord | None:
         zeros_without_negative=encoding is not None and encoding.zeros_without_negative,
         fixed=model.fixed_conditioning,
         classes=_classes(source, model.conditioning),
-        packed=packed_grid(state.type.shape, geometry.height, geometry.width),
+        packed=model.sized_family.packed_grid(),
     )
 
 

@@ -20,7 +20,7 @@ from dipgo.models.families.unet_inputs import MASK
 from dipgo.models.family import PipelinePart
 from dipgo.models.model import SizedModel
 from dipgo.models.text_encoding import TextEncoding
-from dipgo.models.vae import VaeEncoder, example_picture
+from dipgo.models.vae import example_picture, picture_encoder
 
 TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
 
@@ -75,7 +75,8 @@ def _parts_of(
     yield from model.parts(latents)
     if vae is not None and from_image:
         picture = {"image": example_picture(vae, latents)}
-        yield PipelinePart(VAE_ENCODER, VaeEncoder(vae), picture, ("posterior",))
+        encoder = picture_encoder(vae)
+        yield PipelinePart(VAE_ENCODER, encoder, picture, (encoder.output,))
     if vae is not None:
         decoder = model.decoder(vae, latents)
         yield PipelinePart(VAE_DECODER, decoder, {"latents": latents}, ("image",))

@@ -56,6 +56,16 @@ def check_patterns(denoiser: HasModules, patterns: Sequence[str], what: str) -> 
     return paths
 
 
+def present_patterns(denoiser: HasModules, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Returns the patterns that match a module; all of them if none does.
+
+    Small distilled models leave out modules that others of their class have.
+    """
+    paths = [path for path, _ in denoiser.named_modules()]  # type: ignore[attr-defined]
+    present = (p for p in patterns if any(_matches(path, p) for path in paths))
+    return tuple(present) or tuple(patterns)
+
+
 def is_within(path: str, pattern: str) -> bool:
     """Returns whether the module at `path`, or a module around it, matches the pattern."""
     outermost = path.split(".")[: pattern.count(".") + 1]

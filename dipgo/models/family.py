@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from dipgo.common.errors import DipgoError, setting
 from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import TextEncoding, count_tokens
-from dipgo.models.vae import decoder_by_shape
+from dipgo.models.vae import vae_decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,28 @@ class Geometry:
         """The denoiser's batch: guidance doubles it, [unconditional, conditional]."""
         return self.batch * (2 if self.guidance else 1)
 
-    def in_latents(self, own: tuple[int, int]) -> tuple[int, int]:
-        """Returns height and width in latents; `own` are the model's, which stand in for 0."""
+    def in_latents(self, own: int | Sequence[int] | None) -> tuple[int, int]:
+        """Returns height and width in latents.
+
+        Args:
+            own: The model's, as a configuration's `sample_size` has them: one number for both, or
+                two; they stand in for 0. None if it has none.
+
+        Raises:
+            DipgoError: A size is 0, and the model has none.
+        """
         scale = self.pixels_per_latent
-        return self.height // scale or own[0], self.width // scale or own[1]
+        height, width = (own, own) if isinstance(own, int) else own or (0, 0)
+        sizes = {"height": self.height // scale or height, "width": self.width // scale or width}
+        for name, size in sizes.items():
+            if not size:
+                raise DipgoError(
+                    setting(name),
+                    found="no size, for a model whose configuration has none",
+                    expected="pixels",
+                    remedy=f"give {setting('height')} and {setting('width')}",
+                )
+        return sizes["height"], sizes["width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +148,15 @@ class Family(ABC):
         """Returns the channels that the scheduler is given; None for those of the state."""
         return None
 
+    def packed_grid(self) -> tuple[int, int] | None:
+        """Returns rows and columns of packed latents f32[B, rows * columns, 4 C], at this size.
+
+        Each row holds 2 x 2 latent pixels. None if the latents are not packed so.
+
+        Source: `FluxPipeline._pack_latents`.
+        """
+        return None
+
     def timestep_options(
         self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
@@ -190,4 +218,4 @@ class Family(ABC):
 
     def decoder(self, vae: Any, latents: torch.Tensor, geometry: Geometry) -> nn.Module:
         """Returns the module that decodes latents to pictures f32[B, …, 3, H, W] in [-1, 1]."""
-        return decoder_by_shape(vae, tuple(latents.shape), geometry.height, geometry.width)
+        return vae_decoder(vae, tuple(latents.shape), self.packed_grid())

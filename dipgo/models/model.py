@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.ir.block_patterns import present_patterns
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.stable_diffusion import CONTROLNET
 from dipgo.models.family import Family, Geometry, PipelinePart
@@ -115,6 +116,11 @@ class Source:
             options = controlnet.config.items()
             public[CONTROLNET] = {key: value for key, value in options if not key.startswith("_")}
         return hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def default_blocks(self) -> tuple[str, ...]:
+        """The family's patterns of blocks, as far as this denoiser has such modules."""
+        return present_patterns(self.denoiser, self.family.default_blocks)
 
     def geometry(
         self, batch: int = 1, height: int = 0, width: int = 0, guidance: bool | None = None

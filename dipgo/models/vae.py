@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dipgo.common.errors import DipgoError, setting
 
 
 class _ScaledVae(nn.Module):
@@ -31,6 +32,8 @@ class VaeEncoder(_ScaledVae):
     mean + deviation · noise of unit variance.
     """
 
+    output = "posterior"
+
     def forward(self, image: Tensor) -> Tensor:
         """Returns the posterior that diffusers' image-to-image pipelines draw from."""
         posterior = self.vae.encode(image, return_dict=False)[0]
@@ -40,6 +43,47 @@ class VaeEncoder(_ScaledVae):
             mean, deviation = (mean - centre) / width, deviation / width
         scaled: Tensor = torch.cat([mean, deviation], dim=1) * self.scale
         return scaled
+
+
+class LatentsEncoder(_ScaledVae):
+    """Encodes a picture f32[B, 3, H, W] in [-1, 1] as its latents f32[B, C, h, w], scaled.
+
+    Nothing is drawn: VAEs such as `AutoencoderTiny` have no deviation.
+    """
+
+    output = "latents"
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns the latents that diffusers' image-to-image pipelines start from."""
+        latents = self.vae.encode(image, return_dict=False)[0] - self.shift
+        if self.normal is not None:
+            centre, width = (torch.tensor(row).view(1, -1, 1, 1).to(latents) for row in self.normal)
+            latents = (latents - centre) / width
+        scaled: Tensor = latents * self.scale
+        return scaled
+
+
+@torch.no_grad()
+def picture_encoder(vae: Any) -> VaeEncoder | LatentsEncoder:
+    """Returns the encoder of pictures to start from, for what the VAE makes of a small one.
+
+    Source: `retrieve_latents` of diffusers' pipelines.
+
+    Raises:
+        DipgoError: The VAE yields neither latents nor their distribution.
+    """
+    picture = example_picture(vae, torch.zeros(1, 1, 1, 1))
+    encoded = vae.encode(picture.to(next(vae.parameters()).device))
+    if hasattr(encoded, "latent_dist"):
+        return VaeEncoder(vae)
+    if hasattr(encoded, "latents"):
+        return LatentsEncoder(vae)
+    raise DipgoError(
+        f"VAE {type(vae).__name__}",
+        found="an encoder without latents",
+        expected="one that yields latents, or their distribution",
+        remedy=f"leave {setting('strength')} out, or use a pipeline with another VAE",
+    )
 
 
 class VaeDecoder(_ScaledVae):
@@ -99,27 +143,11 @@ VIDEO_AXES = 5
 """The rank of a video's latents f32[B, F, C, h, w]."""
 
 
-def decoder_by_shape(vae: Any, shape: tuple[int, ...], height: int, width: int) -> VaeDecoder:
-    """Returns the decoder for latents of a shape; `height` and `width` as in `packed_grid`."""
+def vae_decoder(vae: Any, shape: tuple[int, ...], packed: tuple[int, int] | None) -> VaeDecoder:
+    """Returns the decoder for latents of a shape; `packed` is as of `Family.packed_grid`."""
     if len(shape) == VIDEO_AXES:
         return VideoVaeDecoder(vae)
-    grid = packed_grid(shape, height, width)
-    return VaeDecoder(vae) if grid is None else PackedVaeDecoder(vae, *grid)
-
-
-def packed_grid(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
-    """Returns rows and columns of packed latents; None for latents that are not packed.
-
-    Args:
-        shape: Shape of the latents; packed ones are f32[B, rows * columns, C].
-        height: Height of the picture in pixels; with `width` 0 for a square.
-        width: Width of the picture in pixels.
-    """
-    if len(shape) != 3:
-        return None
-    rows = isqrt(shape[1] * (height or 1) // (width or 1))
-    assert rows * (shape[1] // rows) == shape[1], "no whole rows"
-    return rows, shape[1] // rows
+    return VaeDecoder(vae) if packed is None else PackedVaeDecoder(vae, *packed)
 
 
 def example_picture(vae: Any, latents: Tensor) -> Tensor:

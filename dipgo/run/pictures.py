@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ENCODER, PICTURE = "vae_encoder", "image"
 
+POSTERIOR = "posterior"
+"""The output of an encoder whose latents are drawn: their mean and deviation."""
+
 FRAME_ENCODER = "image_encoder"
 """The encoder of exports that make videos, which begin with a picture."""
 
@@ -86,16 +89,17 @@ def encode_picture(
 
     A picture is PIL's, or f32[3, H, W] in [-1, 1]; several are a list or f32[count, 3, H, W]. As in
     diffusers, the VAE's posterior is sampled once for each picture that is passed; but with a seed
-    for each of `count`, and no mask, once for each of these.
+    for each of `count`, and no mask, once for each of these. A VAE without a posterior is not
+    sampled.
 
     Raises:
         DipgoError: The pictures are of another number or size.
     """
     pixels = pixels_of(pictures.image, encoder.inputs[PICTURE].shape[1:], count)
-    posterior = encode(encoder, pixels)
+    encoded = encode(encoder, pixels)
     if noise.one_a_picture and pictures.mask_image is None:
-        posterior = np.broadcast_to(posterior, (count, *posterior.shape[1:]))
-    latents = _sampled(posterior, noise)
+        encoded = np.broadcast_to(encoded, (count, *encoded.shape[1:]))
+    latents = _sampled(encoder, encoded, noise)
     return np.broadcast_to(latents, (count, *latents.shape[1:]))
 
 
@@ -122,7 +126,7 @@ def encode_masked(
         pixels_of(pictures.image, shape, count),
         _masks(pictures.mask_image, shape[1:], count),
     )
-    latents = _sampled(encode(encoder, pixels * (mask < HALF)), noise)
+    latents = _sampled(encoder, encode(encoder, pixels * (mask < HALF)), noise)
     scale = shape[1] // latents.shape[2]
     encoded = {MASK: mask[:, :, ::scale, ::scale], MASKED_IMAGE: latents}
     return {
@@ -130,8 +134,12 @@ def encode_masked(
     }
 
 
-def _sampled(posterior: NDArray[np.float32], noise: PictureNoise) -> NDArray[np.float32]:
-    mean, deviation = np.split(posterior, 2, axis=1)
+def _sampled(
+    encoder: Part, encoded: NDArray[np.float32], noise: PictureNoise
+) -> NDArray[np.float32]:
+    if POSTERIOR not in encoder.outputs:
+        return encoded
+    mean, deviation = np.split(encoded, 2, axis=1)
     return mean + deviation * noise.draw(mean.shape)
 
 

@@ -171,7 +171,7 @@ def make_problem(
 def default_patterns(source: Source) -> tuple[str, ...]:
     """Returns OUTER_BLOCKS, as far as the denoiser has them, then the family's blocks."""
     paths = {path for path, _ in source.denoiser.named_modules()}
-    return (*(name for name in OUTER_BLOCKS if name in paths), *source.family.default_blocks)
+    return (*(name for name in OUTER_BLOCKS if name in paths), *source.default_blocks)
 
 
 def _backup(graph: BlockGraph, name: str, wanted: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dipgo.models.families.patches import without_sigma
 from dipgo.models.family import Family, Geometry
 from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
@@ -83,4 +84,4 @@ class DiTFamily(Family):
         prediction: torch.Tensor = denoiser(
             latents, timestep.expand(latents.shape[0]), **conditioning, return_dict=False
         )[0]
-        return prediction[:, : denoiser.config.in_channels]
+        return without_sigma(prediction, denoiser.config.in_channels)

@@ -121,13 +121,17 @@ class FluxFamily(Family):
         check_patches(geometry, PATCH, f"{PATCH} latents")
         return replace(self, size=geometry.in_latents(self.size))
 
+    def packed_grid(self) -> tuple[int, int]:
+        """Returns rows and columns of the packed latents."""
+        return self.size[0] // PATCH, self.size[1] // PATCH
+
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """Returns the shape f32[B, L, C] of the packed latents.
 
         Raises:
             DipgoError: Height or width is not a whole number of rows of the packed latents.
         """
-        rows, columns = self.at_size(denoiser, geometry)._grid
+        rows, columns = self.at_size(denoiser, geometry).packed_grid()
         return (geometry.batch, rows * columns, denoiser.config.in_channels)
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
@@ -146,7 +150,7 @@ class FluxFamily(Family):
         self, denoiser: Any, scheduler: Any, geometry: Geometry, steps: int
     ) -> dict[str, Any]:
         """Returns the pipeline's sigmas, and their shift `mu`, which grows with the picture."""
-        rows, columns = self.at_size(denoiser, geometry)._grid
+        rows, columns = self.at_size(denoiser, geometry).packed_grid()
         options: dict[str, Any] = {"mu": dynamic_shift(scheduler.config, rows * columns, MAX_SHIFT)}
         if scheduler.config.get("use_flow_sigmas"):
             return options
@@ -184,12 +188,8 @@ class FluxFamily(Family):
             (HIDDEN_STATES, "pooled_projections"),
         )
 
-    @property
-    def _grid(self) -> tuple[int, int]:
-        return self.size[0] // PATCH, self.size[1] // PATCH
-
     def _positions(self) -> torch.Tensor:
         """Returns f32[L, 3]: zero, row and column of each packed row."""
-        rows, columns = (torch.arange(count) for count in self._grid)
+        rows, columns = (torch.arange(count) for count in self.packed_grid())
         grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), rows, columns)
         return grid.float()

@@ -1,6 +1,8 @@
-"""Checks sizes in pixels, for denoisers that cut latents into patches."""
+"""Checks sizes and cuts a learned sigma off, for denoisers that cut latents into patches."""
 
 from __future__ import annotations
+
+from torch import Tensor
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.models.family import Geometry
@@ -29,3 +31,12 @@ def check_patches(geometry: Geometry, latents: int, words: str, most: int | None
                 expected=f"a multiple of {patch}, the pixels of {words}{limit}",
                 remedy=f"use {(nearest if most is None else min(nearest, most)) * patch}",
             )
+
+
+def without_sigma(prediction: Tensor, channels: int) -> Tensor:
+    """Returns the predicted noise, without as many channels more of a learned sigma.
+
+    Source: `DiTPipeline.__call__`, which keeps any other number of channels.
+    """
+    predicted = prediction.shape[1]
+    return prediction[:, :channels] if predicted in (channels, 2 * channels) else prediction

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dipgo.models.families.patches import check_patches
+from dipgo.models.families.patches import check_patches, without_sigma
 from dipgo.models.family import Family, Geometry
 from dipgo.models.loop import STABLE_DIFFUSION, Loop
 from dipgo.models.presets import Preset
@@ -111,8 +111,7 @@ class PixArtFamily(Family):
         """
         config = denoiser.config
         check_patches(geometry, config.patch_size, "one patch")
-        own = (config.sample_size, config.sample_size)
-        return (geometry.batch, config.in_channels, *geometry.in_latents(own))
+        return (geometry.batch, config.in_channels, *geometry.in_latents(config.sample_size))
 
     def loop(self, denoiser: Any, pipeline: Any) -> Loop:
         """Returns how the pipelines call their scheduler."""
@@ -147,7 +146,7 @@ class PixArtFamily(Family):
             added_cond_kwargs={name: conditioning.get(name) for name in SIZES},
             return_dict=False,
         )[0]
-        return prediction[:, : denoiser.config.in_channels]
+        return without_sigma(prediction, denoiser.config.in_channels)
 
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
         """Returns T5's encoding of texts that are lower-cased and stripped.

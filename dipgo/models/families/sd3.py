@@ -128,8 +128,7 @@ class SD3Family(Family):
         """
         config = denoiser.config
         check_patches(geometry, config.patch_size, "one patch", config.pos_embed_max_size)
-        own = (config.sample_size, config.sample_size)
-        return (geometry.batch, config.in_channels, *geometry.in_latents(own))
+        return (geometry.batch, config.in_channels, *geometry.in_latents(config.sample_size))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns hidden states and pooled text."""

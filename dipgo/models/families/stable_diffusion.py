@@ -137,14 +137,18 @@ class UNetFamily(Family):
         return type(denoiser).__name__ == CLASS and family_inputs(denoiser) == self.takes
 
     def unserved_options(self, denoiser: Any) -> dict[str, Any]:
-        """Returns the options by which the U-Net takes more than a text."""
-        return more_inputs(denoiser) if type(denoiser).__name__ == CLASS else {}
+        """Returns the options by which the U-Net takes more than a text, or predicts more."""
+        if type(denoiser).__name__ != CLASS:
+            return {}
+        options = more_inputs(denoiser)
+        if "in_channels" in options:
+            options["out_channels"] = denoiser.config.out_channels
+        return options
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """Returns the shape at the geometry's size, by default the model's `sample_size`."""
-        size = denoiser.config.sample_size
-        own = (size, size) if isinstance(size, int) else size
-        return (geometry.batch, denoiser.config.out_channels, *geometry.in_latents(own))
+        config = denoiser.config
+        return (geometry.batch, config.out_channels, *geometry.in_latents(config.sample_size))
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns the text encoder's hidden states, and the U-Net's extra inputs."""

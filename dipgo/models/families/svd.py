@@ -158,7 +158,7 @@ class SVDFamily(Family):
 
     def at_size(self, denoiser: Any, geometry: Geometry) -> SVDFamily:
         """Returns the family at the geometry's size."""
-        return replace(self, size=geometry.in_latents(self._size(denoiser)))
+        return replace(self, size=geometry.in_latents(self.size or denoiser.config.sample_size))
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """Returns the shape at the geometry's size.
@@ -220,10 +220,7 @@ class SVDFamily(Family):
         encoder = FrameVaeEncoder(pipeline.vae)
         yield PipelinePart("vae_encoder", encoder, {"image": picture}, ("mode",))
 
-    def _size(self, denoiser: Any) -> tuple[int, int]:
-        size = self.size or denoiser.config.sample_size
-        return (size, size) if isinstance(size, int) else size
-
     def _frames(self, denoiser: Any) -> tuple[int, ...]:
         config = denoiser.config
-        return (config.num_frames, config.out_channels, *self._size(denoiser))
+        size = Geometry().in_latents(self.size or config.sample_size)
+        return (config.num_frames, config.out_channels, *size)

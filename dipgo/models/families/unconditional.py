@@ -101,9 +101,8 @@ class UnconditionalFamily(Family):
 
     def latent_shape(self, denoiser: Any, geometry: Geometry) -> tuple[int, ...]:
         """Returns the shape at the geometry's size, by default the model's `sample_size`."""
-        size = denoiser.config.sample_size
-        own = (size, size) if isinstance(size, int) else size
-        return (geometry.batch, denoiser.config.in_channels, *geometry.in_latents(own))
+        config = denoiser.config
+        return (geometry.batch, config.in_channels, *geometry.in_latents(config.sample_size))
 
     def loop(self, denoiser: Any, pipeline: Any) -> Loop:
         """Returns how `DDPMPipeline` calls its scheduler, without scaling noise or input."""
