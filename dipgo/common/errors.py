@@ -64,3 +64,12 @@ def wrong(name: str, value: object, expected: str, remedy: str = "correct it") -
     else:
         text = f"{value}" or "''"
     return DipgoError(setting(name), found=text, expected=expected, remedy=remedy)
+
+
+def is_unicode(text: str) -> bool:
+    """Returns whether the text can be encoded.
+
+    Bytes of arguments and file names that are not UTF-8 are surrogates in Python, which no encoding
+    has.
+    """
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

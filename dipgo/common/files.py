@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, is_unicode, setting
 from dipgo.common.typed_json import read_file
 
 EXPECTED = "a text file with one prompt a line"
@@ -23,7 +23,7 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     """
     data = read_file(Path(path), expected=EXPECTED)
     try:
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DipgoError(
             str(path),
@@ -50,6 +50,7 @@ def check_destination(out: Path, force: bool, may_replace: Callable[[Path], bool
     Raises:
         DipgoError: `out` exists and may not be replaced, or could not be written.
     """
+    _check_name(out)
     if os.path.lexists(out) and not force:
         raise DipgoError(
             str(out),
@@ -73,6 +74,7 @@ def check_folder_destination(out: Path) -> None:
     Raises:
         DipgoError: `out` is not a folder, or no file can be made in it.
     """
+    _check_name(out)
     if os.path.lexists(out) and not out.is_dir():
         raise DipgoError(
             str(out),
@@ -89,6 +91,7 @@ def check_file_destination(path: Path) -> None:
     Raises:
         DipgoError: Its folder does not exist, `path` is a folder, or no file can be made there.
     """
+    _check_name(path)
     folder = path.absolute().parent
     if not folder.is_dir():
         raise DipgoError(
@@ -102,6 +105,21 @@ def check_file_destination(path: Path) -> None:
             str(path), found="a folder", expected="a file to write", remedy="name a file in it"
         )
     _check_can_write(path, folder)
+
+
+def _check_name(path: Path) -> None:
+    """Checks that a name can be written as text, which libraries ask for.
+
+    Raises:
+        DipgoError: It has bytes that are not UTF-8, which Python holds as surrogates.
+    """
+    if not is_unicode(str(path)):
+        raise DipgoError(
+            str(path),
+            found="a name with bytes that are not UTF-8",
+            expected="a name in UTF-8",
+            remedy="choose another name",
+        )
 
 
 def _nearest_folder(path: Path) -> Path:

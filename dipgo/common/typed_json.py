@@ -2,6 +2,7 @@
 
 import os
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +38,7 @@ def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
     """Returns the JSON document `data` as a `cls`.
 
     Args:
-        data: The document.
+        data: The document in UTF-8, which may begin with a byte order mark, as Windows writes it.
         cls: The type to decode to, which msgspec must know.
         name: The file's name, for errors.
         remedy: What the user can do about a document that is not a `cls`.
@@ -46,14 +47,14 @@ def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
         DipgoError: The document is not JSON, or not a `cls`; the error names the JSON path.
     """
     try:
-        return msgspec.json.decode(data, type=cls)
+        return msgspec.json.decode(data.removeprefix(BOM_UTF8), type=cls)
     except msgspec.ValidationError as error:
         raise _type_error(name, str(error), remedy) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DipgoError(
             name,
             found=f"text that is not JSON ({error})",
-            expected="a whole JSON document",
+            expected="a whole JSON document in UTF-8",
             remedy=remedy,
         ) from None
 

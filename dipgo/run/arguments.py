@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, wrong
+from dipgo.common.errors import DipgoError, is_unicode, wrong
 from dipgo.common.torch_noise import is_generator
 
 DRAWN_SEEDS = 2**32
@@ -111,10 +111,12 @@ def negatives_of(texts: str | Sequence[str] | None, count: int) -> list[str] | N
         The texts, or None, which is not the same as empty texts, if `texts` is None.
 
     Raises:
-        DipgoError: The number of texts is neither 1 nor `count`.
+        DipgoError: The number of texts is neither 1 nor `count`, or one is no text.
     """
     if texts is None:
         return None
+    for text in [texts] if isinstance(texts, str) else texts:
+        check_text("negative_prompt", text)
     if isinstance(texts, str):
         return [texts] * count
     if len(texts) != count:
@@ -125,6 +127,28 @@ def negatives_of(texts: str | Sequence[str] | None, count: int) -> list[str] | N
             remedy="give one for each prompt",
         )
     return list(texts)
+
+
+def check_text(where: str, text: Any) -> None:
+    """Checks that a prompt is a text that has an encoding.
+
+    Raises:
+        DipgoError: It is of another type, or has bytes that are not UTF-8.
+    """
+    if not isinstance(text, str):
+        raise DipgoError(
+            f"{where} {text!r}",
+            found=f"what is no text ({type(text).__name__})",
+            expected="a str, or several",
+            remedy=f"give the {where} as text",
+        )
+    if not is_unicode(text):
+        raise DipgoError(
+            f"{where} {text!r}",
+            found="bytes that are not UTF-8, or half of a character of UTF-16",
+            expected="text in Unicode",
+            remedy="give the text in UTF-8",
+        )
 
 
 def _plain(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:

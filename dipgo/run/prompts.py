@@ -13,7 +13,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.engines.runner import Part, Runner
 from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord
 from dipgo.ir.types import TensorType, numpy_dtype
-from dipgo.run.arguments import EMBEDDED_SCALES
+from dipgo.run.arguments import EMBEDDED_SCALES, check_text
 from dipgo.run.tokens import TextTokens
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -162,10 +162,12 @@ class Texts:
         """Checks that every prompt is a text, and warns of texts that are longer than is read.
 
         Raises:
-            DipgoError: A prompt is not a text, or cannot be turned into tokens.
+            DipgoError: A prompt is not a text, or has no encoding.
         """
         for where, texts in (("prompt", prompts), ("negative_prompt", negatives or ())):
-            for text in dict.fromkeys(_text(where, text) for text in texts):
+            for text in texts:
+                check_text(where, text)
+            for text in dict.fromkeys(map(str, texts)):
                 warn_of_cuts(where, text, (one.cut(text) for one in self._tokenizers))
 
     def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
@@ -190,24 +192,3 @@ class Texts:
             for name, array in {**tokens, **fixed}.items()
             if name in self._inputs
         }
-
-
-def _text(where: str, prompt: object) -> str:
-    """Returns the prompt if it is a text in full: half a character has no UTF-8."""
-    if not isinstance(prompt, str):
-        raise DipgoError(
-            f"{where} {prompt!r}",
-            found=f"what is no text ({type(prompt).__name__})",
-            expected="a str, or several",
-            remedy="give the prompt as text",
-        )
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise DipgoError(
-            f"{where} {prompt!r}",
-            found=f"no character at {error.start} ({error.reason})",
-            expected="text that can be written as UTF-8",
-            remedy="correct the prompt, or the encoding that it is read in",
-        ) from None
-    return prompt

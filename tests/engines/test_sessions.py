@@ -11,7 +11,10 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
+from dipgo import engines
+from dipgo.engines.onnxruntime import session as session_module
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
+from dipgo.engines.timing import random_inputs
 
 SIDE = 4096
 BETWEEN_NBYTES = SIDE * SIDE * 4
@@ -68,3 +71,30 @@ def test_sessions_come_and_go(graph_path: Path) -> None:
     third = make_session(graph_path, SessionSettings())
     found += [_run(session).tobytes() for session in (second, third)]
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("refused_by", ["no version", "every version"])
+def test_weights_behind_links(
+    refused_by: str,
+    sample_exports: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the Hub's cache, where every file is a link out of the folder.
+
+    ONNX Runtime 1.24.0 to 1.24.3 do not follow it: they are handed the weights, as any version can
+    be.
+    """
+    if refused_by == "every version":
+        monkeypatch.setattr(session_module, "LINKS_ALLOWED", (1 << 16,))
+    export, blobs, snapshot = sample_exports["batched"], tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    for number, file in enumerate(path for path in export.iterdir() if path.is_file()):
+        (blobs / f"{number}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(Path("..") / "blobs" / f"{number}")
+    runner = engines.load(export, threads=1)
+    inputs = random_inputs(runner)
+    expected = runner.run(inputs)["latents"]
+    found = engines.load(snapshot, threads=1).run(inputs)["latents"]
+    assert found.tobytes() == expected.tobytes()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dipgo.common.errors import DipgoError
 from dipgo.engines.onnxruntime import openvino
+from dipgo.ir.manifest.records import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -28,6 +33,10 @@ EXTRAS = {"cpu": "cpu", "cuda": "gpu", "cuda-graph": "gpu"}
 
 EXTRAS |= dict.fromkeys(openvino.PRECISIONS, "openvino")
 """The extra to install for a provider; no two of the extras can be installed together."""
+
+
+LINKS_ALLOWED = (1, 24, 4)
+"""The version from which on ONNX Runtime reads weights behind links again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +104,13 @@ def make_session(path: Path, settings: SessionSettings) -> onnxruntime.Inference
     _share_arena()
     wanted = PROVIDERS[settings.provider]
     try:
+        options, held = _options(settings), _hand_over_linked(runtime, path)
+        if held:
+            options.add_external_initializers_from_files_in_memory(
+                list(held), list(held.values()), [content.nbytes for content in held.values()]
+            )
         session: onnxruntime.InferenceSession = runtime.InferenceSession(
-            path, _options(settings), providers=[(wanted, _provider_options(settings))]
+            path, options, providers=[(wanted, _provider_options(settings))]
         )
     except Exception as error:  # ONNX Runtime's own exceptions have no public name
         raise openvino.explain(path, str(error)) or DipgoError(
@@ -126,6 +140,21 @@ def _provider_options(settings: SessionSettings) -> dict[str, str]:
         return {}
     graph = settings.provider == "cuda-graph"
     return {"use_tf32": "0"} | ({"enable_cuda_graph": "1"} if graph else {})
+
+
+def _hand_over_linked(runtime: Any, path: Path) -> dict[str, NDArray[np.uint8]]:
+    """Returns the contents of weights that ONNX Runtime would not read itself, by file name.
+
+    ONNX Runtime 1.24.0 to 1.24.3 refuses weights behind a link that leads out of the graph's
+    folder, and in the Hub's cache every file is such a link. They are mapped, not read.
+    """
+    version = tuple(int(number) for number in re.findall(r"\d+", runtime.__version__)[:3])
+    weights = path.parent / WEIGHTS_FILE
+    if not (1, 24) <= version < LINKS_ALLOWED or not weights.is_symlink():
+        return {}
+    if weights.resolve().is_relative_to(path.parent.resolve()):
+        return {}
+    return {WEIGHTS_FILE: np.memmap(weights, np.uint8, "r")}
 
 
 @cache
