@@ -1,4 +1,4 @@
-"""Makes a traced program free of writes, and refuses models that keep state between calls.
+"""Makes a traced program free of writes, and refuses one that draws random numbers.
 
 The partition reads edges off the users of values: an operator that writes into a tensor changes
 values that are not its own, also those of views, which no edge shows.
@@ -6,23 +6,14 @@ values that are not its own, also those of views, which no edge shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
-
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.export.graph_signature import OutputKind
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.quiet import without_warnings
-from dipgo.compiler.trace.torch_private import is_mutating, module_stack, module_tables
-
-DEPTH = 4
-"""The lists and dicts within each other whose members are compared."""
-
-_ALIKE = "a model whose every call computes the same"
+from dipgo.compiler.trace.state import ALIKE
+from dipgo.compiler.trace.torch_private import argument_defaults, is_mutating, module_stack
 
 
 def make_functional(
@@ -48,14 +39,13 @@ def make_functional(
             raise DipgoError(
                 f"tensor {str(spec.target).removeprefix(prefix)} of the model",
                 found="a tensor that calls of the model write",
-                expected=_ALIKE,
+                expected=ALIKE,
                 remedy="leave out what keeps it",
             )
     for node in program.graph.nodes:
         if _writes(node):
-            *_, (_, path) = [("", ""), *module_stack(node)]
             raise DipgoError(
-                f"module {path.removeprefix(prefix) or 'denoiser'}",
+                _place(node, prefix),
                 found=f"{node.target}, which writes into a tensor",
                 expected="operators that have a form which does not",
                 remedy="compute a new tensor there",
@@ -81,113 +71,32 @@ def _keep_user_outputs(program: torch.export.ExportedProgram) -> None:
     program.graph.eliminate_dead_code()
 
 
-@contextmanager
-def refuse_new_state(module: nn.Module, prefix: str) -> Iterator[None]:
-    """Refuses a model whose modules have other attributes after a call of `module` than before it.
-
-    A cache that the first call fills would be filled in every evaluation of a trace. The attributes
-    are put back as they were, lists and dicts among them with the members that they had.
+def refuse_random_numbers(program: torch.export.ExportedProgram, prefix: str) -> None:
+    """Checks that no operator draws random numbers: those of a run would be others.
 
     Raises:
-        DipgoError: A call within the context set, removed or replaced an attribute; the error names
-            it.
+        DipgoError: An operator draws; the error names its module.
     """
-    parts = dict(module.named_modules())
-    as_found = {path: _Held.of(part.__dict__, DEPTH + 1) for path, part in parts.items()}
-    changed: dict[str, None] = {}
-    called: list[_Attributes] = []
-
-    def begin(*call: object) -> None:
-        called.append(_attributes(parts))  # the tracer has its own tensors in place by now
-
-    def end(*call: object) -> None:
-        changed.update(dict.fromkeys(_differing(parts, called.pop())))
-
-    hooks = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for held in as_found.values():
-            held.put_back()
-    if changed:
-        name, *_ = changed
-        raise DipgoError(
-            f"attribute {name.removeprefix(prefix)} of the model",
-            found="an attribute that a call of the model changes",
-            expected=_ALIKE,
-            remedy="compute it where the model is made, or in every call",
-        )
+    for node in program.graph.nodes:
+        if _draws(node):
+            raise DipgoError(
+                _place(node, prefix),
+                found=f"{node.target}, which draws random numbers",
+                expected=ALIKE,
+                remedy="leave it out, or make what it draws an input",
+            )
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A value as it was: if it is a list or dict, with what it held."""
-
-    value: Any
-    members: Mapping[Any, _Held] | None
-
-    @classmethod
-    def of(cls, value: Any, depth: int = DEPTH) -> _Held:
-        """Holds a value; lists and dicts deeper than `depth` are taken for single objects."""
-        if not depth or not isinstance(value, dict | list):
-            return cls(value, None)
-        return cls(value, {key: cls.of(member, depth - 1) for key, member in _items(value)})
-
-    def equals(self, now: Any) -> bool:
-        """Returns whether `now` is the same object, an equal number or text, or holds the same."""
-        if self.members is None:
-            plain = isinstance(now, int | float | str) and type(now) is type(self.value)
-            return now is self.value or (plain and bool(now == self.value))
-        if type(now) is not type(self.value):
-            return False
-        members = dict(_items(now))
-        return members.keys() == self.members.keys() and all(
-            held.equals(members[key]) for key, held in self.members.items()
-        )
-
-    def put_back(self) -> Any:
-        """Returns the value, with what it held."""
-        if self.members is not None:
-            members = {key: held.put_back() for key, held in self.members.items()}
-            if not self.equals(self.value):
-                self.value.clear()
-                if isinstance(self.value, dict):
-                    self.value.update(members)
-                else:
-                    self.value.extend(members.values())
-        return self.value
+def _draws(node: fx.Node) -> bool:
+    """Returns whether a node draws random numbers; dropout with a probability of 0 does not."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    defaults = argument_defaults(node.target)
+    positional = dict(zip((name for name, _ in defaults), node.args, strict=False))
+    values = dict(defaults) | positional | dict(node.kwargs)
+    return values.get("dropout_p", values.get("p")) != 0.0 and values.get("train") is not False
 
 
-def _items(holder: Any) -> Iterable[tuple[Any, Any]]:
-    return holder.items() if isinstance(holder, dict) else enumerate(holder)
-
-
-_Attributes: TypeAlias = dict[str, dict[str, _Held]]
-"""The attributes of modules by path and name."""
-
-
-def _attributes(parts: Mapping[str, nn.Module]) -> _Attributes:
-    return {
-        path: {name: _Held.of(value) for name, value in _named(part)}
-        for path, part in parts.items()
-    }
-
-
-def _named(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yields parameters, buffers and submodules by their own names, and all other attributes."""
-    for name, value in part.__dict__.items():
-        if name in module_tables():
-            yield from value.items()
-        else:
-            yield name, value
-
-
-def _differing(parts: Mapping[str, nn.Module], before: _Attributes) -> Iterator[str]:
-    for path, part in parts.items():
-        now = dict(_named(part))
-        for name in dict.fromkeys([*before[path], *now]):
-            held = before[path].get(name)
-            if held is None or name not in now or not held.equals(now[name]):
-                yield ".".join(filter(None, (path, name)))
+def _place(node: fx.Node, prefix: str) -> str:
+    *_, (_, path) = [("", ""), *module_stack(node)]
+    return f"module {path.removeprefix(prefix) or 'denoiser'}"

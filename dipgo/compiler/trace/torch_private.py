@@ -107,6 +107,14 @@ def module_tables() -> tuple[str, ...]:
     return "_parameters", "_buffers", "_modules"
 
 
+def hook_tables() -> tuple[str, ...]:
+    """Returns the attributes in which a module keeps hooks that run before and after `forward`.
+
+    Relies on these attributes of `torch.nn.Module`, since torch 1.0.
+    """
+    return "_forward_pre_hooks", "_forward_hooks"
+
+
 def storage_id(tensor: torch.Tensor) -> int:
     """Returns an id that differs between storages alive at a time, also on the meta device.
 

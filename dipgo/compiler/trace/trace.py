@@ -18,10 +18,12 @@ from dipgo.common.errors import DipgoError
 from dipgo.compiler.trace.attributes import attribute_of
 from dipgo.compiler.trace.dtypes import tensor_type
 from dipgo.compiler.trace.fold_constants import fold_wide_constants
-from dipgo.compiler.trace.functional import make_functional, refuse_new_state
+from dipgo.compiler.trace.functional import make_functional, refuse_random_numbers
 from dipgo.compiler.trace.macs import node_macs
 from dipgo.compiler.trace.partition import Partition, partition
+from dipgo.compiler.trace.patches import name_patches
 from dipgo.compiler.trace.precision import FP32, Precision, apply_precision
+from dipgo.compiler.trace.state import refuse_new_state
 from dipgo.compiler.trace.torch_private import assertion
 from dipgo.ir.graph import GAP_FUNCTION, PART, BlockGraph, Dependence, GapFunction, GraphInput, Node
 from dipgo.ir.types import Value
@@ -159,9 +161,15 @@ def trace(
         DipgoError: A block has no operation on the state, runs more than once, or has an input that
             is computed from its own output; the model keeps state between calls; or it fails.
     """
-    with torch.no_grad(), refuse_new_state(module, prefix), _one_line_errors(model_class):
+    with (
+        torch.no_grad(),
+        name_patches(module, prefix),
+        refuse_new_state(module, prefix),
+        _one_line_errors(model_class),
+    ):
         program = torch.export.export(module, tuple(example.values()), strict=False)
         program = make_functional(program, prefix)
+    refuse_random_numbers(program, prefix)
     _drop_assertions(program.graph)
     fold_wide_constants(program)
     _drop_idle_squeezes(program.graph)

@@ -42,6 +42,8 @@ MEMBERS = {
     "Module._parameters": lambda: torch.nn.Module()._parameters,
     "Module._buffers": lambda: torch.nn.Module()._buffers,
     "Module._modules": lambda: torch.nn.Module()._modules,
+    "Module._forward_pre_hooks": lambda: torch.nn.Module()._forward_pre_hooks,
+    "Module._forward_hooks": lambda: torch.nn.Module()._forward_hooks,
     "Node.meta[nn_module_stack]": lambda: _linear().meta["nn_module_stack"],
 }
 
