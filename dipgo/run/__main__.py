@@ -42,8 +42,8 @@ def _run(options: Namespace) -> None:
     from dipgo.run.pipeline import Pipeline
 
     further = _read_inputs(options.inputs) if options.inputs else {}
-    picture = _open_picture("--from-image", options.from_image)
-    mask = _open_picture("--mask", options.mask)
+    picture = open_picture("--from-image", options.from_image)
+    mask = open_picture("--mask", options.mask)
     with stage("load the engines"):
         pipeline = Pipeline.from_export(options.out, **target_options(options))
     _check_can_hold(options.image, pipeline)
@@ -152,15 +152,15 @@ def _read_inputs(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _open_picture(option: str, path: Path | None) -> Any:
-    """Returns the picture in a file, or None if no file is named."""
-    from PIL import Image, UnidentifiedImageError
+def open_picture(option: str, path: Path | None) -> Any:
+    """Returns the picture in a file the way up that it says, or None if no file is named."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if path is None:
         return None
     try:
         with Image.open(path) as file:
-            return file.convert("RGB")
+            return ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise DipgoError(
             option,

@@ -163,9 +163,9 @@ def trace(
     """
     with (
         torch.no_grad(),
+        _one_line_errors(model_class),
         name_patches(module, prefix),
         refuse_new_state(module, prefix),
-        _one_line_errors(model_class),
     ):
         program = torch.export.export(module, tuple(example.values()), strict=False)
         program = make_functional(program, prefix)
