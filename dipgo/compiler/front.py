@@ -69,6 +69,7 @@ def fit_schedule(source: Source, schedule: Schedule, geometry: Geometry) -> Fitt
     """
     if schedule.subnet is not None:
         _check_model(schedule.subnet, source)
+    source.check_start(schedule.strength)
     scheduler = choose_scheduler(source.scheduler, schedule)
     model = source.at(geometry)
     sampler = probe(

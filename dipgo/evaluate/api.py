@@ -22,12 +22,14 @@ from dipgo.evaluate.report import Report, Result, Timed
 from dipgo.evaluate.settings import EvaluationSettings
 from dipgo.evaluate.variants import Settings, Variant, model_fingerprint
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.as_found import leaves_as_found
 from dipgo.models.model import Source
 from dipgo.models.source import load_source
 
 SHOW_NOTHING = Progress()
 
 
+@leaves_as_found
 def evaluate(
     model: Any,
     subnets: Mapping[str, SubNet | str | Path],

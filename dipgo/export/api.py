@@ -9,6 +9,7 @@ from typing import Any
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.common.lazy import import_name
+from dipgo.common.warn import warn
 from dipgo.compiler.compile import compile_plan
 from dipgo.compiler.passes import Pass, find_passes
 from dipgo.compiler.request import Progress, prepare, silent
@@ -17,6 +18,7 @@ from dipgo.compiler.trace.precision import Precision
 from dipgo.engines.targets import TARGETS, Target, any_of, build_targets, find_builder
 from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions
 from dipgo.export.destination import may_replace
+from dipgo.export.left_out import left_out
 from dipgo.export.parts import make_parts
 from dipgo.export.precision.compare import Numerics
 from dipgo.export.precision.trial import choose_parts
@@ -24,6 +26,7 @@ from dipgo.export.settings import ExportSettings, Size
 from dipgo.export.sizes import Variant, further_geometries, make_variants
 from dipgo.export.writer import Writer
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.as_found import leaves_as_found
 
 
 def export(
@@ -37,7 +40,8 @@ def export(
     """Writes an export directory and returns its path; on any error nothing is written.
 
     Args:
-        model: A path, a Hub id, an `arch:` name or a loaded diffusers pipeline.
+        model: A path, a Hub id, an `arch:` name or a loaded diffusers pipeline, which stays as it
+            is.
         subnet: A SubNet, its path or "dense".
         out: The directory to write.
         progress: Called with what is about to happen.
@@ -49,6 +53,7 @@ def export(
     return write_export(model, ExportSettings(subnet, **settings), Path(out), progress)
 
 
+@leaves_as_found
 def write_export(model: Any, settings: ExportSettings, out: Path, progress: Progress) -> Path:
     """Writes an export directory as `export` does, with the settings in one object.
 
@@ -77,6 +82,8 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
     numerics: dict[str, Numerics] = {}
     if settings.check_numerics:
         parts, numerics = choose_parts(prepared, compiled, parts, progress)
+    for name, reason in left_out(prepared.source.at(prepared.geometry), parts).items():
+        warn(f"the {name} of {prepared.source.name} is not in the export: {reason}")
     first = Variant("", prepared.geometry, compiled, parts)
     variants = make_variants(prepared, first, further, chosen, progress)
     with staged_directory(out, settings.force, may_replace) as staging:

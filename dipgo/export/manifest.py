@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from msgspec import UNSET
+
+from dipgo.export.left_out import left_out
 from dipgo.export.sizes import Variant
 from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord
 from dipgo.models.model import Source
@@ -27,6 +30,8 @@ def pipeline_record(source: Source, variant: Variant) -> PipelineRecord | None:
         fixed=model.fixed_conditioning,
         classes=_classes(source, model.conditioning),
         packed=model.sized_family.packed_grid(),
+        fixed_unconditional=model.fixed_unconditional or UNSET,
+        left_out=left_out(model, variant.parts) or UNSET,
     )
 
 

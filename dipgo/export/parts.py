@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from torch import fx
+from torch import fx, nn
 
+from dipgo.common.errors import DipgoError
 from dipgo.compiler.compile import Compiled
 from dipgo.compiler.request import Prepared
 from dipgo.compiler.trace.dtypes import tensor_type
@@ -39,6 +40,8 @@ class Part:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     precision: Precision
+    source: nn.Module
+    """The module that was traced."""
     exact: fx.GraphModule
     """The same graph with its weights in fp32, to be run by `dipgo.compiler.oracle.Exact`."""
 
@@ -51,9 +54,19 @@ def make_parts(prepared: Prepared, compiled: Compiled, precision_of: PrecisionOf
     state = next(value for value in compiled.plan.inputs if value.name == compiled.plan.state)
     latents = torch.zeros(state.type.shape)
     from_image = prepared.schedule.strength is not None or MASK in model.conditioning
-    return [
+    parts = [
         trace_part(part, precision_of(part.name)) for part in _parts_of(model, latents, from_image)
     ]
+    wanted = {value.name: value.type.shape for value in compiled.plan.inputs}
+    for value in (value for part in parts for value in part.outputs):
+        if value.type.shape != wanted.get(value.name, value.type.shape):
+            raise DipgoError(
+                f"model {prepared.source.name}, {value.name}",
+                found=f"{list(value.type.shape)} from the pipeline's encoders",
+                expected=f"{list(wanted[value.name])}, which the denoiser takes",
+                remedy="use encoders and options of the pipeline that belong to its denoiser",
+            )
+    return parts
 
 
 def _parts_of(
@@ -69,7 +82,7 @@ def _parts_of(
         latents: An example of the state, f32[B, C, h, w] for pictures.
         from_image: Whether a run starts from pictures.
     """
-    encoding, vae = model.text_encoding, getattr(model.pipeline, "vae", None)
+    encoding, vae = model.text_encoding, model.vae
     if encoding is not None and set(encoding.outputs) <= set(model.conditioning):
         yield text_encoder_part(encoding, model.geometry.rows)
     yield from model.parts(latents)
@@ -122,5 +135,6 @@ def trace_part(part: PipelinePart, precision: Precision = FP32) -> Part:
             for name, result in zip(part.outputs, results, strict=True)
         ),
         typed,
+        module,
         traced.module(nodes, list(examples), results, exact=True),
     )

@@ -69,7 +69,7 @@ def _in_form(adapter: Any, name: str) -> Any:
     member = getattr(adapter, name)
     if _takes_scale(adapter, name):
         member = _with_scale(member)
-    if name != "at_size":
+    if name not in ("at_size", "for_pipeline"):
         return member
     return lambda *arguments: completed(member(*arguments))
 

@@ -46,3 +46,38 @@ def with_own_children(module: nn.Module) -> nn.Module:
     copied = copy.copy(module)
     copied._modules = dict(module._modules)
     return copied
+
+
+def compiled_from(module: nn.Module) -> nn.Module:
+    """Returns the module that `torch.compile` wraps, or the module itself.
+
+    Relies on `_orig_mod` of torch's `OptimizedModule`, since torch 2.0.
+    """
+    inner = module.__dict__.get("_modules", {}).get("_orig_mod")
+    return inner if isinstance(inner, nn.Module) else module
+
+
+def drop_compiled_call(module: nn.Module) -> None:
+    """Undoes `module.compile()`.
+
+    Relies on `torch.nn.Module._compiled_call_impl`, since torch 2.2.
+    """
+    if module.__dict__.get("_compiled_call_impl") is not None:
+        module._compiled_call_impl = None
+
+
+def accelerate_hook(module: nn.Module) -> Any | None:
+    """Returns accelerate's hook of a module, None if it has none.
+
+    Relies on `_hf_hook`, which `accelerate.hooks.add_hook_to_module` sets, since accelerate 0.10.
+    """
+    return getattr(module, "_hf_hook", None)
+
+
+def diffusers_hooks(module: nn.Module) -> list[str]:
+    """Returns the names of diffusers' hooks of a module.
+
+    Relies on `_diffusers_hook`, the registry that `diffusers.hooks` sets, since diffusers 0.33.
+    """
+    registry = getattr(module, "_diffusers_hook", None)
+    return [] if registry is None else list(registry.hooks)

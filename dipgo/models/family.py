@@ -94,7 +94,8 @@ class Family(ABC):
     denoiser, or there is no guidance."""
 
     pipelines: tuple[str, ...] = ()
-    """Classes of pipelines, or their base classes, that `text_encoding` serves."""
+    """Classes of pipelines, or their base classes, that the adapter follows, and that
+    `text_encoding` serves. If there are any, no other pipeline is taken."""
 
     presets: Mapping[str, Preset] = MappingProxyType({})
     """Published architectures by their names after `arch:`."""
@@ -123,6 +124,10 @@ class Family(ABC):
         conditioning: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
         """Returns the denoiser's prediction, of the shape of `latents`."""
+
+    def for_pipeline(self, pipeline: Any) -> Family:
+        """Returns the adapter for the denoiser as this pipeline calls it."""
+        return self
 
     def unserved_options(self, denoiser: Any) -> dict[str, Any]:
         """Returns the options in a denoiser's configuration that decide whether the adapter fits.
@@ -193,6 +198,10 @@ class Family(ABC):
 
     def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
         """Returns the conditioning that no prompt changes: by name, the values of a row."""
+        return {}
+
+    def fixed_unconditional(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
+        """Returns the rows of `fixed_conditioning` that differ in the unconditional half."""
         return {}
 
     def class_count(self, denoiser: Any) -> int:

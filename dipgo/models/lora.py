@@ -22,8 +22,10 @@ from torch import nn
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
 from dipgo.ir.manifest.records import LoraRecord
+from dipgo.models.adapters import adapter_records, fuse_loaded
 from dipgo.models.diffusers_private import lora_modules
 from dipgo.models.options import Lora
+from dipgo.models.wrappers import pipeline_modules
 
 ADAPTER = "dipgo"
 """The name of a LoRA while it is being fused."""
@@ -38,21 +40,27 @@ FOREIGN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[LoraRecord, ...]:
     """Fuses the LoRAs into the pipeline's weights, in place and one after another.
 
+    Adapters that the pipeline has been loaded with are fused first.
+
     Args:
         pipeline: The loaded pipeline of diffusers, of float32.
         loras: Files, each with its scale.
 
     Returns:
-        A record of each LoRA.
+        A record of each LoRA, those that it was loaded with first.
 
     Raises:
         DipgoError: The package peft is missing, the pipeline takes no LoRA, or a file does not
             fit the model.
     """
+    loaded = adapter_records(pipeline_modules(pipeline).values())
     if not loras:
-        return ()
+        return loaded
     _check_possible(pipeline)
-    return tuple(_fuse(pipeline, *_path_and_scale(lora)) for lora in loras)
+    if loaded:
+        fuse_loaded(_parts(pipeline).values())
+        pipeline.unload_lora_weights()
+    return (*loaded, *(_fuse(pipeline, *_path_and_scale(lora)) for lora in loras))
 
 
 def _path_and_scale(lora: Lora) -> tuple[Path, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError, setting
@@ -16,6 +17,7 @@ from dipgo.ir.block_patterns import present_patterns
 from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.stable_diffusion import CONTROLNET
 from dipgo.models.family import Family, Geometry, PipelinePart
+from dipgo.models.inventory import check_start, find_vae
 from dipgo.models.loop import Loop
 from dipgo.models.registry import find_text_encoding
 from dipgo.models.text_encoding import TextEncoding
@@ -58,6 +60,11 @@ class SizedModel:
         """The way in which the pipeline makes conditioning of texts; None where there is none."""
         return find_text_encoding(self.pipeline, self.geometry.tokens, self.family)
 
+    @property
+    def vae(self) -> Any | None:
+        """The model that decodes latents to pictures; None if the pipeline has none."""
+        return find_vae(self.pipeline)
+
     @cached_property
     def fixed_conditioning(self) -> dict[str, list[float]]:
         """The conditioning that does not depend on prompts: by name, the values of a row."""
@@ -73,6 +80,20 @@ class SizedModel:
         """Returns how the pipeline calls the scheduler to run a number of steps."""
         options = self.family.timestep_options(self.denoiser, scheduler, self.geometry, steps)
         return self.family.loop(self.denoiser, self.pipeline).with_timestep_options(options)
+
+    @cached_property
+    def fixed_unconditional(self) -> dict[str, list[float]]:
+        """The rows of `fixed_conditioning` that are others in the unconditional half."""
+        return self.sized_family.fixed_unconditional(self.denoiser, self.geometry)
+
+    def fixed_rows(self) -> dict[str, Tensor]:
+        """Returns `fixed_conditioning` for all rows, f32[rows, …] by name."""
+        batch, halves = self.geometry.batch, {**self.fixed_conditioning, **self.fixed_unconditional}
+        unconditional = self.geometry.rows - batch
+        return {
+            name: torch.tensor([halves[name]] * unconditional + [numbers] * batch)
+            for name, numbers in self.fixed_conditioning.items()
+        }
 
     def parts(self, latents: Tensor) -> Iterable[PipelinePart]:
         """Returns the pipeline's parts besides text encoder and VAE; `latents` are an example."""
@@ -188,6 +209,14 @@ class Source:
                     expected=str(pixels),
                     remedy="leave it out",
                 )
+
+    def check_start(self, strength: float | None) -> None:
+        """Checks that a pipeline that begins with a picture has a strength.
+
+        Raises:
+            DipgoError: It has none.
+        """
+        check_start(self.pipeline, self.name, strength)
 
     def at(self, geometry: Geometry) -> SizedModel:
         """Returns the model at a geometry; equal geometries share one object."""

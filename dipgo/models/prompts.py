@@ -44,8 +44,7 @@ def encode_prompts(
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
     encoding = model.text_encoding
     encoded = {} if encoding is None else _encode(encoding, prompts, geometry)
-    for name, numbers in model.fixed_conditioning.items():
-        encoded[name] = torch.tensor([numbers] * geometry.rows)
+    encoded |= model.fixed_rows()
     if not names <= set(encoded):
         raise _no_encoder(source, names)
     return {name: encoded[name].to(device) for name in names}

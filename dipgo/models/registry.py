@@ -109,8 +109,16 @@ def supported_denoisers() -> str:
 
 def supported_pipelines() -> str:
     """Returns the pipelines whose text encoders some family knows, as errors list them."""
-    names = (name for family in all_families() for name in family.pipelines)
+    names = (
+        name for family in all_families() if _encodes_texts(family) for name in family.pipelines
+    )
     return ", ".join(dict.fromkeys(names))
+
+
+def _encodes_texts(family: Family) -> bool:
+    from dipgo.models.family import Family as Base
+
+    return getattr(family.text_encoding, "__func__", None) is not Base.text_encoding
 
 
 def find_presets() -> dict[str, Preset]:

@@ -14,11 +14,14 @@ from dipgo.ir.manifest.records import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.finite_weights import check_weights
 from dipgo.models.float_modules import with_float_modules
+from dipgo.models.inventory import DENOISERS, check_pipeline, find_vae
 from dipgo.models.lora import fuse_loras, with_own_parts
 from dipgo.models.model import Source
 from dipgo.models.options import Lora
 from dipgo.models.pipeline_files import INDEX, absent_parts, files_of, find_variant
 from dipgo.models.registry import find_family, find_presets, supported_denoisers
+from dipgo.models.vae import pixels_of_latent
+from dipgo.models.wrappers import pipeline_modules, unwrapped
 
 
 class Hash(Protocol):
@@ -44,11 +47,13 @@ HUB_TIMEOUT_S = 10.0
 
 
 def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
-    """Loads a model.
+    """Loads a model; its modules are put into evaluation mode and frozen.
+
+    `dipgo.models.as_found.left_as_found` puts a caller's pipeline back.
 
     Args:
         model: A pipeline, its path, a Hub id, `arch:NAME` or a Source.
-        loras: Fused into the weights; a pipeline object that is passed in stays as it is.
+        loras: Fused into the weights; those of a pipeline object stay as they are.
 
     Returns:
         The model; its modules are of float32, whatever the type of the pipeline's.
@@ -168,7 +173,9 @@ def _no_pipeline(name: str, problem: str) -> DipgoError:
 
 
 def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ()) -> Source:
-    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    unwrapped(pipeline, name)
+    found = (getattr(pipeline, part, None) for part in DENOISERS)
+    denoiser = next((part for part in found if part is not None), None)
     if denoiser is None:
         raise DipgoError(
             f"model {name}",
@@ -179,10 +186,13 @@ def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ())
     controlnet = getattr(pipeline, "controlnet", None)
     if controlnet is not None:
         denoiser = attach_controlnet(denoiser, controlnet)
-    family = find_family(denoiser)
+    family = find_family(denoiser).for_pipeline(pipeline)
+    check_pipeline(pipeline, name, family, denoiser)
+    for module in (denoiser, *pipeline_modules(pipeline).values()):
+        module.eval().requires_grad_(False)
     return Source(
         name=name,
-        denoiser=denoiser.eval().requires_grad_(False),
+        denoiser=denoiser,
         family=family,
         scheduler=pipeline.scheduler,
         pixels_per_latent=_pixels_per_latent(pipeline),
@@ -194,4 +204,9 @@ def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ())
 
 def _pixels_per_latent(pipeline: Any) -> int:
     """Returns the pixels a latent; 1 without a VAE, since the picture itself is denoised then."""
-    return int(getattr(pipeline, "vae_scale_factor", 8 if hasattr(pipeline, "vae") else 1))
+    if hasattr(pipeline, "vae_scale_factor"):
+        return int(pipeline.vae_scale_factor)
+    vae = find_vae(pipeline)
+    if hasattr(pipeline, "vae"):
+        return 8
+    return 1 if vae is None else pixels_of_latent(vae)

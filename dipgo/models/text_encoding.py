@@ -109,6 +109,11 @@ def default_of_call(pipeline: Any, argument: str) -> Any:
     return None if default is inspect.Parameter.empty else default
 
 
+def takes_argument(pipeline: Any, argument: str) -> bool:
+    """Returns whether the pipeline's call takes an argument of this name."""
+    return argument in inspect.signature(type(pipeline).__call__).parameters
+
+
 def count_tokens(pipeline: Any) -> int:
     """Returns the number of T5's tokens if the pipeline's call takes it, else that of CLIP's."""
     t5 = default_of_call(pipeline, "max_sequence_length")
@@ -117,7 +122,8 @@ def count_tokens(pipeline: Any) -> int:
 
 def clip_tokens(pipeline: Any) -> int:
     """Returns the number of tokens of the first tokenizer; CLIP's where there is no tokenizer."""
-    tokenizer = getattr(pipeline, "tokenizer", None)
+    named = (getattr(pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
+    tokenizer = next((each for each in named if each), None)
     return int(tokenizer.model_max_length) if tokenizer else CLIP_TOKENS
 
 

@@ -153,5 +153,10 @@ def vae_decoder(vae: Any, shape: tuple[int, ...], packed: tuple[int, int] | None
 def example_picture(vae: Any, latents: Tensor) -> Tensor:
     """Returns zeros f32[B, C, H, W], a picture that the VAE encodes to latents of this size."""
     batch, *_, height, width = latents.shape
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)  # every level but the first halves it
+    scale = pixels_of_latent(vae)
     return torch.zeros(batch, vae.config.in_channels, height * scale, width * scale)
+
+
+def pixels_of_latent(vae: Any) -> int:
+    """Returns the pixels of a side that one latent stands for: all levels but the first halve."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))

@@ -186,7 +186,12 @@ class Texts:
 
     def _direct(self, tokens: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
         """Returns the inputs that do not pass through the text encoder, in the plan's types."""
-        fixed = {name: np.asarray([row] * rows) for name, row in self._pipeline.fixed.items()}
+        unconditional = rows - self._batch if self._guidance else 0
+        conditional, fixed = self._pipeline.fixed, dict[str, NDArray[Any]]()
+        halves = {**conditional, **(self._pipeline.fixed_unconditional or {})}
+        for name, row in conditional.items():
+            each = [halves[name]] * unconditional + [row] * (rows - unconditional)
+            fixed[name] = np.asarray(each)
         return {
             name: array.astype(numpy_dtype(self._inputs[name].dtype))
             for name, array in {**tokens, **fixed}.items()

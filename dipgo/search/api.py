@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.as_found import leaves_as_found
 from dipgo.models.model import Source
 from dipgo.models.source import load_source
+from dipgo.models.wrappers import pipeline_modules
 from dipgo.search.cost.budget import check_target
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import OnProgress, csv_log, ignore
@@ -55,12 +56,11 @@ def pose(model: Any, request: SearchRequest, device: str | torch.device = "cpu")
 
 def _move(source: Source, device: str | torch.device) -> None:
     source.denoiser.to(device)
-    for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "vae"):
-        module = getattr(source.pipeline, part, None)
-        if isinstance(module, nn.Module):
-            module.requires_grad_(False).to(device)
+    for module in pipeline_modules(source.pipeline).values():
+        module.to(device)
 
 
+@leaves_as_found
 def search(
     model: Any,
     request: SearchRequest,

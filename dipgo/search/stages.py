@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import not_writable
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.models.inventory import find_vae
 from dipgo.models.vae import VaeDecoder
 from dipgo.search.cost.budget import check_target
 from dipgo.search.cost.select import bisect_threshold, fill_budget, sweep_threshold
@@ -232,7 +233,7 @@ class Search:
         """Returns the VAE's decoder if pictures are compared, else the identity."""
         if self.settings.compare == "latents":
             return lambda latents: latents
-        vae = getattr(self.problem.source.pipeline, "vae", None)
+        vae = find_vae(self.problem.source.pipeline)
         if vae is None:
             raise DipgoError(
                 f"{setting('compare')} images",

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import diffusers
 import pytest
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from diffusers.hooks import HookRegistry
 from diffusers.utils import dummy_torch_and_scipy_objects as dummies
 from torch import nn
 
 from dipgo.models import diffusers_private
 from tests.support.private_names import private_names, read
+
+COMPILED = torch.compile(nn.Linear(1, 1), backend="eager")
+CACHED = nn.Linear(1, 1)
+HookRegistry.check_if_exists_or_initialize(CACHED)
+OFFLOADED = add_hook_to_module(nn.Linear(1, 1), ModelHook())
 
 FILE = Path(inspect.getfile(diffusers_private))
 MEMBERS = {
@@ -19,6 +27,10 @@ MEMBERS = {
     "_compatibles": diffusers.DDIMScheduler,
     "_backends": dummies.LMSDiscreteScheduler,
     "_modules": nn.Linear(1, 1),
+    "_orig_mod": COMPILED,
+    "_compiled_call_impl": nn.Linear(1, 1),
+    "_hf_hook": OFFLOADED,
+    "_diffusers_hook": CACHED,
 }
 
 

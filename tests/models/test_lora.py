@@ -231,3 +231,77 @@ def test_an_export_runs_as_any(folder: Path, lora: Path, tmp_path: Path) -> None
     assert str(plain.plan) == str(fused.plan)
     assert plain.manifest.model.config_sha256 == fused.manifest.model.config_sha256
     assert plain.manifest.model != fused.manifest.model
+
+
+WAYS: dict[str, Any] = {
+    "loaded": lambda pipeline: None,
+    "scaled": lambda pipeline: pipeline.set_adapters(["own"], 0.5),
+    "fused": lambda pipeline: pipeline.fuse_lora(lora_scale=0.7, components=["unet"]),
+    "off": lambda pipeline: pipeline.disable_lora(),
+    "two, of which one acts": lambda pipeline: _load_second(pipeline, ["own"], [1.5]),
+    "two": lambda pipeline: _load_second(pipeline, ["own", "second"], [1.5, -0.5]),
+}
+"""What may have been done to a pipeline with an adapter."""
+
+
+def _load_second(pipeline: Any, names: list[str], weights: list[float]) -> None:
+    second = _pair(f"{ATTENTION}.to_k", WIDTH, 32) | _pair(f"{TEXT}.v_proj", WIDTH, WIDTH)
+    pipeline.load_lora_weights(second, adapter_name="second")
+    pipeline.set_adapters(names, weights)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", WAYS)
+def test_adapters_that_are_loaded_act_beside_further_loras(
+    folder: Path, lora: Path, tmp_path: Path, way: str
+) -> None:
+    """Failed at 21ce821 for 4 of 6: `loras` threw away all that the pipeline had been loaded with.
+
+    What `loras` adds is the same with and without them.
+    """
+    torch.manual_seed(1)
+    own = _pair(f"{ATTENTION}.to_k", WIDTH, 32) | _pair(f"{TEXT}.q_proj", WIDTH, WIDTH)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    plain = load_source(folder), load_source(folder, [(lora, 0.5)])
+    pipeline.load_lora_weights(_save(tmp_path / "own.safetensors", own), adapter_name="own")
+    WAYS[way](pipeline)
+    ids = torch.arange(WIDTH // 2)[None]
+    before = _answers(pipeline, ids)
+    added = load_source(pipeline, [(lora, 0.5)])
+    assert {record.name for record in load_source(pipeline).loras} == ACTING.get(way, {"own"})
+    assert {record.name for record in added.loras} == {*ACTING.get(way, {"own"}), lora.name}
+    changes = [_weights(source.pipeline) for source in (*plain, added)]
+    for key, weight in changes[2].items():
+        change = changes[1][key] - changes[0][key]
+        effective = _effective(pipeline, key)
+        assert torch.allclose(weight, effective + change, atol=1e-5), key
+    assert all(map(torch.equal, before, _answers(pipeline, ids)))
+
+
+ACTING: dict[str, set[str]] = {"off": set(), "two": {"own", "second"}}
+
+
+def _answers(pipeline: Any, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    hidden = pipeline.text_encoder(ids)[0]
+    return hidden, pipeline.unet(torch.ones(1, 4, 16, 16), 10, hidden).sample
+
+
+def _weights(pipeline: Any) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}": tensor
+        for part in ("unet", "text_encoder")
+        for name, tensor in getattr(pipeline, part).state_dict().items()
+    }
+
+
+def _effective(pipeline: Any, key: str) -> torch.Tensor:
+    """The weight with which a layer computes, adapters included: its answers to a basis."""
+    module = pipeline
+    *path, name = key.split(".")
+    for step in path:
+        module = getattr(module, step)
+    if name != "weight" or not hasattr(module, "base_layer"):
+        return getattr(getattr(module, "base_layer", module), name)
+    answers = module(torch.eye(module.in_features))
+    bias = module.base_layer.bias
+    return (answers - (0 if bias is None else bias)).T

@@ -59,8 +59,7 @@ def trial_inputs(prepared: Prepared, compiled: Compiled, parts: Sequence[Part]) 
             inputs |= {name: mask.to(inputs[name].dtype) for name, mask in masks.items()}
         is_of_picture = part.name in (VAE_ENCODER, IMAGE_ENCODER)
         part_inputs[part.name] = [picture] if is_of_picture else arguments
-    for name, numbers in model.fixed_conditioning.items():
-        inputs[name] = torch.tensor([numbers] * prepared.geometry.rows)
+    inputs |= model.fixed_rows()
     state = torch.from_numpy(initial_noise(0, inputs[plan.state].shape))
     inputs[plan.state] = state * compiled.sampler.init_noise_sigma
     return TrialInputs(inputs, part_inputs)

@@ -48,6 +48,7 @@ from dipgo.export.refitting.engines import carry_engines, open_built
 from dipgo.export.sizes import Variant
 from dipgo.export.writer import Writer
 from dipgo.ir.manifest.records import WEIGHTS_FILE, constants_file
+from dipgo.models.as_found import leaves_as_found
 from dipgo.models.gap_functions import GAP_MODULES, GapShape
 from dipgo.models.model import Source
 from dipgo.models.options import Lora
@@ -57,6 +58,7 @@ DENOISER = "denoiser"
 """Prefix of the names of the denoiser's weights; those of another part begin with its name."""
 
 
+@leaves_as_found
 def refit(
     export_dir: str | Path,
     model: Any,

@@ -232,8 +232,10 @@ class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `guidance_scale` is its default. If `zeros_without_negative`, all outputs of the text encoder
     are zeros in the unconditional rows when there is no negative prompt. `fixed` is conditioning
-    that no prompt decides, a row by name, the same for all rows. `packed` is the rows and columns
+    that no prompt decides, a row by name, the same for all rows but those of the unconditional half
+    that are in `fixed_unconditional`. `packed` is the rows and columns
     of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent pixels; null for other latents.
+    `left_out` names what the pipeline has and the export is without, with the reason.
     """
 
     class_name: str = msgspec.field(name="class")
@@ -242,6 +244,8 @@ class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fixed: dict[str, list[float]]
     classes: ClassesRecord | None
     packed: tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1)]] | None
+    fixed_unconditional: dict[str, list[float]] | msgspec.UnsetType = msgspec.UNSET
+    left_out: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NumericsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -96,7 +96,7 @@ class ControlledFamily(Family):
         self.family = family
         self.denoisers = f"{family.denoisers} with a ControlNet"
         self.default_blocks = (*family.default_blocks, CONTROLNET)
-        self.pipelines = (*family.pipelines, *pipelines)
+        self.pipelines = pipelines
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the family would fit, but for the ControlNet that is attached."""
@@ -155,16 +155,30 @@ class ControlledFamily(Family):
         """Returns how the family's pipelines call their scheduler."""
         return self.family.loop(denoiser, pipeline)
 
+    def fixed_unconditional(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
+        """Returns the family's rows of the unconditional half."""
+        return self.family.fixed_unconditional(denoiser, geometry)
+
+    def for_pipeline(self, pipeline: Any) -> Family:
+        """Returns the family as this pipeline calls its U-Net, with the ControlNet."""
+        family = self.family.for_pipeline(pipeline)
+        return self if family is self.family else ControlledFamily(family, *self.pipelines)
+
     def text_encoding(self, pipeline: Any, tokens: int) -> TextEncoding | None:
         """Returns the family's text encoding."""
         return self.family.text_encoding(pipeline, tokens)
 
 
+def _with_picture(name: str) -> tuple[str, str]:
+    """Returns the classes of pipelines that begin with noise, and with a picture."""
+    return f"{name}Pipeline", f"{name}Img2ImgPipeline"
+
+
 def stable_diffusion_controlnet() -> ControlledFamily:
     """Returns the family of Stable Diffusion 1 and 2 with a ControlNet."""
-    return ControlledFamily(UNetFamily(), "StableDiffusionControlNetPipeline")
+    return ControlledFamily(UNetFamily(), *_with_picture("StableDiffusionControlNet"))
 
 
 def sdxl_controlnet() -> ControlledFamily:
     """Returns the family of Stable Diffusion XL with a ControlNet."""
-    return ControlledFamily(SDXLFamily(), "StableDiffusionXLControlNetPipeline")
+    return ControlledFamily(SDXLFamily(), *_with_picture("StableDiffusionXLControlNet"))

@@ -50,6 +50,7 @@ class DiTFamily(Family):
 
     denoisers = "DiTTransformer2DModel"
     default_blocks = ("transformer_blocks.*",)
+    pipelines = ("DiTPipeline",)
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:

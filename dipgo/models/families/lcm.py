@@ -63,7 +63,11 @@ class LCMFamily(UNetFamily):
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2 distilled with its guidance ({OPTION})"
     guided = False
-    pipelines: tuple[str, ...] = (*UNetFamily.pipelines, PIPELINE)
+    pipelines: tuple[str, ...] = (
+        *UNetFamily.pipelines,
+        PIPELINE,
+        "LatentConsistencyModelImg2ImgPipeline",
+    )
     presets = PRESETS
     beside: ClassVar[dict[str, Any]] = {}
     """Further inputs of the U-Net, as `more_inputs` returns them."""

@@ -112,7 +112,7 @@ class SD3Family(Family):
 
     denoisers = "SD3Transformer2DModel"
     default_blocks = ("transformer_blocks.*",)
-    pipelines = ("StableDiffusion3Pipeline",)
+    pipelines = ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline")
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:

@@ -28,6 +28,9 @@ width, in pixels (Podell et al. 2023, section 2.2)."""
 
 TIME_IDS_NAME = "time_ids"
 
+AESTHETIC_SCORES = (6.0, 2.5)
+"""Scores of what pictures should look like, and should not: defaults of the refiner's pipeline."""
+
 SDXL = {
     "sample_size": 128,
     "block_out_channels": (320, 640, 1280),
@@ -99,20 +102,30 @@ class SDXLFamily(UNetFamily):
     """
 
     denoisers = f"{CLASS} of Stable Diffusion XL (addition_embed_type text_time)"
-    pipelines = ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline")
+    pipelines = (
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+    )
     presets = PRESETS
     takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
     """The `family_inputs` it serves: a pooled text and sizes are added to the time embedding."""
+    time_ids_length = TIME_IDS
+
+    def for_pipeline(self, pipeline: Any) -> SDXLFamily:
+        """Returns the adapter of the refiner for a pipeline that is called with its scores."""
+        options = getattr(pipeline, "config", {})
+        return SDXLRefinerFamily() if options.get("requires_aesthetics_score") else self
 
     def conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, torch.Tensor]:
         """Returns hidden states, pooled text and sizes."""
         config = denoiser.config
-        ids_width = TIME_IDS * config.addition_time_embed_dim
+        ids_width = self.time_ids_length * config.addition_time_embed_dim
         pooled_width = config.projection_class_embeddings_input_dim - ids_width
         return {
             **super().conditioning(denoiser, geometry),
             "text_embeds": torch.zeros(geometry.rows, pooled_width),
-            TIME_IDS_NAME: torch.zeros(geometry.rows, TIME_IDS),
+            TIME_IDS_NAME: torch.zeros(geometry.rows, self.time_ids_length),
         }
 
     def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
@@ -136,3 +149,27 @@ class SDXLFamily(UNetFamily):
             (HIDDEN_STATES, "text_embeds"),
             zeros_without_negative=bool(pipeline.config.force_zeros_for_empty_prompt),
         )
+
+
+class SDXLRefinerFamily(SDXLFamily):
+    """The refiner of Stable Diffusion XL, as its image-to-image pipeline calls it.
+
+    Its `time_ids` f32[rows, 5] are height and width, top and left of the crop, and a score for how
+    pleasing the picture is.
+    """
+
+    time_ids_length = 5
+
+    def fixed_conditioning(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
+        """Returns the sizes of pictures that are not cropped, and the score to be reached."""
+        return self._with_score(denoiser, geometry, AESTHETIC_SCORES[0])
+
+    def fixed_unconditional(self, denoiser: Any, geometry: Geometry) -> dict[str, list[float]]:
+        """Returns the same with the score to be avoided."""
+        return self._with_score(denoiser, geometry, AESTHETIC_SCORES[1])
+
+    def _with_score(
+        self, denoiser: Any, geometry: Geometry, score: float
+    ) -> dict[str, list[float]]:
+        rows = super().fixed_conditioning(denoiser, geometry)
+        return {TIME_IDS_NAME: [*rows[TIME_IDS_NAME][:4], score]}

@@ -127,7 +127,11 @@ class UNetFamily(Family):
 
     denoisers = f"{CLASS} of Stable Diffusion 1 and 2"
     default_blocks: tuple[str, ...] = ("down_blocks.*", "mid_block", "up_blocks.*")
-    pipelines: tuple[str, ...] = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
+    pipelines: tuple[str, ...] = (
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+    )
     presets = PRESETS
     takes: ClassVar[dict[str, Any]] = {}
     """The `family_inputs` that the family serves."""
@@ -159,6 +163,10 @@ class UNetFamily(Family):
             "encoder_hidden_states": torch.zeros(geometry.rows, geometry.tokens, width),
             **extra_inputs(denoiser, geometry.rows, (high, wide)),
         }
+
+    def for_pipeline(self, pipeline: Any) -> UNetFamily:
+        """Returns the adapter for the U-Net as this pipeline calls it."""
+        return self
 
     def predict(
         self,

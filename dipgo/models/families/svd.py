@@ -150,6 +150,7 @@ class SVDFamily(Family):
 
     denoisers = "UNetSpatioTemporalConditionModel"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
+    pipelines = ("StableVideoDiffusionPipeline",)
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:

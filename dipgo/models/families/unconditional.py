@@ -89,6 +89,7 @@ class UnconditionalFamily(Family):
     denoisers = f"{CLASS} without classes"
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
     guided = False
+    pipelines = ("DDPMPipeline", "DDIMPipeline", "LDMPipeline")
     presets = PRESETS
 
     def fits(self, denoiser: Any) -> bool:
