@@ -16,6 +16,7 @@ PACKAGES = (
     "numpy",
     "torch",
     "diffusers",
+    "transformers",
     "torchmetrics",
 )
 

@@ -45,7 +45,7 @@ def _errors(scheduler: str, prompts: list[str]) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         out = export(DEMO / "model", "dense", f"{folder}/out", steps=STEPS, scheduler=scheduler)
         ours = Pipeline.from_export(out)
-        theirs = DiffusionPipeline.from_pretrained(DEMO / "model")
+        theirs = DiffusionPipeline.from_pretrained(DEMO / "model").to(torch.float32)
         theirs.scheduler = make_scheduler(theirs.scheduler, scheduler)
         theirs.set_progress_bar_config(disable=True)
         return [_error(ours, theirs, prompt, seed) for seed, prompt in enumerate(prompts)]

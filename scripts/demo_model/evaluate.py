@@ -23,6 +23,7 @@ STEPS = 50
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """Load in float32 with the DDIM sampler."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.to(torch.float32)  # transformers 5 loads a text encoder in the type of its file
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

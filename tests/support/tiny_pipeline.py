@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedModel
-from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
 SEED = 0
 WIDTH = 32
@@ -92,7 +92,7 @@ def tiny_tokenizer(directory: Path) -> CLIPTokenizer:
 
 def _vocabulary() -> dict[str, int]:
     """Every byte, every byte at the end of a word, and the two special tokens."""
-    letters = list(bytes_to_unicode().values())
+    letters = sorted(ByteLevel.alphabet())
     names = [*letters, *(f"{letter}</w>" for letter in letters), *SPECIAL_TOKENS]
     return {name: index for index, name in enumerate(names)}
 

@@ -70,11 +70,24 @@ class Held:
         now = _members(self.value) or {}
         for key in dict.fromkeys([*self.members, *now]):
             held = self.members.get(key)
-            if held is None or key not in now or not same(held.value, now[key]):
+            if held is None or key not in now:
                 yield (key,)
-            else:
+            elif same(held.value, now[key]):
                 for path in held._changes(seen):
                     yield (key, *path)
+            elif not held.equals(now[key]):
+                yield (key,)
+
+    def equals(self, now: Any, depth: int = DEPTH) -> bool:
+        """Returns whether `now` is the same, or a list, tuple or dict of what was held."""
+        if not depth or self.members is None or not isinstance(now, dict | list | tuple):
+            return same(self.value, now)
+        if type(now) is not type(self.value):
+            return False
+        members = _members(now) or {}
+        return members.keys() == self.members.keys() and all(
+            held.equals(members[key], depth - 1) for key, held in self.members.items()
+        )
 
     def put_back(self) -> None:
         """Makes the value, and all that it held, what they were."""

@@ -7,33 +7,76 @@ evaluation, and a hook that counts calls would always be at its first.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.trace.held import Held, Snapshot
+from dipgo.compiler.trace.held import DEPTH, Held, Snapshot
 from dipgo.compiler.trace.torch_private import hook_tables, module_tables
 
 ALIKE = "a model whose every call computes the same"
 
+RANDOM = "its random numbers"
 
-@contextmanager
-def refuse_new_state(module: nn.Module, prefix: str) -> Iterator[None]:
-    """Refuses a model of which a call of `module` changes something that stays.
+
+def capture(
+    module: nn.Module, inputs: tuple[torch.Tensor, ...], prefix: str
+) -> torch.export.ExportedProgram:
+    """Exports `module(*inputs)`, and refuses a model of which a call changes something that stays.
 
     Attributes of modules are seen, and whatever can be reached from attention processors, hooks and
     functions in place of `forward`: variables, members of objects, globals. All is put back.
 
+    What a first call sets up without changing what is computed is admitted, as the hooks by which
+    transformers 5 collects hidden states: then a second call changes nothing more and gives the
+    same graph.
+
+    Args:
+        module: The module.
+        inputs: An example of each of its inputs.
+        prefix: The path of the denoiser in `module`, with its dot.
+
     Raises:
-        DipgoError: A call within the context changed something; the error names it.
+        DipgoError: A call changed something; the error names it.
     """
+    as_found = _hold(dict(module.named_modules()))
+    try:
+        first = _export(module, inputs)
+        if first.changed and not _is_set_up(module, inputs, first):
+            name, *_ = first.changed
+            raise DipgoError(
+                f"attribute {name.removeprefix(prefix)} of the model",
+                found="an attribute that a call of the model changes",
+                expected=ALIKE,
+                remedy="compute it where the model is made, or in every call",
+            )
+    finally:
+        for held in as_found.values():
+            held.put_back()
+    return first.program
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """A program, and what the call that it was captured from changed, by its name in words.
+
+    `values` are the attributes that changed, by module and name, as the call left them.
+    """
+
+    program: torch.export.ExportedProgram
+    changed: tuple[str, ...]
+    values: Mapping[tuple[str, str], Any]
+
+
+def _export(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> _Exported:
     parts = dict(module.named_modules())
-    as_found = _hold(parts)
     changed: dict[str, None] = {}
+    values: dict[tuple[str, str], Any] = {}
     called: list[tuple[dict[str, Held], list[Any]]] = []
 
     def begin(*call: object) -> None:
@@ -41,39 +84,51 @@ def refuse_new_state(module: nn.Module, prefix: str) -> Iterator[None]:
 
     def end(*call: object) -> None:
         held, drawn = called.pop()
-        changed.update(dict.fromkeys(_changes(held)))
+        for path, attributes in held.items():
+            for place in attributes.changes():
+                changed[_words(path, place)] = None
+                if place and place[0] in parts[path].__dict__:
+                    values[path, place[0]] = parts[path].__dict__[place[0]]
         if drawn != _random_states():
-            changed["its random numbers"] = None
+            changed[RANDOM] = None
 
     hooks = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
     try:
-        yield
+        program = torch.export.export(module, inputs, strict=False)
     finally:
         for hook in hooks:
             hook.remove()
-        for held in as_found.values():
-            held.put_back()
-    if changed:
-        name, *_ = changed
-        raise DipgoError(
-            f"attribute {name.removeprefix(prefix)} of the model",
-            found="an attribute that a call of the model changes",
-            expected=ALIKE,
-            remedy="compute it where the model is made, or in every call",
+    return _Exported(program, tuple(changed), values)
+
+
+def _is_set_up(module: nn.Module, inputs: tuple[torch.Tensor, ...], first: _Exported) -> bool:
+    """Returns whether a call after the first changes nothing more and has the same graph."""
+    if RANDOM in first.changed or any(map(_holds_tensor, first.values.values())):
+        return False  # a tensor belongs to the tracer of the call before
+    for (path, name), value in first.values.items():
+        setattr(module.get_submodule(path), name, value)  # torch.export takes some back itself
+    again, constants = _export(module, inputs), first.program.constants
+    return (
+        not again.changed
+        and str(again.program.graph) == str(first.program.graph)
+        and again.program.constants.keys() == constants.keys()
+        and all(
+            torch.equal(constants[name], value) for name, value in again.program.constants.items()
         )
+    )
+
+
+def _holds_tensor(value: Any, depth: int = DEPTH) -> bool:
+    members = (value.values() if isinstance(value, dict) else value) if depth else ()
+    if isinstance(value, dict | list | tuple):
+        return any(_holds_tensor(member, depth - 1) for member in members)
+    return isinstance(value, torch.Tensor)
 
 
 def _hold(parts: dict[str, nn.Module]) -> dict[str, Held]:
     """Returns the attributes of modules as they are, by the modules' paths."""
     snapshot = Snapshot(frozenset(map(id, parts.values())))
     return {path: snapshot.hold(part.__dict__) for path, part in parts.items()}
-
-
-def _changes(held: dict[str, Held]) -> Iterator[str]:
-    """Yields what has changed: `mid_block.cache`, or `mid_block, forward hook, variable calls`."""
-    for path, attributes in held.items():
-        for place in attributes.changes():
-            yield _words(path, place)
 
 
 def _words(path: str, place: tuple[Any, ...]) -> str:

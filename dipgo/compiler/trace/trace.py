@@ -23,7 +23,7 @@ from dipgo.compiler.trace.macs import node_macs
 from dipgo.compiler.trace.partition import Partition, partition
 from dipgo.compiler.trace.patches import name_patches
 from dipgo.compiler.trace.precision import FP32, Precision, apply_precision
-from dipgo.compiler.trace.state import refuse_new_state
+from dipgo.compiler.trace.state import capture
 from dipgo.compiler.trace.torch_private import assertion
 from dipgo.ir.graph import GAP_FUNCTION, PART, BlockGraph, Dependence, GapFunction, GraphInput, Node
 from dipgo.ir.types import Value
@@ -161,14 +161,8 @@ def trace(
         DipgoError: A block has no operation on the state, runs more than once, or has an input that
             is computed from its own output; the model keeps state between calls; or it fails.
     """
-    with (
-        torch.no_grad(),
-        _one_line_errors(model_class),
-        name_patches(module, prefix),
-        refuse_new_state(module, prefix),
-    ):
-        program = torch.export.export(module, tuple(example.values()), strict=False)
-        program = make_functional(program, prefix)
+    with torch.no_grad(), _one_line_errors(model_class), name_patches(module, prefix):
+        program = make_functional(capture(module, tuple(example.values()), prefix), prefix)
     refuse_random_numbers(program, prefix)
     _drop_assertions(program.graph)
     fold_wide_constants(program)

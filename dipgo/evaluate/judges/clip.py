@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torchmetrics.functional.multimodal import clip_score
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.evaluate.metrics import to_tensor
@@ -24,19 +23,28 @@ class ClipScore:
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self._both = (model, processor)
+        self._model, self._processor = model, processor
 
     @torch.no_grad()
     def __call__(self, pictures: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
         """Returns the scores f64[N] of pictures u8[N, H, W, 3] and N prompts.
 
-        Each pair is scored alone, since torchmetrics returns the mean of a batch.
+        A prompt that is longer than the model's text is cut.
         """
-        scores = [
-            clip_score(picture, prompt, lambda: self._both)
-            for picture, prompt in zip(to_tensor(pictures), prompts, strict=True)
-        ]
-        return np.array([float(score) for score in scores])
+        pairs = zip(to_tensor(pictures), prompts, strict=True)
+        return np.array([self._cosine(*pair).clamp(min=0).mul(100).item() for pair in pairs])
+
+    def _cosine(self, picture: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Returns a tensor of one element, by the model's own call, alike in all releases."""
+        inputs = self._processor(
+            text=[prompt],
+            images=[picture],
+            return_tensors="pt",
+            truncation=True,
+            max_length=self._model.config.text_config.max_position_embeddings,
+        )
+        result = self._model(**inputs)
+        return torch.cosine_similarity(result.image_embeds, result.text_embeds)
 
 
 def load_clip(name: str) -> ClipScore:
@@ -59,4 +67,4 @@ def load_clip(name: str) -> ClipScore:
             "reached",
             remedy="check the name and the network, or download the model and give its path",
         ) from None
-    return ClipScore(model.eval(), processor)
+    return ClipScore(model.eval().float(), processor)

@@ -155,6 +155,21 @@ def _add_attribute(part: Keeping, hidden: Tensor) -> Tensor:
     return hidden
 
 
+def _take_other_way_first(part: Keeping, hidden: Tensor) -> Tensor:
+    first, part.calls = part.calls == 0, 1
+    return hidden.relu() if first else hidden
+
+
+def _read_flag_in_tensor(part: Keeping, hidden: Tensor) -> Tensor:
+    held, part.calls = torch.tensor([float(part.calls)]), 1
+    return hidden * held
+
+
+def _take_turns(part: Keeping, hidden: Tensor) -> Tensor:
+    part.calls = 1 - part.calls
+    return hidden
+
+
 STATES = {
     "cache": _set,
     "table": _fill,
@@ -164,7 +179,26 @@ STATES = {
     "buffer, replaced": _replace_buffer,
     "layer.bias": _write_weight,
     "added": _add_attribute,
+    "calls, other way first": _take_other_way_first,
+    "calls, in a tensor": _read_flag_in_tensor,
+    "calls, in turns": _take_turns,
 }
+
+
+def _install_hooks(part: Keeping, hidden: Tensor) -> Tensor:
+    """As transformers 5 does at the first call that asks for hidden states."""
+    if not part.calls:
+        part.layer.register_forward_hook(lambda *call: None)
+        part.calls = 1
+    return hidden
+
+
+def _name_shapes(part: Keeping, hidden: Tensor) -> Tensor:
+    part.names = {"axes": [len(hidden.shape)]}
+    return hidden
+
+
+SET_UPS = {"hooks": _install_hooks, "shapes": _name_shapes}
 
 
 class Keeping(nn.Module):
@@ -208,6 +242,16 @@ def test_state_is_refused_by_name(name: str) -> None:
     assert {key: value for key, value in block.__dict__.items() if key[0] != "_"} == before
     assert (block.table, block.lists, block.calls) == ({}, [[]], 0)
     assert all(torch.equal(block.state_dict()[key], value) for key, value in weights.items())
+
+
+@pytest.mark.parametrize("name", SET_UPS)
+def test_what_a_first_call_sets_up_is_no_state(name: str) -> None:
+    """Failed at 21ce821: the text encoders of XL and 3 were refused with transformers 5."""
+    block = Keeping(SET_UPS[name]).eval()
+    traced = _trace(Around(block), "block")
+    assert (block.calls, hasattr(block, "names"), block.layer._forward_hooks) == (0, False, {})
+    expected = Around(block)(**_example(3))
+    assert torch.allclose(_node_by_node(traced, _example(3)), expected, atol=1e-6)
 
 
 def test_a_model_that_has_filled_its_cache_keeps_it() -> None:
