@@ -4,16 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 IN_VENV := $(VENV)/bin
-PYTEST := $(IN_VENV)/python -m pytest -q -n auto --dist loadfile
+PYTEST := python -m pytest -q -n auto --dist loadfile
+EVERY_KIND := not gpu and not openvino and not rare
 OPENVINO := .venv-openvino
 OPENVINO_STAMP := $(OPENVINO)/.installed
+OLDEST := .venv-oldest
+OLDEST_STAMP := $(OLDEST)/.installed
 
 # Where Python is told to keep no bytecode, every child process of a test compiles all of dipgo.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-slow fuzz test-openvino lint docs clean
+.PHONY: help venv demo test test-fast test-slow test-oldest fuzz test-openvino lint newer docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,15 +29,19 @@ demo: $(STAMP) ## Export a small trained model, dense and pruned, run both and c
 
 test: $(STAMP) ## Run every kind of test, but those that need a GPU or OpenVINO
 	@echo "== tests: every kind but those that need a GPU or OpenVINO"
-	@$(PYTEST) -m "not gpu and not openvino and not rare" --durations 10
+	@$(IN_VENV)/$(PYTEST) -m "$(EVERY_KIND)" --durations 10
 
 test-fast: $(STAMP) ## Run the tests that take seconds
 	@echo "== tests: the fast ones"
-	@$(PYTEST) -m "not gpu and not openvino and not rare and not slow"
+	@$(IN_VENV)/$(PYTEST) -m "$(EVERY_KIND) and not slow"
 
 test-slow: $(STAMP) ## Run the further cases that test leaves out: more models, grains and precisions
 	@echo "== tests: further cases of slow kinds"
-	@$(PYTEST) -m "not gpu and not openvino and rare" --durations 10
+	@$(IN_VENV)/$(PYTEST) -m "not gpu and not openvino and rare" --durations 10
+
+test-oldest: $(OLDEST_STAMP) ## Run test with the oldest libraries, in .venv-oldest (TESTS=tests/models runs a part)
+	@echo "== tests: the oldest libraries"
+	@$(OLDEST)/bin/$(PYTEST) -m "$(EVERY_KIND)" --durations 10 $(TESTS)
 
 fuzz: $(STAMP) ## Export drawn pipelines and compare with diffusers for MINUTES=30, from seed FIRST=1000
 	@$(IN_VENV)/python -m scripts.fuzz.fuzz_pipelines --minutes $(or $(MINUTES),30) \
@@ -52,12 +59,15 @@ lint: $(STAMP) ## Check style, format and types
 	@echo "== mypy: types"
 	@$(IN_VENV)/mypy
 
+newer: $(STAMP) ## Say which libraries have newer releases than were tried
+	@$(IN_VENV)/python -m scripts.newer_releases
+
 docs: $(STAMP) ## Write the generated pages of docs/reference
 	@for page in cli_reference manifest_schema modules_page python_reference; do \
 		$(IN_VENV)/python -m scripts.generate.$$page || exit; done
 
-clean: ## Remove .venv, .venv-openvino, caches and build products; out/ stays
-	rm -rf $(VENV) $(OPENVINO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove .venv, .venv-oldest, .venv-openvino, caches and build products; out/ stays
+	rm -rf $(VENV) $(OLDEST) $(OPENVINO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find dipgo tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -69,6 +79,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "== set-up: installing dipgo, PyTorch and the other packages (a few minutes)"
 	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+$(OLDEST_STAMP): pyproject.toml constraints-oldest.txt
+	@echo "== set-up: a virtual environment in $(OLDEST), for the oldest libraries"
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[dev]' -c constraints-oldest.txt
 	@touch $@
 
 # onnxruntime-openvino brings the module onnxruntime, as dipgo[cpu] does: never both in one place.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, CLIPTokenizerFast
+from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
 from scripts.demo_model.shapes import all_scenes
 from scripts.harness import run_script, script_parser
@@ -62,15 +63,23 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
     return slow
 
 
-def write_fast_tokenizer(slow: CLIPTokenizer, folder: Path) -> None:
-    """Write the tokenizer.json that the vocab.json and merges.txt in `folder` amount to."""
-    length = slow.model_max_length
-    fast = CLIPTokenizerFast(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length
-    )
+def write_fast_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write vocab.json and merges.txt, which transformers 5 does not, and their tokenizer.json."""
+    vocab_file, merges_file = folder / "vocab.json", folder / "merges.txt"
+    length = tokenizer.model_max_length
+    is_fast = tokenizer.is_fast  # always with transformers 5
+    converted = tokenizer.backend_tokenizer if is_fast else convert_slow_tokenizer(tokenizer)
+    model = json.loads(converted.to_str())["model"]
+    vocabulary = json.dumps(model["vocab"], indent=2, sort_keys=True, ensure_ascii=False)
+    vocab_file.write_text(vocabulary + "\n")
+    lines = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    merges_file.write_text("\n".join(["#version: 0.2", *lines]) + "\n")
+    fast = CLIPTokenizerFast(str(vocab_file), str(merges_file), model_max_length=length)
     backend = fast.backend_tokenizer
     backend.enable_truncation(length)
-    backend.enable_padding(length=length, pad_id=slow.pad_token_id, pad_token=slow.pad_token)
+    backend.enable_padding(
+        length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token
+    )
     backend.save(str(folder / "tokenizer.json"))
 
 

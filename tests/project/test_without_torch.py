@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,18 @@ def source_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bare_python(tmp_path_factory: pytest.TempPathFactory, source_archive: Path) -> Path:
-    """The Python of a virtual environment with `dipgo[cpu]` alone: a wheel built of the sdist."""
+    """The Python of a virtual environment with `dipgo[cpu]` alone: a wheel built of the sdist.
+
+    Its packages have the versions of those here, so that the same ONNX Runtime is compared.
+    """
     folder = tmp_path_factory.mktemp("without_torch")
+    pins = [f"{one.name}=={one.version.partition('+')[0]}" for one in distributions()]
+    (folder / "constraints.txt").write_text("\n".join(pins) + "\n")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = f"dipgo[cpu] @ {source_archive.as_uri()}"
-    _check(subprocess.run([*pip, "-c", ROOT / "constraints.txt", wanted], **CAPTURE))
+    _check(subprocess.run([*pip, "-c", folder / "constraints.txt", wanted], **CAPTURE))
     return python
 
 
