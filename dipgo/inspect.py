@@ -23,6 +23,7 @@ from dipgo.compiler.settings import DENSE, Request
 from dipgo.engines.describe import export_facts
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export.settings import PASS_NAMES, ExportSettings
+from dipgo.ir.misfit import fitted_facts
 from dipgo.ir.plan.parse import is_plan_file, read_plan
 from dipgo.ir.plan.plan import Plan
 from dipgo.ir.subnet.subnet import SubNet
@@ -183,6 +184,9 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     console.print(f"steps {subnet.num_inference_steps}   gates kept {subnet.kept:.4f}")
     for line in filter(None, (rule.describe() for rule in subnet.gaps)):
         console.print(line)
+    if subnet.fitted_for:
+        for name, fact in fitted_facts(subnet.fitted_for).items():
+            console.print(f"{name:12} {fact}")
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:

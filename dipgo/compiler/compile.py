@@ -14,6 +14,7 @@ from dipgo.compiler.trace.precision import FP32, Precision
 from dipgo.compiler.trace.trace import Traced
 from dipgo.compiler.trace.vectorize import can_have_lanes
 from dipgo.compiler.unroll import unroll
+from dipgo.ir.fitted import Fitted
 from dipgo.ir.manifest.convert import sampler_record
 from dipgo.ir.manifest.records import SamplerRecord
 from dipgo.ir.plan.nodes import Callee
@@ -25,11 +26,15 @@ from dipgo.models.model import Source
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan, the trace from which its callees are cut, and the scheduler that it contains."""
+    """A plan, the trace from which its callees are cut, and the scheduler that it contains.
+
+    `fitted` is what the SubNet was fitted for, None for dense or if it does not say so.
+    """
 
     plan: Plan
     traced: Traced
     sampler: SamplerRecord
+    fitted: Fitted | None = None
 
 
 def compile_plan(
@@ -61,11 +66,12 @@ def compile_plan(
         model=ModelRef(source.model_class, source.config_sha256),
         scheduler=SchedulerRef(sampler.scheduler_class),
     )
+    fitted = schedule.subnet.fitted_for if schedule.subnet else None
     split = choose_split_blocks(traced.graph, subnet, sampler)
     plan = unroll(traced.graph, subnet, sampler, split)
     on_pass("unroll", plan)
     optimised = run_passes(plan, passes, on_pass, batchable(traced))
-    return Compiled(optimised, traced, sampler_record(sampler))
+    return Compiled(optimised, traced, sampler_record(sampler), fitted)
 
 
 def batchable(traced: Traced) -> CanBatch:

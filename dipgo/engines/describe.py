@@ -9,6 +9,7 @@ from dipgo.common.typed_json import decode_json, read_file
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FOLDER, EngineManifest
 from dipgo.ir.manifest.records import WEIGHTS_FILE, Manifest
+from dipgo.ir.misfit import fitted_facts
 from dipgo.ir.plan.cost import block_calls, plan_cost, step_patterns
 from dipgo.ir.plan.plan import evaluations
 
@@ -28,6 +29,7 @@ def export_facts(export: ExportDirectory) -> dict[str, str]:
         "precision": _precision(manifest),
         **({"sizes": " ".join(manifest.sizes)} if manifest.sizes else {}),
         "sampler": f"{manifest.sampler.scheduler_class}, {plan.num_inference_steps} steps",
+        **(fitted_facts(manifest.fitted) if manifest.fitted else {}),
         "evaluations": f"{evaluations(plan)} of {len(plan.steps)}",
         "block calls": f"{block_calls(plan)}, in {step_patterns(plan)} step patterns",
         "segments": " ".join(callee.name for callee in plan.callees),

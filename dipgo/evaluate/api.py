@@ -15,6 +15,7 @@ from dipgo.evaluate.checks import (
     read_subnets,
 )
 from dipgo.evaluate.draw import Progress, Studio
+from dipgo.evaluate.fitted import guidance_of, warn_of_unfit
 from dipgo.evaluate.judges.load import Judges, make_judges
 from dipgo.evaluate.measure import SSIM, dense_time, measure, timed
 from dipgo.evaluate.pairs import make_pairs
@@ -57,15 +58,16 @@ def evaluate(
     """
     asked = EvaluationSettings(**settings)
     loaded, (steps, scheduler) = read_subnets(subnets), check_dense(dense)
-    shared = Settings(
-        make_pairs(prompts, asked.pairs, asked.seed),
-        asked.guidance,
-        asked.batch,
-        asked.time_batch or asked.batch,
-        asked.threads,
-    )
+    pairs = make_pairs(prompts, asked.pairs, asked.seed)
     with progress.stage("load the model and the judges"):
         source = load_source(model, asked.loras)
+        shared = Settings(
+            pairs,
+            guidance_of(asked.guidance, source, loaded),
+            asked.batch,
+            asked.time_batch or asked.batch,
+            asked.threads,
+        )
         size = check_draws_pictures(source)
         reference = Variant(DENSE, None, steps, scheduler)
         variants = [Variant.of_subnet(name, subnet, scheduler) for name, subnet in loaded.items()]
@@ -80,6 +82,7 @@ def evaluate(
             asked.fid,
         )
         fingerprint = model_fingerprint(source)
+    warn_of_unfit(loaded, source, shared.guidance)
     studio = Studio(source, fingerprint, shared, Path(cache), progress)
     results = _results(studio, reference, variants, shared, judges, asked.time_repeats)
     return _report(source, fingerprint, shared, judges, results)

@@ -25,6 +25,7 @@ from dipgo.evaluate.cache import (
     write_drawn,
     write_times,
 )
+from dipgo.evaluate.fitted import without_fitted
 from dipgo.evaluate.pairs import Pair
 from dipgo.evaluate.variants import Settings, Variant, digest, variant_key
 from dipgo.export import export
@@ -116,7 +117,7 @@ class Studio:
             with self.progress.stage(f"export {variant.name}, batch {batch}"):
                 export(
                     self._source,
-                    variant.subnet or DENSE,
+                    without_fitted(variant.subnet) if variant.subnet else DENSE,
                     path,
                     steps=variant.steps,
                     scheduler=variant.scheduler,

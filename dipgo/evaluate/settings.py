@@ -44,8 +44,12 @@ class EvaluationSettings:
         least=0,
         expected=f"a whole number from 0 to {MAX_SEED}, less the pairs",
     )
-    guidance: float = option(
-        7.5, help="guidance scale", group=COMPARISON, flag="--guidance", metavar="SCALE"
+    guidance: float | None = option(
+        None,
+        help="guidance scale (diffusers', or what the first SubNet was fitted for)",
+        group=COMPARISON,
+        flag="--guidance",
+        metavar="SCALE",
     )
     batch: int = option(8, help="pictures a run", group=SIZE, metavar="N", least=1)
     loras: tuple[Lora, ...] = option((), **LORAS)

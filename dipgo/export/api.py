@@ -19,6 +19,7 @@ from dipgo.engines.targets import TARGETS, Target, any_of, build_targets, find_b
 from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions
 from dipgo.export.destination import may_replace
 from dipgo.export.left_out import left_out
+from dipgo.export.manifest import warn_of_misfits
 from dipgo.export.parts import make_parts
 from dipgo.export.precision.compare import Numerics
 from dipgo.export.precision.trial import choose_parts
@@ -86,6 +87,7 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
         warn(f"the {name} of {prepared.source.name} is not in the export: {reason}")
     first = Variant("", prepared.geometry, compiled, parts)
     variants = make_variants(prepared, first, further, chosen, progress)
+    warn_of_misfits(prepared.source, variants)
     with staged_directory(out, settings.force, may_replace) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
         writer.write(row)

@@ -209,6 +209,7 @@ class Writer:
             pipeline=pipeline_record(self.source, variant),
             files=files,
             refittable=True,
+            fitted=variant.compiled.fitted,
         )
 
     def _parts_in_fp32(self, precision: Precision) -> list[str]:

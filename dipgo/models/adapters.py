@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dipgo.ir.manifest.records import LoraRecord
+from dipgo.ir.fitted import LoraRecord
 
 
 def adapter_records(parts: Iterable[nn.Module]) -> tuple[LoraRecord, ...]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
-from dipgo.ir.manifest.records import LoraRecord
+from dipgo.ir.fitted import LoraRecord
 from dipgo.models.adapters import adapter_records, fuse_loaded
 from dipgo.models.diffusers_private import lora_modules
 from dipgo.models.options import Lora

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.ir.block_patterns import present_patterns
-from dipgo.ir.manifest.records import LoraRecord
+from dipgo.ir.fitted import LoraRecord
 from dipgo.models.families.stable_diffusion import CONTROLNET
 from dipgo.models.family import Family, Geometry, PipelinePart
 from dipgo.models.inventory import check_start, find_vae

@@ -18,18 +18,18 @@ CLASS_LABELS = "class_labels"
 
 @torch.no_grad()
 def encode_prompts(
-    source: Source, prompts: Sequence[str], geometry: Geometry
+    source: Source, prompts: Sequence[str], geometry: Geometry, negatives: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
     """Returns the conditioning of one batch by the denoiser's argument names.
 
-    Each value is f32 or i64 [rows, …], with guidance [unconditional, conditional], where the
-    unconditional rows have no negative prompt.
+    Each value is f32 or i64 [rows, …], with guidance [unconditional, conditional].
 
     Args:
         source: The model, with its pipeline.
         prompts: A prompt a picture. A class-conditional model takes numbers or names of its
             classes; an unconditional model reads none, so they only count its pictures.
         geometry: Sizes of the batch.
+        negatives: With guidance by texts a negative prompt for each picture; or none.
 
     Raises:
         DipgoError: The pipeline has no encoder for it, or a prompt names no class.
@@ -43,7 +43,7 @@ def encode_prompts(
     if names == {CLASS_LABELS}:
         return {CLASS_LABELS: _labels(source, prompts, geometry).to(device)}
     encoding = model.text_encoding
-    encoded = {} if encoding is None else _encode(encoding, prompts, geometry)
+    encoded = {} if encoding is None else _encode(encoding, prompts, geometry, negatives)
     encoded |= model.fixed_rows()
     if not names <= set(encoded):
         raise _no_encoder(source, names)
@@ -51,16 +51,17 @@ def encode_prompts(
 
 
 def _encode(
-    encoding: TextEncoding, prompts: Sequence[str], geometry: Geometry
+    encoding: TextEncoding, prompts: Sequence[str], geometry: Geometry, negatives: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     unconditional = geometry.rows - geometry.batch
-    for prompt in prompts:
-        warn_of_cuts("prompt", prompt, (tokens.cut(prompt) for tokens in encoding.tokens))
-    tokens = encoding.tokenize([""] * unconditional + list(prompts))
+    for where, texts in (("prompt", prompts), ("negative_prompt", negatives)):
+        for text in dict.fromkeys(texts):
+            warn_of_cuts(where, text, (tokens.cut(text) for tokens in encoding.tokens))
+    tokens = encoding.tokenize([*(negatives or [""] * unconditional), *prompts])
     device = next(encoding.module.parameters()).device
     results = encoding.module(*(tokens[name].to(device) for name in encoding.inputs))
     encoded = dict(zip(encoding.outputs, results, strict=True))
-    if encoding.zeros_without_negative:
+    if encoding.zeros_without_negative and not negatives:
         for tensor in encoded.values():
             tensor[:unconditional] = 0.0
     return tokens | encoded

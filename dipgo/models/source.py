@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.ir.manifest.records import LoraRecord
+from dipgo.ir.fitted import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.finite_weights import check_weights
 from dipgo.models.float_modules import with_float_modules

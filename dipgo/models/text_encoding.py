@@ -114,6 +114,16 @@ def takes_argument(pipeline: Any, argument: str) -> bool:
     return argument in inspect.signature(type(pipeline).__call__).parameters
 
 
+def default_scale(pipeline: Any) -> float:
+    """Returns the default scale of a pipeline's guidance; 1 if its call takes no scale.
+
+    For video, where the scale grows from frame to frame, that of the last frame.
+    """
+    names = ("guidance_scale", "max_guidance_scale")
+    scales = (default_of_call(pipeline, name) for name in names)
+    return float(next((scale for scale in scales if scale is not None), 1.0))
+
+
 def count_tokens(pipeline: Any) -> int:
     """Returns the number of T5's tokens if the pipeline's call takes it, else that of CLIP's."""
     t5 = default_of_call(pipeline, "max_sequence_length")

@@ -104,7 +104,7 @@ def _parser() -> Parser:
         dest="guidance_scale",
         type=float,
         metavar="SCALE",
-        help="guidance scale (that of diffusers' pipeline)",
+        help="guidance scale (diffusers', or what the SubNet was fitted for)",
     )
     add("--inputs", type=Path, metavar="FILE", help="further inputs by name, .npz")
     add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")

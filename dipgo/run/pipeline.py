@@ -29,6 +29,7 @@ from dipgo.run.arguments import (
 from dipgo.run.callbacks import StepEnd, StepEnds, both
 from dipgo.run.decoder import Decoder, batches
 from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each
+from dipgo.run.fitted import negative_prompt_of, warn_of_call, warn_of_export
 from dipgo.run.hub import find_export, push_export
 from dipgo.run.latents import draw_inputs
 from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in
@@ -76,6 +77,7 @@ class Pipeline:
         """
         self.runner = runner
         self.manifest = runner.export.manifest
+        warn_of_export(self.manifest)
         self._condition, self._pipeline = conditioning_of(runner)
         self._further = {
             name: tensor_type
@@ -177,10 +179,11 @@ class Pipeline:
 
         Args:
             prompt: Texts, class labels or names of classes; one, or a list.
-            negative_prompt: One text, or a text for each prompt.
+            negative_prompt: One text, or a text for each prompt; by default none, or the one that
+                the SubNet was fitted for.
             num_images_per_prompt: The pictures to make of each prompt.
-            guidance_scale: By default that of diffusers' pipeline; an export without guidance takes
-                none.
+            guidance_scale: By default that of diffusers' pipeline, or the nearest that the SubNet
+                was fitted for; an export without guidance takes none.
             generator: A seed, or torch's generator of the CPU, or a list of these with one for each
                 picture. A generator moves on by what is drawn, as in diffusers.
             seed: Yields the noise that `torch.Generator("cpu").manual_seed(seed)` yields in
@@ -213,6 +216,8 @@ class Pipeline:
         )
         if prompt is None:
             prompt_list *= pictures_in(image)
+        if negative_prompt is None:
+            negative_prompt = negative_prompt_of(self.manifest)
         negatives = negatives_of(negative_prompt, len(prompt_list))
         self._check(prompt_list, negatives, guidance_scale)
         prompts = repeated(prompt_list, num_images_per_prompt)
@@ -230,14 +235,15 @@ class Pipeline:
         )
         all_inputs = one_of_each(inputs or {}, drawn.made)
         further = further_inputs(self._further, all_inputs, self.manifest.batch, len(prompts))
+        own = self._pipeline.guidance_scale
+        scale = check_scale(own if guidance_scale is None else guidance_scale)
+        warn_of_call(self.manifest, scale, negatives)
         request = _Request(
             prompts,
             None if negatives is None else repeated(negatives, num_images_per_prompt),
             drawn.noise,
             further,
-            check_scale(
-                self._pipeline.guidance_scale if guidance_scale is None else guidance_scale
-            ),
+            scale,
         )
         made = [
             self._run(request, part, callback_on_step_end, on_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dipgo.common.torch_noise import draw_noise
+from dipgo.ir.fitted import Scales
 from dipgo.ir.sampler import draw_name
 from dipgo.models.prompts import encode_prompts
 from dipgo.search.problem import Problem
@@ -34,6 +36,9 @@ class Example:
         return self.states[-1]
 
 
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+"""The golden ratio's fraction: its multiples modulo 1 are spread evenly, however many there are."""
+
 FIRST_NOISE = 1_000_000
 """The seed of the first noise: far from the small seeds that people draw pictures with."""
 
@@ -46,9 +51,10 @@ class Examples:
         net: The SuperNet, which runs the dense trajectories.
         prompts: The prompts; they repeat when there are fewer than the batches need.
         count: The number of batches.
-        guidance_scale: The scale of the guidance.
+        scales: The range of guidance scales; each batch has one of it, the first its middle.
         seed: The seed of the order and of the noise; the same seed gives the same examples.
         same_noise: Whether all pictures start from the same noise, as in DiP-GO.
+        negative_prompt: The negative prompt of all pictures; None for none.
     """
 
     def __init__(
@@ -58,12 +64,14 @@ class Examples:
         prompts: Sequence[str],
         *,
         count: int,
-        guidance_scale: float,
+        scales: Scales,
         seed: int = 0,
         same_noise: bool = False,
+        negative_prompt: str | None = None,
     ) -> None:
         self.problem, self.net, self.count = problem, net, count
-        self.guidance_scale, self.seed, self.same_noise = guidance_scale, seed, same_noise
+        self.scales, self.seed, self.same_noise = scales, seed, same_noise
+        self.negative_prompt = negative_prompt
         order = np.random.default_rng(seed).permutation(len(prompts))
         self.prompts = [prompts[index] for index in order]
         self._made: dict[int, Example] = {}
@@ -72,9 +80,17 @@ class Examples:
         """Returns batch `index` modulo their number; the first access runs its dense trajectory."""
         index %= self.count
         if index not in self._made:
-            inputs = self._inputs(index)
-            self._made[index] = Example(inputs, self._dense_states(inputs))
+            self._made[index] = self.with_dense(self.inputs(index, self._scale(index)))
         return self._made[index]
+
+    def _scale(self, index: int) -> float:
+        """Returns a batch's guidance scale: the first few batches are as spread as all are."""
+        lowest, highest = self.scales
+        return lowest + (highest - lowest) * ((0.5 + index * GOLDEN_RATIO) % 1)
+
+    def with_dense(self, inputs: dict[str, Tensor]) -> Example:
+        """Runs the dense trajectory of one batch's inputs."""
+        return Example(inputs, self._dense_states(inputs))
 
     @torch.no_grad()
     def _dense_states(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -87,11 +103,29 @@ class Examples:
     def _device(self) -> torch.device:
         return next(self.problem.source.denoiser.parameters()).device
 
-    def _inputs(self, index: int) -> dict[str, Tensor]:
+    def _rows(self, index: int) -> range:
+        batch = self.problem.geometry.batch
+        return range(index * batch, (index + 1) * batch)
+
+    def prompts_of(self, index: int) -> list[str]:
+        """Returns the prompts of batch `index`."""
+        return [self.prompts[row % len(self.prompts)] for row in self._rows(index)]
+
+    def inputs(
+        self, index: int, scale: float, negative_prompts: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        """Returns the inputs of batch `index` at a guidance scale.
+
+        Args:
+            index: The batch.
+            scale: The guidance scale, which nothing reads without guidance.
+            negative_prompts: One for each picture, in place of that of all.
+        """
         geometry, graph = self.problem.geometry, self.problem.traced.graph
-        rows = range(index * geometry.batch, (index + 1) * geometry.batch)
-        prompts = [self.prompts[row % len(self.prompts)] for row in rows]
-        inputs = encode_prompts(self.problem.source, prompts, geometry)
+        rows, prompts = self._rows(index), self.prompts_of(index)
+        if not negative_prompts and self.negative_prompt is not None:
+            negative_prompts = [self.negative_prompt] * len(prompts)
+        inputs = encode_prompts(self.problem.source, prompts, geometry, negative_prompts)
         shape = graph.types[self.net.state].shape
         first = FIRST_NOISE + self.seed
         seeds = [first if self.same_noise else first + row for row in rows]
@@ -102,5 +136,5 @@ class Examples:
         for index, noise in draws.items():
             inputs[names[index]] = torch.from_numpy(noise).to(self._device)
         if geometry.guidance:
-            inputs["guidance_scale"] = torch.tensor(self.guidance_scale, device=self._device)
+            inputs["guidance_scale"] = torch.tensor(scale, device=self._device)
         return inputs

@@ -17,12 +17,14 @@ from dipgo.compiler.request import Schedule, read_schedule
 from dipgo.compiler.sampler.schedulers import beyond_class, make_scheduler
 from dipgo.compiler.settings import DENSE, ScheduleSettings
 from dipgo.compiler.trace.trace import Traced
+from dipgo.ir.fitted import LEAST_SCALE, Scales
 from dipgo.ir.graph import BlockGraph
 from dipgo.ir.sampler import Sampler
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
 from dipgo.models.family import Geometry
 from dipgo.models.model import Source
 from dipgo.models.source import add_weights
+from dipgo.models.text_encoding import default_scale
 from dipgo.search.cost.model import CostModel, GapCost, macs_weights
 from dipgo.search.request import Weigh
 
@@ -90,6 +92,28 @@ class Problem:
         digest = hashlib.sha256()
         add_weights(digest, self.source.denoiser)
         return digest.hexdigest()
+
+    def scales(self, wanted: float | Scales | None) -> Scales:
+        """Returns the range of guidance scales that is asked for; by default the pipeline's scale.
+
+        Args:
+            wanted: A scale, a range, or None.
+
+        Raises:
+            DipgoError: A scale is asked for, and there is no guidance.
+        """
+        if wanted is not None and not self.geometry.guidance:
+            raise DipgoError(
+                setting("guidance_scale"),
+                found="one for a model without guidance",
+                expected="none",
+                remedy="leave it out",
+            )
+        if wanted is None:
+            pipeline = self.source.pipeline
+            wanted = LEAST_SCALE if pipeline is None else default_scale(pipeline)
+        lowest, highest = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+        return max(lowest, LEAST_SCALE), max(highest, LEAST_SCALE)
 
     def _loras(self) -> dict[str, Any]:
         """Returns the provenance of the LoRAs that are in the weights, if there are any."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.compiler.sampler.probe import probe
+from dipgo.ir.fitted import Scales
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules import RULES
 from dipgo.schedules.activation_changes import Changes
@@ -30,7 +31,8 @@ class Rivals:
     Args:
         problem: The model, and what its calls cost.
         prompts: The prompts to measure with.
-        guidance_scale: The scale of the guidance.
+        guidance_scale: The scale of the guidance, or a range of scales; by default that of
+            diffusers' pipeline.
         count: The number of batches of prompts to measure.
         seed: The seed of everything random.
         of: The SubNet whose timesteps the rule `steps-of` takes.
@@ -43,7 +45,7 @@ class Rivals:
         problem: Problem,
         prompts: Sequence[str] = (),
         *,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | Scales | None = None,
         count: int = 1,
         seed: int = 0,
         of: SubNet | None = None,
@@ -51,7 +53,7 @@ class Rivals:
         on_gate: OnGate = lambda done, total: None,
     ) -> None:
         self.problem, self.prompts, self.seed = problem, prompts, seed
-        self.guidance_scale, self.count = guidance_scale, count
+        self.scales, self.count = problem.scales(guidance_scale), count
         self.of, self.router, self.on_gate = of, router, on_gate
         self.dense = problem.subnet(np.ones(problem.cost.shape, np.bool_), {"method": "dense"})
 
@@ -127,7 +129,7 @@ class Rivals:
             self._net,
             self.prompts,
             count=self.count,
-            guidance_scale=self.guidance_scale,
+            scales=self.scales,
             seed=self.seed,
         )
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from dipgo.common.errors import wrong
 from dipgo.common.settings import check_settings, option
+from dipgo.ir.fitted import LEAST_SCALE, Scales
+
+SCALES = f"a finite scale of at least {LEAST_SCALE:g}, or a range of scales such as 3..9"
+"""The values of `guidance_scale`, in words."""
+
+
+def guidance_scales(text: str) -> float | Scales:
+    """Reads an argument such as `5` or `3..9`.
+
+    Raises:
+        ValueError: It is neither a number nor two.
+    """
+    lowest, dots, highest = text.partition("..")
+    return (float(lowest), float(highest)) if dots else float(text)
+
+
+guidance_scales.__name__ = SCALES
 
 Parameters = Literal["free", "pruner", "pruner-identity", "pruner-shared"]
 
@@ -50,7 +68,8 @@ class SearchSettings:
     1 to the target over `anneal_share` of the run; or the paper's penalty, `alpha` times the mean
     gate, weighted by γ if `gamma`, while the share kept is above `tau`. `pool` batches of prompts
     are used in turn; with `same_noise` all start from the same noise, as published. With
-    `iterations` 0 there is no gradient search, and the exchange starts from regular rows.
+    `iterations` 0 there is no gradient search, and the exchange starts from regular rows. If
+    `guidance_scale` is a range, each batch has a scale of it.
 
     The exchange: `exchanges` tries of gates that trade places, judged on `exchange_examples`
     batches.
@@ -174,13 +193,42 @@ class SearchSettings:
         least=0,
         needs={**REUSES, "reuse_filter": False},
     )
-    guidance_scale: float = option(7.5, help="scale of the guidance", group=EXAMPLES)
+    guidance_scale: float | Scales | None = option(
+        None,
+        help="scale of the guidance, or a range such as 3..9 (that of diffusers' pipeline)",
+        group=EXAMPLES,
+        metavar="S[..S]",
+        type=guidance_scales,
+    )
+    negative_prompt: str | None = option(
+        None, help="negative prompt of all pictures (none)", group=EXAMPLES, metavar="TEXT"
+    )
+    held_out: int = option(
+        1,
+        help="batches on which errors are measured in the end, at several scales; 0 for none",
+        group=EXAMPLES,
+        least=0,
+    )
     seed: int = option(0, help="of everything random", group=EXAMPLES, least=0)
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.reuse_filter and not self.reuse_filter % 2:
             raise wrong("reuse_filter", self.reuse_filter, "0, or an odd number of latent pixels")
+        if self.guidance_scale is not None:
+            _check_scales(self.guidance_scale)
+
+
+def _check_scales(scales: float | Scales) -> None:
+    """Checks a guidance scale, or a range.
+
+    Raises:
+        DipgoError: It is neither.
+    """
+    lowest, highest = scales if isinstance(scales, tuple) else (scales, scales)
+    if not LEAST_SCALE <= lowest <= highest < math.inf:
+        found = f"{lowest:g}..{highest:g}" if isinstance(scales, tuple) else f"{scales:g}"
+        raise wrong("guidance_scale", found, SCALES)
 
 
 def published(settings: SearchSettings | None = None) -> SearchSettings:

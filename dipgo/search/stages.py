@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from dipgo.search.gradient.optimise import Decode, Optimisation
 from dipgo.search.guards import check_finite
 from dipgo.search.log import OnProgress, Progress, ignore
 from dipgo.search.losses import DISTANCES, without_logarithm
+from dipgo.search.measure_errors import Measurement
 from dipgo.search.problem import Problem
 from dipgo.search.refine.exchange import exchange
 from dipgo.search.refine.hard_trajectories import Gates, Trajectories
@@ -69,6 +71,8 @@ class Search:
         checkpoint: Path | None = None,
         on_progress: OnProgress = ignore,
     ) -> None:
+        scales = problem.scales(settings.guidance_scale)
+        settings = replace(settings, guidance_scale=scales[0] if len({*scales}) == 1 else scales)
         self.settings, self.kept = settings, kept
         guided = settings.reuse_halves and problem.geometry.guidance
         if settings.reuse_terms and settings.reuse_filter:
@@ -94,9 +98,17 @@ class Search:
             self.net,
             prompts,
             count=settings.pool,
-            guidance_scale=settings.guidance_scale,
+            scales=scales,
             seed=settings.seed,
             same_noise=settings.same_noise,
+            negative_prompt=settings.negative_prompt,
+        )
+        self.measurement = Measurement(
+            problem,
+            self.net,
+            prompts,
+            scales=scales,
+            settings=settings,
         )
         self.identity = {
             "model": problem.source.config_sha256,
@@ -111,7 +123,7 @@ class Search:
             "batch": problem.geometry.batch,
             "prompts": self.examples.prompts,
             "processes": accelerator.num_processes,
-            **asdict(settings),
+            **_plain(settings),
         }
 
     def run(self) -> SubNet:
@@ -127,9 +139,10 @@ class Search:
             "guidance": self.problem.geometry.guidance,
             "eta": self.problem.sampler.eta,
             "batch": self.problem.geometry.batch,
-            **asdict(self.settings),
+            **_plain(self.settings),
         }
-        return self.problem.subnet(gates, provenance, scores, **reuse)
+        subnet = self.problem.subnet(gates, provenance, scores, **reuse)
+        return replace(subnet, fitted=self.measurement.fitted(subnet))
 
     def scores(self) -> NDArray[np.float64]:
         """Returns keep-scores f64[steps, blocks], found by gradient."""
@@ -242,6 +255,12 @@ class Search:
                 remedy=f"use {setting('compare')} latents",
             )
         return VaeDecoder(vae)
+
+
+def _plain(settings: SearchSettings) -> dict[str, Any]:
+    """Returns the settings as JSON has them, with lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return plain
 
 
 def _make_folder(path: Path) -> None:

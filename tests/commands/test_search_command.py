@@ -44,7 +44,7 @@ def run(tiny_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         given = {"model": tiny_pipeline, "prompts": prompts, "out": tmp_path / "subnet.json"}
         numbers = {"steps": STEPS, "ratio": 0.5, "batch": 1, "pool": 1, "exchanges": 2}
         few = {"reuse_filter": 0, "reuse_iterations": 1, "exchange_examples": 1}
-        few |= {"scheduler": "ddim"}
+        few |= {"scheduler": "ddim", "held_out": 0}
         if changes.get("method", DIPGO) != DIPGO:  # rules do not take the search's settings
             numbers, few = {"steps": STEPS, "ratio": 0.5, "batch": 1}, {"scheduler": "ddim"}
         options = {**given, **numbers, **few, **changes}
@@ -81,6 +81,14 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "ratio nan": ({"ratio": "nan"}, ("--ratio", "found nan", "above 0 and below 1")),
     "one step": ({"steps": 1}, ("--steps", "found 1", "at least 2")),
     "a rate of 0": ({"learning_rate": 0}, ("--learning-rate", "found 0", "above 0")),
+    "a scale below 1": ({"guidance_scale": 0.5}, ("--guidance-scale", "found 0.5", "at least 1")),
+    "a range from above": (
+        {"guidance_scale": "9..3"},
+        ("--guidance-scale", "found 9..3", "a range of scales such as 3..9"),
+    ),
+    "half a range": ({"guidance_scale": "3.."}, ("--guidance-scale", "'3..'", "such as 3..9")),
+    "a scale nan": ({"guidance_scale": "nan"}, ("--guidance-scale", "found nan", "finite")),
+    "an endless range": ({"guidance_scale": "1..inf"}, ("--guidance-scale", "1..inf", "finite")),
     "no sharpness": ({"sharpness_start": 0}, ("--sharpness-start", "found 0", "above 0")),
     "a cost of none": ({"cost": "price"}, ("--cost", "found price", "latency:OUT")),
     "a cost of no export": ({"cost": "latency:none"}, ("none", "found", "expected")),

@@ -48,7 +48,7 @@ SEARCHES: dict[str, tuple[SearchSettings, float]] = {
     "gates by gradient": (small(exchanges=0, reuse_terms=0), 0.6),
     "all stages": (SMALL, 0.6),
     "filters": (small(iterations=0, reuse_filter=3), 0.6),
-    "published": (replace(published(), iterations=2, pool=2, warm_up=1), 0.6),
+    "published": (replace(published(), iterations=2, pool=2, warm_up=1, held_out=0), 0.6),
 }
 
 
@@ -165,7 +165,7 @@ def options(tiny_pipeline: Path, tmp_path: Path) -> Options:
     prompts.write_text("\n".join(PROMPTS))
     given = {"model": tiny_pipeline, "prompts": prompts, "out": tmp_path / "subnet.json"}
     numbers = {"steps": STEPS, "ratio": 0.6, "batch": 1, "pool": 2, "exchange-examples": 1}
-    every = {**given, **numbers, "scheduler": "ddim", "reuse-filter": 0, **MANY}
+    every = {**given, **numbers, "scheduler": "ddim", "reuse-filter": 0, "held-out": 0, **MANY}
     return [text for key, value in every.items() for text in (f"--{key}", str(value))]
 
 

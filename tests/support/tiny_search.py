@@ -27,6 +27,7 @@ SMALL = SearchSettings(
     reuse_iterations=4,
     reuse_terms=3,
     reuse_filter=0,
+    held_out=0,
 )
 
 
@@ -54,7 +55,7 @@ def tiny_net(problem: Problem, *, checkpointing: bool = False, halves: bool = Fa
 
 def tiny_examples(problem: Problem, net: SuperNet, count: int = 2) -> Examples:
     """Batches of one prompt."""
-    return Examples(problem, net, PROMPTS, count=count, guidance_scale=7.5)
+    return Examples(problem, net, PROMPTS, count=count, scales=(7.5, 7.5))
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.export.destination import may_replace
 from dipgo.export.lower.hide_weights import TRANSPOSED
 from dipgo.export.lower.weights import MADE_BY_LOWERING, tensor_offsets
+from dipgo.export.manifest import warn_of_misfits
 from dipgo.export.parts import Part, make_parts
 from dipgo.export.precision.compare import Numerics
 from dipgo.export.precision.trial import try_out
@@ -102,6 +103,7 @@ def refit(
     with progress("trace"):
         sizes = [_Size(size, source) for size in _all_sizes(old)]
         variants = [size.variant for size in sizes]
+    warn_of_misfits(source, variants)
     numerics = _numerics(sizes[0], progress) if check_numerics else {}
     with staged_directory(out, force, may_replace) as staging:
         writer = Writer(source, variants, numerics, staging, progress)
@@ -149,7 +151,7 @@ class _Size:
         sampler = msgspec.structs.replace(self.old.manifest.sampler, config=config)
         traced = _trace(self.old, self.prepared)
         check_same_graph(self.old.plan, traced)
-        return Compiled(self.old.plan, traced, sampler)
+        return Compiled(self.old.plan, traced, sampler, self.old.manifest.fitted)
 
     @cached_property
     def variant(self) -> Variant:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from dipgo.ir.fitted import Fitted, LoraRecord
 from dipgo.ir.types import ELEMENT_TYPES, PrecisionName
 
 MANIFEST_FILE = "plan.json"
@@ -155,14 +156,6 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     draws: list[DrawRecord] = []
 
 
-class LoraRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A LoRA in the weights: its file's name and hash, and the scale of its weights."""
-
-    name: str
-    sha256: str
-    scale: float
-
-
 class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The exported model; `source` is an `arch:` name or a pipeline's own name, never a path."""
 
@@ -230,12 +223,13 @@ class ClassesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The work of diffusers' pipeline of that class besides running its models.
 
-    `guidance_scale` is its default. If `zeros_without_negative`, all outputs of the text encoder
-    are zeros in the unconditional rows when there is no negative prompt. `fixed` is conditioning
-    that no prompt decides, a row by name, the same for all rows but those of the unconditional half
-    that are in `fixed_unconditional`. `packed` is the rows and columns
-    of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent pixels; null for other latents.
-    `left_out` names what the pipeline has and the export is without, with the reason.
+    `guidance_scale` is its default, or the nearest scale that the SubNet was fitted for. If
+    `zeros_without_negative`, all outputs of the text encoder are zeros in the unconditional rows
+    when there is no negative prompt. `fixed` is conditioning that no prompt decides, a row by name,
+    the same for all rows but those of the unconditional half that are in `fixed_unconditional`.
+    `packed` is the rows and columns of latents f32[B, rows * columns, 4 C], each of 2 x 2 latent
+    pixels; null for other latents. `left_out` names what the pipeline has and the export is
+    without, with the reason.
     """
 
     class_name: str = msgspec.field(name="class")
@@ -265,13 +259,14 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nbytes: Count
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """`plan.json`. Sizes in memory are in bytes. Names of tensors are those of the ONNX graphs.
 
     `kept_fp32` names everything that is in fp32 whatever the `precision`; `numerics` is by
     segment and part. `sizes` are further sizes of the export, height x width in pixels, optionally
     after the pictures a run: each has its own manifest, `plan-512x768.json`, over the same graphs.
     The graphs of a `refittable` export are valid for any weights of these names and sizes.
+    `fitted` is what the SubNet was fitted for, if it says so.
     """
 
     format: Literal["dipgo.export"]
@@ -295,3 +290,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipeline: PipelineRecord | None
     files: dict[FileName, FileRecord]
     refittable: bool = False
+    fitted: Fitted | None = None

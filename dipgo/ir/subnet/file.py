@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.typed_json import decode_json, read_file, write_text
+from dipgo.ir.fitted import Fitted
 from dipgo.ir.subnet.gap_rules import gap_keys
 
 FORMAT = "dipgo.subnet"
@@ -68,6 +69,7 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     backup: str | list[str] = "output"
     gates: list[str]
     prior_noise: PriorNoiseRef | None = None
+    fitted: Fitted | None = None
     scores: list[list[float]] | None = None
     provenance: dict[str, Any] | None = None
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.ir.fitted import Fitted, check_fitted, fitted_of_provenance
 from dipgo.ir.sampler import PriorNoise
 from dipgo.ir.subnet.file import (
     Document,
@@ -64,7 +65,8 @@ class SubNet:
         reuse_filters: Filters in place of weights, for the rows that they name.
         more_gaps: Gap rules besides weights and filters: what further rows that are wholly off
             predict.
-        gaps: All gap rules: those of the four fields above.
+        fitted: What the gates and gap rules were fitted for, if their method measures a model.
+        gaps: All gap rules: those of `reuse`, of the two fields after it, and `more_gaps`.
 
     Raises:
         DipgoError: The parts contradict one another.
@@ -84,6 +86,7 @@ class SubNet:
     reuse_unconditional: RowWeights | None = None
     reuse_filters: tuple[GapFilters, ...] | None = None
     more_gaps: Gaps = ()
+    fitted: Fitted | None = None
     gaps: Gaps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +95,7 @@ class SubNet:
         check_backup(self.backup, self.blocks)
         check_gates(np.asarray(self.gates), self.timesteps, self.blocks, self.backup)
         check_prior_noise(self.prior_noise)
+        check_fitted(self.fitted)
         object.__setattr__(self, "timesteps", tuple(float(t) for t in self.timesteps))
         object.__setattr__(self, "gates", _read_only(self.gates, np.bool_))
         if self.scores is not None:
@@ -220,6 +224,11 @@ class SubNet:
         """Whether a gap rule reads unconditional halves of predictions."""
         return any(rule.halves for rule in self.gaps)
 
+    @property
+    def fitted_for(self) -> Fitted | None:
+        """What it was fitted for: `fitted`, or what older files say in their provenance."""
+        return self.fitted or fitted_of_provenance(self.provenance)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SubNet):
             return NotImplemented
@@ -234,6 +243,7 @@ class SubNet:
     @classmethod
     def _from_document(cls, document: Document, gaps: Gaps) -> "SubNet":
         blocks, backup, scores = tuple(document.blocks), document.backup, document.scores
+        noise = document.prior_noise
         return cls(
             num_inference_steps=document.num_inference_steps,
             timesteps=tuple(document.timesteps),
@@ -244,7 +254,8 @@ class SubNet:
             scheduler=document.scheduler,
             scores=None if scores is None else parse_scores(scores, blocks),
             provenance=document.provenance or {},
-            prior_noise=_prior_noise(document.prior_noise),
+            prior_noise=noise if noise is None else PriorNoise(noise.scale, noise.below),
+            fitted=document.fitted,
             **_gap_fields(gaps),
         )
 
@@ -261,6 +272,7 @@ class SubNet:
             scores=None if self.scores is None else self.scores.tolist(),
             provenance=self.provenance or None,
             prior_noise=PriorNoiseRef(**asdict(self.prior_noise)) if self.prior_noise else None,
+            fitted=self.fitted,
         )
 
 
@@ -278,10 +290,6 @@ def _gap_fields(gaps: Iterable[GapRule]) -> dict[str, Any]:
         else:
             fields["more_gaps"] += (rule,)
     return fields
-
-
-def _prior_noise(reference: PriorNoiseRef | None) -> PriorNoise | None:
-    return PriorNoise(reference.scale, reference.below) if reference else None
 
 
 def _read_only(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:

@@ -85,7 +85,7 @@ class CachedRivals(Rivals):
                 "backup": problem.backup,
                 "batch": problem.geometry.batch,
                 "prompts": list(self.prompts),
-                "guidance_scale": self.guidance_scale,
+                "guidance_scale": self.scales,
                 "count": self.count,
                 "seed": self.seed,
             }

@@ -12,7 +12,7 @@ import torch
 
 from dipgo.compiler.sampler.probe import make_scheduler
 from dipgo.models.source import load_source
-from scripts.benchmarks.rivals.task import GUIDANCE_SCALE, ROWS, NotPossible, Ready, Task
+from scripts.benchmarks.rivals.task import ROWS, NotPossible, Ready, Task
 
 CACHE_INTERVAL = 3
 """DeepCache's own example; the attention caches are given the same."""
@@ -70,7 +70,7 @@ def ready(task: Task, pipeline: Any, dtype: torch.dtype = torch.float32) -> Read
             **prompts,
             latents=given["latents"],
             num_inference_steps=steps,
-            guidance_scale=GUIDANCE_SCALE if task.guidance else 1.0,
+            guidance_scale=task.guidance_scale,
             output_type="latent",
         ).images
         return np.asarray(torch.as_tensor(found).float().numpy())

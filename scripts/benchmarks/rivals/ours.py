@@ -13,7 +13,7 @@ import numpy as np
 from dipgo.engines import load
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.ir.plan.cost import plan_cost
-from scripts.benchmarks.rivals.task import GUIDANCE_SCALE, ROWS, NotPossible, Ready, Task
+from scripts.benchmarks.rivals.task import ROWS, NotPossible, Ready, Task
 
 PROVIDERS = {"onnxruntime": "cpu", "openvino": "openvino", "openvino bf16": "openvino-bf16"}
 KINDS = ("dense", "subnet")
@@ -64,7 +64,7 @@ def _variant(kind: str, engine: str) -> Callable[[Task], Ready]:
             "encoder_hidden_states": np.concatenate([given[name] for name in rows]),
         }
         if task.guidance:
-            inputs["guidance_scale"] = GUIDANCE_SCALE
+            inputs["guidance_scale"] = task.guidance_scale
 
         def run() -> np.ndarray:
             return runner.run(inputs)["latents"]

@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
-GUIDANCE_SCALE = 7.5
+from dipgo.ir.subnet.subnet import SubNet
+
+USUAL_SCALE = 7.5
+"""The guidance scale of diffusers' pipelines."""
+
 ROWS = ("negative", "positive")
 
 
@@ -34,6 +38,17 @@ class Task:
     def save(self, path: Path) -> None:
         """For a worker to read."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale for all variants: the usual one, or the nearest that the SubNet was fitted for.
+
+        Without guidance it is 1, as diffusers has it.
+        """
+        if not self.guidance:
+            return 1.0
+        fitted = SubNet.load(self.subnet).fitted_for
+        return USUAL_SCALE if fitted is None else fitted.nearest_scale(USUAL_SCALE)
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
