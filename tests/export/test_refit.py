@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -339,3 +340,14 @@ def test_a_denoiser_for_a_whole_pipeline(folder: Path, first: Path, tmp_path: Pa
     with pytest.raises(DipgoError, match=r"with text encoder, vae decoder .* model with nothing"):
         refit(denoiser, whole, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["denoiser"]
+
+
+def test_a_part_with_more_weights(folder: Path, first: Path, tmp_path: Path) -> None:
+    """Of the same names and more, which the old graph would leave out without a word."""
+    other = DiffusionPipeline.from_pretrained(folder)
+    config = copy.deepcopy(other.text_encoder.config)
+    config.num_hidden_layers += 1
+    other.register_modules(text_encoder=type(other.text_encoder)(config).eval())
+    words = r"weight text_encoder\..*layers\.2\..*: found a weight that the graph does not read"
+    with pytest.raises(DipgoError, match=words):
+        refit(first, other, tmp_path / "out")
