@@ -72,9 +72,22 @@ class SizedModel:
 
     @cached_property
     def channels(self) -> tuple[int, int]:
-        """The channels of the state, and of the predictions that the scheduler is given."""
+        """The channels of the state, and of the predictions that the scheduler is given.
+
+        Raises:
+            DipgoError: The denoiser predicts fewer than the state has.
+        """
         state = self.latent_shape[1]
-        return state, self.family.predicted_channels(self.denoiser) or state
+        predicted = self.family.predicted_channels(self.denoiser) or state
+        if predicted < state:
+            raise DipgoError(
+                f"denoiser {type(self.denoiser).__name__}",
+                found=f"a prediction of {predicted} channels for latents of {state}",
+                expected="a prediction for each of the latents' numbers",
+                remedy="use a denoiser that takes nothing but the state in its channels; or bring "
+                "an adapter: docs/internals/add-a-family.md",
+            )
+        return state, predicted
 
     def loop(self, scheduler: Any, steps: int) -> Loop:
         """Returns how the pipeline calls the scheduler to run a number of steps."""
