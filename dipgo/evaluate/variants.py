@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
+
+from torch import nn
 
 from dipgo.common.version import __version__
 from dipgo.compiler.settings import ScheduleSettings
+from dipgo.compiler.trace.patches import find_patches
 from dipgo.evaluate.pairs import Pair
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.model import Source
 from dipgo.models.source import add_weights
+
+NO_SWITCHES = ("training", "name_or_path")
+"""Plain attributes of modules on which no picture depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +102,36 @@ def digest(facts: Any) -> str:
 
 
 def model_fingerprint(source: Source) -> str:
-    """Returns the sha256 of all weights and configurations that pictures depend on."""
+    """Returns the sha256 of all weights, configurations and switches that pictures depend on.
+
+    A model with foreign code in it has another one in every process: code cannot be compared.
+    """
     pipeline = source.pipeline
     assert pipeline is not None, "checked before"
     fingerprint = hashlib.sha256()
     for part in (source.denoiser, pipeline.text_encoder, pipeline.vae):
         fingerprint.update(_config(part))
         add_weights(fingerprint, part)
+        fingerprint.update(_text([*_switches(part)]))
+        if any(find_patches(part)):
+            fingerprint.update(uuid4().bytes)
     fingerprint.update(type(pipeline.scheduler).__name__.encode() + _config(pipeline.scheduler))
     fingerprint.update(_text(pipeline.tokenizer.get_vocab()))
     return fingerprint.hexdigest()
+
+
+def _switches(part: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields plain attributes of modules and processors: FreeU's factors, an adapter's scale."""
+    for path, module in part.named_modules():
+        processor = getattr(module, "processor", None)
+        facts = {"class": type(module).__name__, "processor": type(processor).__name__}
+        for holder in (module, processor):
+            for name, value in getattr(holder, "__dict__", {}).items():
+                table = isinstance(value, dict) and not name.startswith("_")  # those are torch's
+                plain = table or isinstance(value, int | float | str | list | tuple)
+                if plain and name not in NO_SWITCHES:
+                    facts[name] = str(value)
+        yield path, facts
 
 
 def _config(part: Any) -> bytes:

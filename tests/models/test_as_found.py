@@ -167,7 +167,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return loaded
 
 
-REQUEST = SearchRequest(ratio=0.5, steps=3, scheduler="ddim", batch=1)
+REQUEST = SearchRequest(ratio=0.53, steps=3, scheduler="ddim", batch=1)
 
 SETTINGS = SearchSettings(iterations=1, pool=1, exchanges=0, reuse_terms=0)
 
