@@ -208,6 +208,6 @@ def test_what_succeeds(pipeline: Any, tmp_path: Path) -> None:
     subnet = search(pipeline, REQUEST, ["red"], SearchSettings(iterations=1, pool=1, exchanges=0))
     assert look(pipeline) == before
     evaluate(
-        pipeline, {"found": subnet}, (3, "ddim"), ["red"], cache=tmp_path, pairs=1, time_repeats=0
+        pipeline, {"found": subnet}, (3, "ddim"), ["red"], cache=tmp_path, pairs=2, time_repeats=0
     )
     assert look(pipeline) == before
