@@ -6,47 +6,42 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from dipgo.common.errors import named
 
+_COMMANDS: list[Callable[[str], None]] = []
+"""What shows a warning of the command that runs, the innermost last; empty in programs."""
+
 
 class DipgoWarning(UserWarning):
-    """A warning in one line; it names settings as errors do, for programs by their fields."""
-
-    def __init__(self, text: str) -> None:
-        self._marked = text
-        super().__init__(self.worded(str))
-
-    def worded(self, name_of: Callable[[str], str]) -> str:
-        """Returns the line, with settings named by `name_of`."""
-        return " ".join(named(self._marked, name_of).split())
+    """A warning that a result may not be what it looks like, in one line."""
 
 
 def warn(text: str, stacklevel: int = 1) -> None:
     """Warns the caller, or with a higher `stacklevel` the caller's caller.
 
-    Python shows a warning of the same place and text once.
+    The settings that the text names are fields for programs, and flags for commands. Python shows
+    a warning of the same place and text once, a command one of the same text.
     """
-    warnings.warn(DipgoWarning(text), stacklevel=stacklevel + 1)
+    if _COMMANDS:
+        _COMMANDS[-1](text)
+    else:
+        warnings.warn(" ".join(named(text, str).split()), DipgoWarning, stacklevel=stacklevel + 1)
 
 
 @contextmanager
 def shown_warnings(name_of: Callable[[str], str]) -> Iterator[None]:
-    """Shows dipgo's warnings on stderr as one line each, with settings named by `name_of`.
+    """Shows dipgo's warnings on stderr as one line each, with settings named by `name_of`."""
+    seen: set[str] = set()
 
-    Filters that Python was started with are obeyed.
-    """
-    with warnings.catch_warnings():
-        if not sys.warnoptions:
-            warnings.filterwarnings("default", category=DipgoWarning)
-        others = warnings.showwarning
+    def show(text: str) -> None:
+        line = " ".join(named(text, name_of).split())
+        if line not in seen:
+            seen.add(line)
+            print(f"warning: {line}", file=sys.stderr, flush=True)
 
-        def show(message: Any, *place: Any, **more: Any) -> None:
-            if isinstance(message, DipgoWarning):
-                print(f"warning: {message.worded(name_of)}", file=sys.stderr, flush=True)
-            else:
-                others(message, *place, **more)
-
-        warnings.showwarning = show
+    _COMMANDS.append(show)
+    try:
         yield
+    finally:
+        _COMMANDS.remove(show)

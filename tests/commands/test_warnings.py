@@ -1,29 +1,46 @@
-"""Warnings of dipgo's: lines of a command on stderr, Python's warnings to a program."""
+"""Warnings of dipgo: a line on stderr for commands, Python's warnings for programs."""
 
 from __future__ import annotations
 
 import warnings
+from argparse import Namespace
 
 import pytest
 
-from dipgo import DipgoWarning
-from dipgo.common.cli import run_command
+import dipgo
+from dipgo.common.cli import Parser, run_command
+from dipgo.common.errors import setting
 from dipgo.common.warn import warn
 
-
-def test_a_command_prints_its_own_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    def body(arguments: list[str]) -> None:
-        warn("it is so")
-        warnings.warn("a library's", FutureWarning, stacklevel=1)
-
-    assert run_command(body, []) == 0
-    assert capsys.readouterr().err == "warning: it is so\n"
+LINE = f"{setting('guidance_scale')}: found 12"
 
 
-def test_a_program_may_make_it_an_error() -> None:
-    with pytest.warns(DipgoWarning, match="it is so"):
-        warn("it is so")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DipgoWarning)
-        with pytest.raises(DipgoWarning):
-            warn("it is so")
+def _command(arguments: list[str]) -> None:
+    parser = Parser("dipgo.test", description="Warns.")
+    parser.add_argument("--guidance", dest="guidance_scale")
+    parser.run(_body, arguments)
+
+
+def _body(options: Namespace) -> None:
+    for _ in range(2):
+        warn(LINE)
+
+
+def test_a_command_shows_a_line_once_and_names_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(_command, []) == 0
+    assert capsys.readouterr().err == "warning: --guidance: found 12\n"
+
+
+def test_a_program_gets_a_warning_that_names_fields() -> None:
+    with pytest.warns(dipgo.DipgoWarning, match="^guidance_scale: found 12$") as caught:
+        warn(LINE)
+    assert caught[0].filename == __file__
+
+
+def test_after_a_command_a_program_warns_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    before = (list(warnings.filters), warnings.showwarning)
+    run_command(_command, [])
+    assert (list(warnings.filters), warnings.showwarning) == before
+    with pytest.warns(dipgo.DipgoWarning):
+        warn(LINE)
+    assert capsys.readouterr().err.count("warning") == 1
