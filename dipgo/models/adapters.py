@@ -38,6 +38,11 @@ def adapter_records(parts: Iterable[nn.Module]) -> tuple[LoraRecord, ...]:
     )
 
 
+def has_adapters(parts: Iterable[nn.Module]) -> bool:
+    """Returns whether an adapter is loaded into one of the parts, in use or not."""
+    return any(True for part in parts for _ in _layers(part))
+
+
 def fuse_loaded(parts: Iterable[nn.Module]) -> None:
     """Fuses the adapters of the parts into their weights, as they take part in what is computed."""
     for part in parts:

@@ -22,7 +22,7 @@ from torch import nn
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
 from dipgo.ir.fitted import LoraRecord
-from dipgo.models.adapters import adapter_records, fuse_loaded
+from dipgo.models.adapters import adapter_records, fuse_loaded, has_adapters
 from dipgo.models.diffusers_private import lora_modules
 from dipgo.models.options import Lora
 from dipgo.models.wrappers import pipeline_modules
@@ -57,7 +57,7 @@ def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[LoraRecord, ...]:
     if not loras:
         return loaded
     _check_possible(pipeline)
-    if loaded:
+    if has_adapters(_parts(pipeline).values()):
         fuse_loaded(_parts(pipeline).values())
         pipeline.unload_lora_weights()
     return (*loaded, *(_fuse(pipeline, *_path_and_scale(lora)) for lora in loras))
