@@ -14,7 +14,7 @@ def replace_boolean_operators(model: ir.Model) -> None:
     """Replaces them by logical operators, in place."""
     for node in list(model.graph.all_nodes()):
         make = _REPLACEMENTS.get(node.op_type)
-        operand = node.inputs[-1]
+        operand = node.inputs[-1] if make else None  # constants have no inputs
         if make and operand is not None and operand.dtype == ir.DataType.BOOL:
             _replace(node, make(node))
 
