@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,10 +101,9 @@ def test_no_answer_is_no_warning(
 
 def test_ci_runs_both_sets_and_asks_for_newer_ones() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
-    assert [line.split()[1] for line in ci.splitlines() if line.startswith("  stage ")][-1:] == [
-        "test-oldest"
-    ]
+    stages = [line.split()[1] for line in ci.splitlines() if line.strip().startswith("stage ")]
+    assert {"test", "test-oldest-fast"} <= set(stages)
     assert "make newer" in ci
-    (listed,) = [line for line in ci.splitlines() if line.startswith("on_libraries=")]
-    for folder in listed.partition("=")[2].strip('"').split():
-        assert Path(ROOT, folder).is_dir(), folder
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    (folders,) = re.findall(r"^ON_LIBRARIES := (.+)$", makefile, re.MULTILINE)
+    assert all((ROOT / folder).is_dir() for folder in folders.split())
