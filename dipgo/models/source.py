@@ -77,6 +77,7 @@ def _load(model: Any, loras: Sequence[Lora]) -> Source:
         return _from_architecture(str(model))
     pipeline = model if is_loaded else _load_pipeline(str(model))
     name = type(model).__name__ if is_loaded else Path(model).name
+    unwrapped(pipeline, name)
     if loras and is_loaded:
         pipeline = with_own_parts(pipeline)
     pipeline = with_float_modules(pipeline)
@@ -173,7 +174,6 @@ def _no_pipeline(name: str, problem: str) -> DipgoError:
 
 
 def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ()) -> Source:
-    unwrapped(pipeline, name)
     found = (getattr(pipeline, part, None) for part in DENOISERS)
     denoiser = next((part for part in found if part is not None), None)
     if denoiser is None:

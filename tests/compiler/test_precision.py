@@ -31,6 +31,7 @@ from dipgo.models.model import Source
 from tests.support.compare import relative_error
 from tests.support.filtered import with_a_filter
 from tests.support.rare import rare_unless
+from tests.support.schedulers import ddim_for
 from tests.support.zoo import (
     EVERY_WAY,
     FILTERS,
@@ -52,7 +53,7 @@ def prepared_case(name: str, guidance: bool = True) -> tuple[Case, Prepared]:
     """A model of the zoo, dense, in a few steps; without guidance where the family takes none."""
     guidance = guidance and name not in UNGUIDED
     chosen = case(name, "block", guidance)
-    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler = ddim_for(name)
     source = Source("zoo", chosen.denoiser, ZOO[name].family, scheduler, 8, tokens=7)
     return chosen, prepare(source, Request("dense", steps=STEPS, guidance=guidance))
 

@@ -23,6 +23,7 @@ from dipgo.models.model import Source
 from scripts.generate.manifest_schema import ENGINES_PATH
 from tests.support.random_subnets import subnet_of_random_rows
 from tests.support.rare import rare_unless
+from tests.support.schedulers import ddim_for
 from tests.support.zoo import ZOO, case
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
@@ -46,7 +47,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         subnet = DEMO / "subnets" / "demo-deepcache-5.json"
         return export(DEMO / "demo" / "model", subnet, out, precision="fp16", check_numerics=False)
     chosen = case(request.param, "block")
-    family, scheduler = ZOO[request.param].family, DDIMScheduler(clip_sample=False)
+    family, scheduler = ZOO[request.param].family, ddim_for(request.param)
     source = Source("zoo", chosen.denoiser, family, scheduler, 8, tokens=7)
     blocks = tuple(block.name for block in chosen.traced.graph.blocks)
     subnet = subnet_of_random_rows(blocks, 5, 0.5)

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
 
 from dipgo.common.errors import DipgoError
 from dipgo.engines import load
@@ -20,6 +19,7 @@ from dipgo.ir.manifest.engines import ENGINES_FILE, EngineManifest
 from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.random_subnets import subnet_of_random_rows
+from tests.support.schedulers import ddim_for
 from tests.support.zoo import ZOO, case
 
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
@@ -29,7 +29,7 @@ PROGRAMS = Path("engines") / "torch"
 def zoo_export(name: str, out: Path, **options: Any) -> Path:
     """Random gates over a model of the zoo; its prologue and repeated blocks run in lanes."""
     chosen = case(name, "block")
-    family, scheduler = ZOO[name].family, DDIMScheduler(clip_sample=False)
+    family, scheduler = ZOO[name].family, ddim_for(name)
     source = Source("zoo", chosen.denoiser, family, scheduler, 8, tokens=7)
     blocks = tuple(block.name for block in chosen.traced.graph.blocks)
     return export(source, subnet_of_random_rows(blocks, 6, 0.5), out, target="torch", **options)

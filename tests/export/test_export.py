@@ -26,6 +26,7 @@ from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
 from tests.support.random_subnets import weigh_rows
 from tests.support.rare import rare_unless
+from tests.support.schedulers import ddim_for
 from tests.support.zoo import CASES, EVERY_WAY, GUIDANCE_CASES, ZOO, case, is_common
 
 TOLERANCE = 1e-3
@@ -47,7 +48,7 @@ def test_engines_equal_module_hooks(
     name: str, grain: str, guidance: bool, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
     """Twenty random gate tables, each through ONNX and ONNX Runtime."""
-    chosen, scheduler = case(name, grain, guidance), DDIMScheduler(clip_sample=False)
+    chosen, scheduler = case(name, grain, guidance), ddim_for(name)
     seed = CASES.index((name, grain))
     subnet = _random_subnet(chosen.traced.graph, scheduler, seed)
     subnet = weigh_rows(random.Random(seed), subnet, halves=guidance)

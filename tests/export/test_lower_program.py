@@ -8,7 +8,6 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from torch import fx, nn
 
 from dipgo.common.errors import DipgoError
@@ -23,6 +22,7 @@ from dipgo.ir.types import PrecisionName, TensorType, Value
 from dipgo.models.model import Source
 from tests.support.filtered import with_a_filter
 from tests.support.rare import rare_unless
+from tests.support.schedulers import ddim_for
 from tests.support.zoo import EVERY_WAY, UNGUIDED, ZOO, case
 
 
@@ -51,7 +51,7 @@ def test_the_same_bytes_of_a_gap_rules_function(
 
 
 def prepared_case(name: str, steps: int = 2) -> Prepared:
-    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler = ddim_for(name)
     source = Source("zoo", case(name, "block").denoiser, ZOO[name].family, scheduler, 8, tokens=7)
     return prepare(source, Request("dense", steps=steps, guidance=name not in UNGUIDED))
 

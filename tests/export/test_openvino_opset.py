@@ -12,7 +12,6 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from safetensors import safe_open
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -26,6 +25,7 @@ from dipgo.export.lower.openvino_opset import decompose
 from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 from tests.support.random_subnets import subnet_of_random_rows
+from tests.support.schedulers import ddim_for
 from tests.support.zoo import ZOO, case
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3}
@@ -37,7 +37,7 @@ MODELS = ("asymmetric", "dit", "sdxl", "sd3")
 def _export(name: str, out: Path, **options: Any) -> Path:
     """Random gates over a model of the zoo."""
     chosen = case(name, "block")
-    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler = ddim_for(name)
     source = Source("zoo", chosen.denoiser, ZOO[name].family, scheduler, 8, tokens=7)
     blocks = tuple(block.name for block in chosen.traced.graph.blocks)
     return export(source, subnet_of_random_rows(blocks, 6, 0.5), out, **options)

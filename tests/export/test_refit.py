@@ -33,6 +33,7 @@ from dipgo.models.model import Source
 from dipgo.models.source import load_source
 from tests.support.random_subnets import subnet_with_filters
 from tests.support.rare import rare_unless
+from tests.support.schedulers import ddim_for
 from tests.support.tiny_pipelines import BUILDERS, save_pipeline
 from tests.support.zoo import UNGUIDED, ZOO, case, traced_case
 
@@ -47,7 +48,7 @@ def _source(name: str, seed: int | None) -> Source:
     denoiser = ZOO[name].build().eval().requires_grad_(False)
     if seed is not None:
         _scatter(denoiser, seed)
-    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler = ddim_for(name)
     return Source("zoo", denoiser, ZOO[name].family, scheduler, 8, tokens=7)
 
 

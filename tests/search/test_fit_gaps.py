@@ -41,6 +41,7 @@ from tests.support.compare import relative_error
 from tests.support.eager import run_eagerly
 from tests.support.random_subnets import TERMS, subnet_with_filters
 from tests.support.rare import rare_unless
+from tests.support.schedulers import ddim_for
 from tests.support.tiny_search import rows_on, tiny_examples, tiny_net
 from tests.support.zoo import (
     EVERY_WAY,
@@ -61,7 +62,7 @@ STEPS = 6
 
 
 def _source(name: str, chosen: Case) -> Source:
-    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler = ddim_for(name)
     return Source("zoo", chosen.denoiser, ZOO[name].family, scheduler, 8, tokens=7)
 
 

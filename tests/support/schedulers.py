@@ -38,6 +38,20 @@ def named(name: str, prediction: str = "epsilon") -> Any:
     return make_scheduler(sd15(prediction), name)
 
 
+class DDIMForFlux(diffusers.DDIMScheduler):  # type: ignore[misc]
+    """DDIM that takes sigmas and their shift, which Flux's pipeline passes, and ignores them."""
+
+    def set_timesteps(
+        self, num_inference_steps: int = 0, device: Any = None, sigmas: Any = None, mu: Any = None
+    ) -> None:
+        super().set_timesteps(len(sigmas) if sigmas is not None else num_inference_steps, device)
+
+
+def ddim_for(name: str) -> Any:
+    """Returns DDIM, as a pipeline of the zoo's model can call it."""
+    return (DDIMForFlux if name == "flux" else diffusers.DDIMScheduler)(clip_sample=False)
+
+
 def random_model() -> tuple[Any, Model]:
     """A noise f64[1, 4, 8, 8], and a random model that is linear in it and varies in time."""
     generator = torch.Generator("cpu").manual_seed(0)

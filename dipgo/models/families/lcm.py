@@ -88,10 +88,10 @@ class LCMFamily(UNetFamily):
         """Returns how the pipeline calls its scheduler.
 
         Those of LCM spread the steps over the strength and do not scale the U-Net's input; other
-        pipelines may have the U-Net too.
+        pipelines may have the U-Net too, and an architecture has none.
         """
         loop = super().loop(denoiser, pipeline)
-        name = type(pipeline).__name__ if pipeline else PIPELINE
+        name = type(pipeline).__name__
         if PIPELINE not in self.pipelines or not name.startswith("LatentConsistencyModel"):
             return loop
         return replace(
