@@ -167,7 +167,7 @@ def test_other_changes_are_refused(name: str, pipeline: Any) -> None:
 HARMLESS: dict[str, Callable[[Any], Any]] = {
     "progress bar": lambda pipeline: pipeline.set_progress_bar_config(disable=True),
     "own progress bar": lambda pipeline: setattr(pipeline, "progress_bar", lambda steps: steps),
-    "slices": lambda pipeline: (pipeline.enable_attention_slicing(), pipeline.enable_vae_slicing()),
+    "slices": lambda pipeline: (pipeline.enable_attention_slicing(), pipeline.vae.enable_slicing()),
     "note": lambda pipeline: setattr(pipeline, "note", object()),
     "subclass": lambda pipeline: setattr(
         pipeline, "__class__", type("Mine", (StableDiffusionPipeline,), {"more": _own})

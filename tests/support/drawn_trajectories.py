@@ -116,6 +116,8 @@ def draw_case(chance: random.Random, names: list[str], **fixed: Any) -> Case:
         options[option] = chance.choice(CHOICES[option])
     task_name = fixed.get("task") or chance.choice(_tasks_of(name))
     takes = TASK_FLAGS[task_name]
+    if "variance" in takes and "variance_type" in parameters and chance.random() < 0.7:
+        options["variance_type"] = chance.choice(("learned", "learned_range"))
     strength = chance.choice((0.3, 0.5, 0.8, 1.0)) if "picture" in takes else None
     if "mask" in takes:
         strength = chance.choice((None, 0.5, 0.8, 1.0))
@@ -137,7 +139,7 @@ TASK_FLAGS: dict[str, tuple[str, ...]] = {
     "flux": (),
     "dit": (),
     "unconditional": (),
-    "unconditional, variance": (),
+    "unconditional, variance": ("variance",),
 }
 
 
