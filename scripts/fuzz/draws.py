@@ -14,7 +14,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "sd": ("text", "text", "image", "inpaint", "controlnet", "ip-adapter"),
     "sdxl": ("text", "text", "image", "inpaint", "controlnet"),
     "sd3": ("text", "text", "image"),
-    "flux": ("text", "image"),
+    "flux": ("text", "text", "text", "image"),
     "pixart-alpha": ("text",),
     "pixart-sigma": ("text",),
     "lcm": ("text", "image"),

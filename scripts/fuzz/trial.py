@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +150,8 @@ def _run_export(
         settings |= {"height": draw.height, "width": draw.width}
     if not draw.guidance:
         settings["guidance"] = False
-    if draw.eta and draw.scheduler in ("DDIMScheduler", "TCDScheduler"):
+    takes_eta = "eta" in inspect.signature(type(given).__call__).parameters
+    if draw.eta and takes_eta and draw.scheduler in ("DDIMScheduler", "TCDScheduler"):
         settings["eta"] = draw.eta
     if draw.task == "image":
         settings["strength"] = draw.strength
