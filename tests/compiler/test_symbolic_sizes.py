@@ -317,7 +317,7 @@ def test_inspect_tells_the_sizes(exported: Path, capsys: pytest.CaptureFixture[s
         ("asymmetric", (65, 64), "65"),
         ("asymmetric", (64, 65), "65"),
         ("asymmetric", (64, 64), "the size of"),
-        ("dit", (128, 128), "the size of"),
+        ("dit", (128, 128), "whose pictures have one size"),
         ("sd3", (128, 128), "other operators, or other weights"),
     ],
 )
