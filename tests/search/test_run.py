@@ -28,6 +28,7 @@ from dipgo.search.cost.budget import TOLERANCE
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import Progress
 from dipgo.search.losses import DISTANCES
+from dipgo.search.refine.initial_gates import regular_rows
 from dipgo.search.settings import SearchSettings, published
 from tests.support.rare import rare_unless
 from tests.support.tiny_search import (
@@ -96,10 +97,13 @@ def _check_deployed(
 def test_the_default_starts_from_as_many_rows_as_fit(tiny_pipeline: Path) -> None:
     chosen = small(iterations=0, exchanges=0, reuse_terms=0)
     found = search(tiny_pipeline, tiny_request(0.45), PROMPTS, chosen)
-    kept = tiny_problem(tiny_pipeline).cost.kept(found.gates)
-    assert found.gates.all(axis=1).sum() == 3
-    assert 0.55 - TOLERANCE <= kept <= 0.55
-    assert (found.gates.any(axis=1) & ~found.gates.all(axis=1)).any()  # what is left of the share
+    cost = tiny_problem(tiny_pipeline).cost
+    starts = list(regular_rows(cost, 0.55))
+    assert starts[0].all(axis=1).sum() == 3
+    assert (starts[0].any(axis=1) & ~starts[0].all(axis=1)).any()  # what is left of the share
+    # Which of them wins depends on the weights.
+    assert any(np.array_equal(found.gates, start) for start in starts)
+    assert 0.55 - TOLERANCE <= cost.kept(found.gates) <= 0.55
     assert (found.reuse, found.reuse_filters) == (None, None)
 
 
@@ -256,7 +260,8 @@ def test_guidance_that_overflows_is_refused_in_every_stage(
 ) -> None:
     others = [text for name in MANY if name != stage for text in (f"--{name}", "0")]
     if stage != "exchanges":
-        others += ["--exchange-examples", str(SearchSettings().exchange_examples)]
+        at = options.index("--exchange-examples")
+        options = options[:at] + options[at + 2 :]
     if stage == "reuse-filter":
         others += ["--reuse-filter", "3"]
     code = run_command(main, [*options, "--guidance-scale", "3e38", *others])
