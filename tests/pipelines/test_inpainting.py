@@ -82,7 +82,9 @@ def test_an_export_gives_the_pipelines_latents(
     """For the mask and the masked picture's latents that the pipeline gives its U-Net."""
     noise = torch.randn(batch, 4, 16, 16)
     beside: list[torch.Tensor] = []
-    pipeline.unet.register_forward_pre_hook(lambda module, given: beside.append(given[0][:, 4:]))
+    hook = pipeline.unet.register_forward_pre_hook(
+        lambda module, given: beside.append(given[0][:, 4:])
+    )
     expected = pipeline(
         [PROMPT] * batch,
         image=torch.rand(batch, 3, IMAGE_SIZE, IMAGE_SIZE),
@@ -95,6 +97,7 @@ def test_an_export_gives_the_pipelines_latents(
         guidance_scale=SCALE,
         output_type="latent",
     ).images
+    hook.remove()
     out = export(pipeline, "dense", tmp_path / "out", steps=STEPS, batch=batch)
     runner = load(out)
     manifest = runner.export.manifest
