@@ -57,7 +57,7 @@ def test_drawn_trajectories() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASK_FLAGS)
 def test_more_trajectories_of_a_task(name: str) -> None:
-    _check(draw_cases(30, seed=1, task=name))
+    _check(draw_cases(80, seed=1, task=name))
 
 
 @pytest.mark.slow

@@ -83,9 +83,19 @@ def scheduler_names() -> list[str]:
         if not name.endswith("Scheduler") or name.startswith("Flax") or name in OTHER_STEPS:
             continue
         cls = getattr(diffusers, name)
-        if isinstance(cls, type) and not getattr(cls, "_backends", ()):
+        if isinstance(cls, type) and not getattr(cls, "_backends", ()) and _has_defaults(cls):
             names.append(name)
     return names
+
+
+def _has_defaults(cls: type) -> bool:
+    """Returns whether a class can be made without arguments: what others need is not known."""
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(
+        parameter.default is not inspect.Parameter.empty or parameter.kind in variable
+        for parameter in parameters
+    )
 
 
 def draw_cases(count: int, seed: int, **fixed: Any) -> Iterator[Case]:
