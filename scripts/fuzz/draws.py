@@ -138,7 +138,7 @@ class Draw:
 
 
 ODD: dict[str, tuple[str, ...]] = {
-    "sd": ("v", "no-mid", "one-level", "wide-text", "class-free", "tiny-vae", "slow-tokenizer"),
+    "sd": ("v", "no-mid", "one-level", "wide-text", "scale-shift", "tiny-vae", "fast-tokenizer"),
     "sdxl": ("normalised", "zeros-off", "tiny-vae"),
     "sd3": ("t5", "qk-norm", "dual"),
     "flux": ("schnell", "single"),

@@ -115,7 +115,7 @@ def _unet(draw: Draw, **changes: Any) -> Any:
             "up_block_types": ("CrossAttnUpBlock2D",),
         },
         "wide-text": {"encoder_hid_dim": WIDTH, "encoder_hid_dim_type": "text_proj"},
-        "class-free": {"resnet_time_scale_shift": "scale_shift"},
+        "scale-shift": {"resnet_time_scale_shift": "scale_shift"},
     }
     return UNet2DConditionModel(**{**config, **odd.get(draw.odd, {}), **changes})
 
@@ -142,7 +142,7 @@ def _changed(model: Any, **changes: Any) -> Any:
 
 def _stable_diffusion(draw: Draw, folder: Path, **changes: Any) -> Any:
     tokenizer = tiny_tokenizer(folder / "vocabulary")
-    if draw.odd == "slow-tokenizer":
+    if draw.odd == "fast-tokenizer":
         tokenizer = CLIPTokenizerFast.from_pretrained(folder / "vocabulary", model_max_length=16)
     return diffusers.StableDiffusionPipeline(
         vae=_vae(draw),

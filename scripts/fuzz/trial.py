@@ -107,11 +107,17 @@ def _try(draw: Draw, folder: Path) -> Outcome:
             reference.fuse_lora(lora_scale=LORA_SCALE)
             reference.unload_lora_weights()
         dense = run_diffusers(reference, draw)
+    except Exception as error:  # diffusers may fail in any way
+        return Outcome(Verdict.DIFFUSERS, _in_words(error))
+    try:
         subnet = random_subnet(draw, reference, dense)
-        wanted = run_diffusers(reference, draw, subnet, dense.timesteps) if subnet else dense
     except DipgoError as error:  # of a SubNet with these rows
         return Outcome(Verdict.REFUSED, str(error))
-    except Exception as error:
+    except Exception as error:  # what is dipgo's own is its fault
+        return Outcome(Verdict.CRASH, _in_words(error))
+    try:
+        wanted = run_diffusers(reference, draw, subnet, dense.timesteps) if subnet else dense
+    except Exception as error:  # as above
         return Outcome(Verdict.DIFFUSERS, _in_words(error))
     if not (np.isfinite(wanted.latents).all() and np.isfinite(wanted.pictures).all()):
         return Outcome(Verdict.DIFFUSERS, "not finite")
