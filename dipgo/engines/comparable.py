@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -135,7 +136,10 @@ def _weights(path: Path) -> dict[str, Weight]:
         for name, entry in json.loads(file[8:header].tobytes()).items():
             if name.startswith(DENOISER) and entry["dtype"] in _TYPES:
                 start, end = (header + offset for offset in entry["data_offsets"])
-                end = min(end, start + SAMPLE * np.dtype(_TYPES[entry["dtype"]][0]).itemsize)
+                size = np.dtype(_TYPES[entry["dtype"]][0]).itemsize
+                end = min(end, start + SAMPLE * size)
+                if file[start:end].size != size * min(SAMPLE, math.prod(entry["shape"])):
+                    raise ValueError(f"{name}: other bytes than its shape has")
                 weights[name] = (entry["dtype"], entry["shape"], file[start:end])
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise DipgoError(
