@@ -26,6 +26,9 @@ TASKS: dict[str, tuple[str, ...]] = {
 FLOW = ("sd3", "flux")
 """Families that predict a flow, with schedulers of their own."""
 
+WITHOUT_LORA = ("pixart-alpha", "pixart-sigma")
+"""Families whose pipeline in diffusers loads none."""
+
 NOISE_SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -176,7 +179,7 @@ def draw_case(seed: int) -> Draw:
         negative=_draw_negative(draw, count) if texts else None,
         pictures_each=pictures_each,
         seeds=_draw_seeds(draw, count * pictures_each),
-        lora=texts and draw.random() < FEW,
+        lora=texts and draw.random() < FEW and family not in WITHOUT_LORA,
         inversion=draw.choice((1, 3)) if texts and draw.random() < FEW else 0,
         odd=draw.choice(ODD[family]) if family in ODD and draw.random() < 2 * FEW else "",
         weights=draw.choice(("fp16", "bf16")) if draw.random() < FEW else "fp32",

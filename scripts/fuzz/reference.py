@@ -20,6 +20,9 @@ from scripts.fuzz.draws import Draw
 from scripts.fuzz.pipelines import IMAGE_WIDTH, NEW_TOKEN, denoiser_of
 from tests.support.eager import Gating
 
+EMBEDDED = ("flux", "lcm")
+"""Families whose denoiser takes the scale itself: there is no guidance by two predictions."""
+
 
 @dataclass(slots=True)
 class Run:
@@ -80,6 +83,7 @@ def call_arguments(draw: Draw, pipeline: Any) -> dict[str, Any]:
     """Returns the arguments of diffusers' pipeline; those that it has not are left out."""
     media, count = draw_media(draw), len(draw.prompts)
     negative = draw.negative
+    scaled = draw.guidance or draw.family in EMBEDDED
     offered: dict[str, Any] = {
         "prompt": prompts_of(draw),
         "class_labels": labels_of(draw),
@@ -87,7 +91,7 @@ def call_arguments(draw: Draw, pipeline: Any) -> dict[str, Any]:
         "negative_prompt": None if negative is None else list(negative * (count // len(negative))),
         "num_images_per_prompt": draw.pictures_each,
         "num_inference_steps": draw.steps,
-        "guidance_scale": draw.guidance_scale if draw.guidance else min(draw.guidance_scale, 1.0),
+        "guidance_scale": draw.guidance_scale if scaled else min(draw.guidance_scale, 1.0),
         "eta": draw.eta,
         "height": draw.height,
         "width": draw.width,
@@ -134,10 +138,13 @@ def run_diffusers(
     run, generator = Run(nothing, nothing), torch.Generator().manual_seed(1)
     last: list[torch.Tensor] = []
     step = scheduler.step
+    takes_generator = "generator" in inspect.signature(step).parameters
 
     @wraps(step)  # pipelines read off its signature whether it takes a generator
     def recorded(prediction: Any, timestep: Any, *rest: Any, **named: Any) -> Any:
         run.timesteps.append(float(timestep))
+        if takes_generator and named.get("generator") is None:
+            named["generator"] = _one_for_each(arguments["generator"], len(prediction), draw)
         if nudge:
             noise = torch.randn(prediction.shape, generator=generator, dtype=prediction.dtype)
             prediction = prediction + nudge * prediction.abs().mean() * noise
@@ -147,12 +154,28 @@ def run_diffusers(
 
     scheduler.step = recorded
     try:
-        with _shapes_kept(denoiser, run.keeps_shape), _gated(denoiser, subnet, timesteps):
+        with (
+            _shapes_kept(denoiser, run.keeps_shape),
+            _gated(denoiser, subnet, timesteps),
+            torch.random.fork_rng(devices=()),
+        ):
+            torch.manual_seed(draw.seed)  # for what no generator reaches: each run has the same
             pictures = pipeline(**arguments).images
     finally:
         del scheduler.step
     run.latents, run.pictures = last[0].float().numpy(), np.asarray(pictures, np.float32)
     return run
+
+
+def _one_for_each(given: Any, count: int, draw: Draw) -> list[torch.Generator]:
+    """Returns a generator for each row, where the pipeline leaves noise to torch's global one.
+
+    dipgo draws from the seed's stream all the same (docs/guide/samplers.md). A DiT's scheduler
+    steps both halves of guidance, of which the second does not count.
+    """
+    pictures = len(draw.prompts) * draw.pictures_each
+    streams = given if isinstance(given, list) else [given] * pictures
+    return [*streams, *(torch.Generator().manual_seed(0) for _ in range(count - pictures))]
 
 
 @contextmanager

@@ -21,8 +21,10 @@ import transformers
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.warn import DipgoWarning
 from dipgo.export import export
 from dipgo.ir.subnet.subnet import SubNet
+from dipgo.run.arguments import EMBEDDED_SCALES
 from dipgo.run.pipeline import Pipeline
 from scripts.fuzz.draws import Draw
 from scripts.fuzz.pipelines import LORA_SCALE, build_pipeline, write_lora
@@ -44,6 +46,9 @@ NUDGE = {"fp32": 1e-6, "fp16": 2e-3}
 AMPLIFIED = 10.0
 """Times what nudged predictions change the result: within it, a difference is rounding's."""
 
+OTHER_THAN = "other than those of the pipeline"
+"""What a warning of an export says whose pictures are meant to differ from diffusers'."""
+
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -54,6 +59,7 @@ class Verdict(Enum):
     REFUSED = "refused clearly"
     DIFFUSERS = "diffusers itself fails, or is not finite"
     ROUNDING = "rounding decides in diffusers, too"
+    SAID = "differs, and export says why"
     WRONG = "wrong"
     CRASH = "crash"
 
@@ -100,7 +106,11 @@ def _try(draw: Draw, folder: Path) -> Outcome:
     try:
         pipeline = build_pipeline(draw, folder)
         given = pipeline if draw.weights == "fp32" else _in_type(pipeline, TYPES[draw.weights])
-        reference = _in_type(given, torch.float32)
+        if draw.saved:
+            given.save_pretrained(folder / "pipeline")
+            reference = _load(given, folder / "pipeline")
+        else:
+            reference = _in_type(given, torch.float32)
         lora = write_lora(pipeline, draw, folder) if draw.lora else None
         if lora:
             reference.load_lora_weights(str(lora), adapter_name="style")
@@ -122,17 +132,31 @@ def _try(draw: Draw, folder: Path) -> Outcome:
     if not (np.isfinite(wanted.latents).all() and np.isfinite(wanted.pictures).all()):
         return Outcome(Verdict.DIFFUSERS, "not finite")
     try:
-        latents, pictures = _run_export(draw, given, subnet, lora, folder)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", DipgoWarning)
+            latents, pictures = _run_export(draw, given, subnet, lora, folder)
     except DipgoError as error:
         return Outcome(Verdict.REFUSED, str(error))
     except Exception as error:
         return Outcome(Verdict.CRASH, _in_words(error))
-    return _compare(draw, reference, subnet, dense, wanted, latents, pictures)
+    outcome = _compare(draw, reference, subnet, dense, wanted, latents, pictures)
+    differs = [str(each.message) for each in said if OTHER_THAN in str(each.message)]
+    if outcome.verdict is Verdict.WRONG and differs:
+        return replace(outcome, verdict=Verdict.SAID, reason=differs[0])
+    return outcome
 
 
 def _in_type(pipeline: Any, dtype: torch.dtype) -> Any:
     """Returns a copy of the pipeline in another type."""
     return copy.deepcopy(pipeline).to(dtype)
+
+
+def _load(given: Any, folder: Path) -> Any:
+    """Returns what diffusers loads: it may change a scheduler's options or a tokenizer."""
+    nothing = {name: None for name, part in given.components.items() if part is None}
+    pipeline = type(given).from_pretrained(folder, **nothing).to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _in_words(error: Exception) -> str:
@@ -147,10 +171,7 @@ def _run_export(
     draw: Draw, given: Any, subnet: SubNet | None, lora: Path | None, folder: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Exports the pipeline and runs the export: latents, and pictures in [0, 1]."""
-    model = given
-    if draw.saved:
-        model = folder / "pipeline"
-        given.save_pretrained(model)
+    model = folder / "pipeline" if draw.saved else given
     settings: dict[str, Any] = {"batch": draw.batch, "precision": draw.precision}
     if draw.family not in ("dit", "unconditional"):
         settings |= {"height": draw.height, "width": draw.width}
@@ -181,8 +202,8 @@ def _arguments(draw: Draw, pipeline: Pipeline) -> dict[str, Any]:
         "num_images_per_prompt": draw.pictures_each,
         "seed": draw.seeds if isinstance(draw.seeds, int) else list(draw.seeds),
     }
-    takes_scale = pipeline.manifest.guidance or draw.family in ("flux", "lcm")
-    if takes_scale:
+    embedded = not EMBEDDED_SCALES.keys().isdisjoint(pipeline.runner.inputs)
+    if pipeline.manifest.guidance or embedded:
         arguments["guidance_scale"] = draw.guidance_scale
     if draw.negative is not None and pipeline.manifest.guidance:
         arguments["negative_prompt"] = list(draw.negative * (count // len(draw.negative)))

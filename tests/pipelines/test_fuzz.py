@@ -75,6 +75,21 @@ def test_another_picture_is_wrong() -> None:
         assert outcome.verdict is verdict
 
 
+def test_a_difference_of_which_export_warns_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`DiTPipeline` does not scale a state as Euler's schedulers need it (docs/guide/samplers.md).
+
+    Without that warning the same draw is wrong.
+    """
+    draw = replace(draw_case(0), family="dit", task="class", scheduler="EulerDiscreteScheduler")
+    draw = replace(draw, options={}, steps=1, batch=1, prompts=("a",), negative=None, lora=False)
+    draw = replace(draw, pictures_each=1, seeds=0, inversion=0, odd="", saved=False, subnet=None)
+    outcome = try_draw(draw)
+    assert outcome.verdict is Verdict.SAID
+    assert "DiTPipeline" in outcome.reason
+    monkeypatch.setattr(trial, "OTHER_THAN", "nothing of the kind")
+    assert try_draw(draw).verdict is Verdict.WRONG
+
+
 def test_the_summary_counts_reasons_without_their_numbers() -> None:
     outcomes = {
         1: Outcome(Verdict.AGREES, error=1e-6),

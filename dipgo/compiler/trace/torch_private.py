@@ -6,8 +6,11 @@ that a new version of torch has dropped.
 
 from __future__ import annotations
 
+import copy
+import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -190,3 +193,35 @@ def registration_logger() -> logging.Logger:
     Relies on the module `torch.onnx._internal.exporter._registration`, since torch 2.5.
     """
     return logging.getLogger(REGISTRATION)
+
+
+@contextmanager
+def operators_read_once() -> Iterator[None]:
+    """Lets the ONNX exporter read its table of operators once, not for each graph.
+
+    It would parse the source of some 500 functions again each time, half of what a small graph
+    takes. Each call still gets a table of its own, in which it may register further operators.
+
+    Relies on the classmethod `ONNXRegistry.from_torchlib` of
+    `torch.onnx._internal.exporter._registration` and on the dict `functions`, since torch 2.6.
+    """
+    registry = importlib.import_module(REGISTRATION).ONNXRegistry
+    read, as_it_was = registry.from_torchlib, vars(registry)["from_torchlib"]
+
+    def from_torchlib(**options: Any) -> Any:
+        key = tuple(sorted(options.items()))
+        if key not in _OPERATORS:
+            _OPERATORS[key] = read(**options)
+        table = copy.copy(_OPERATORS[key])
+        table.functions = {name: list(kinds) for name, kinds in table.functions.items()}
+        return table
+
+    registry.from_torchlib = staticmethod(from_torchlib)
+    try:
+        yield
+    finally:
+        registry.from_torchlib = as_it_was
+
+
+_OPERATORS: dict[tuple[tuple[str, Any], ...], Any] = {}
+"""The exporter's tables of operators by their options, such as the opset; they stay as read."""

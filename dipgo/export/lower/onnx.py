@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.quiet import without_warnings
-from dipgo.compiler.trace.torch_private import registration_logger
+from dipgo.compiler.trace.torch_private import operators_read_once, registration_logger
 from dipgo.export.lower.attention_masks import expand_masks
 from dipgo.export.lower.boolean_operators import replace_boolean_operators
 from dipgo.export.lower.exact_constants import exact_constants
@@ -125,7 +125,8 @@ def _capture(
 def _quiet() -> Iterator[None]:
     """Silences the exporter's remarks on packages that are not needed, and numpy's on infinity."""
     logger = registration_logger()
-    with without_warnings():  # and one thread at a time, also for the logger's level
+    # One thread at a time, also for the logger's level and the exporter's table.
+    with without_warnings(), operators_read_once():
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:

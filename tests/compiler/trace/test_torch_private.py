@@ -8,6 +8,7 @@ import logging
 import pkgutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,8 @@ MEMBERS = {
     "Module._forward_pre_hooks": lambda: torch.nn.Module()._forward_pre_hooks,
     "Module._forward_hooks": lambda: torch.nn.Module()._forward_hooks,
     "Node.meta[nn_module_stack]": lambda: _linear().meta["nn_module_stack"],
+    "ONNXRegistry.from_torchlib": lambda: vars(_registry())["from_torchlib"].__func__,
+    "ONNXRegistry.functions": lambda: _registry()().functions.items(),
 }
 
 
@@ -54,6 +57,10 @@ def _program() -> torch.export.ExportedProgram:
     module = torch.nn.Sequential(torch.nn.Linear(2, 3))
     shapes = ({0: torch.export.Dim("rows", min=2, max=9)},)
     return torch.export.export(module, (torch.zeros(4, 2),), dynamic_shapes=shapes)
+
+
+def _registry() -> Any:
+    return importlib.import_module(torch_private.REGISTRATION).ONNXRegistry
 
 
 def _linear() -> torch.fx.Node:
@@ -83,7 +90,8 @@ def test_every_private_name_has_its_test() -> None:
 
 def test_every_function_says_what_it_relies_on() -> None:
     for name, function in inspect.getmembers(torch_private, inspect.isfunction):
-        assert "Relies on" in (inspect.getdoc(function) or ""), name
+        if function.__module__ == torch_private.__name__:
+            assert "Relies on" in (inspect.getdoc(function) or ""), name
 
 
 def test_operators() -> None:
@@ -136,3 +144,25 @@ def test_the_exporter_s_remarks_come_from_the_logger() -> None:
     module = importlib.import_module(torch_private.REGISTRATION)
     assert module.logger is torch_private.registration_logger()
     assert isinstance(module.logger, logging.Logger)
+
+
+def test_the_exporters_operators_are_read_once() -> None:
+    """Each graph gets a table of its own, equal to the exporter's; afterwards all is as before."""
+    registry, opset = _registry(), 23
+    before = vars(registry)["from_torchlib"]
+    wanted = registry.from_torchlib(opset_version=opset)
+    with torch_private.operators_read_once():
+        first, second = (registry().from_torchlib(opset_version=opset) for _ in range(2))
+        other = registry.from_torchlib(opset_version=opset - 3)
+    assert vars(registry)["from_torchlib"] is before
+    assert (first.opset_version, other.opset_version) == (opset, opset - 3)
+    for table in (first, second):
+        assert list(table.functions) == list(wanted.functions)
+        for name, kinds in table.functions.items():
+            places = [(kind.onnx_function, kind.is_complex) for kind in wanted.functions[name]]
+            assert [(kind.onnx_function, kind.is_complex) for kind in kinds] == places
+    first.register_op(aten.relu.default, lambda x: x)
+    with torch_private.operators_read_once():
+        third = registry.from_torchlib(opset_version=opset)
+    sizes = [len(table.get_decomps(aten.relu.default)) for table in (first, second, third)]
+    assert sizes[0] - 1 == sizes[1] == sizes[2]
