@@ -86,7 +86,7 @@ def call_arguments(draw: Draw, pipeline: Any) -> dict[str, Any]:
     scaled = draw.guidance or draw.family in EMBEDDED
     offered: dict[str, Any] = {
         "prompt": prompts_of(draw),
-        "class_labels": labels_of(draw),
+        "class_labels": [label for label in labels_of(draw) for _ in range(draw.pictures_each)],
         "batch_size": count * draw.pictures_each,
         "negative_prompt": None if negative is None else list(negative * (count // len(negative))),
         "num_images_per_prompt": draw.pictures_each,

@@ -221,7 +221,7 @@ def _arguments(draw: Draw, pipeline: Pipeline) -> dict[str, Any]:
             "resolution": np.array([[draw.height, draw.width]], np.float32),
             "aspect_ratio": np.array([[draw.height / draw.width]], np.float32),
         }
-    if draw.task == "ip-adapter":
+    if "image_embeds" in pipeline.runner.inputs:  # a saved directory has no IP-Adapter
         halves = media.embeds.numpy()[:, None]
         arguments["inputs"] = {
             "image_embeds": tuple(halves) if pipeline.manifest.guidance else halves[1]
