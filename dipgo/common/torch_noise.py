@@ -146,14 +146,14 @@ class PictureNoise:
         return np.concatenate([stream.draw((1, *shape[1:])) for stream in streams])
 
     def draw_those(
-        self, shape: tuple[int, ...], indices: Collection[int]
+        self, shape: tuple[int, ...], indices: Collection[int], least: int = 0
     ) -> dict[int, NDArray[np.float32]]:
         """Makes as many draws as needed and returns those in `indices`, f32[shape] each.
 
-        Index 0 is the next draw.
+        Index 0 is the next draw; at least `least` are made.
         """
         draws = {}
-        for index in range(max(indices, default=-1) + 1):
+        for index in range(max(least, max(indices, default=-1) + 1)):
             drawn = self.draw(shape)
             if index in indices:
                 draws[index] = drawn

@@ -21,7 +21,7 @@ from dipgo.models.families.unet_inputs import MASK
 from dipgo.models.family import PipelinePart
 from dipgo.models.model import SizedModel
 from dipgo.models.text_encoding import TextEncoding
-from dipgo.models.vae import example_picture, picture_encoder
+from dipgo.models.vae import example_picture
 
 TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
 
@@ -88,7 +88,7 @@ def _parts_of(
     yield from model.parts(latents)
     if vae is not None and from_image:
         picture = {"image": example_picture(vae, latents)}
-        encoder = picture_encoder(vae)
+        encoder = model.encoder(vae)
         yield PipelinePart(VAE_ENCODER, encoder, picture, (encoder.output,))
     if vae is not None:
         decoder = model.decoder(vae, latents)

@@ -53,7 +53,7 @@ class Sampler:
     `timesteps` of evaluation i (PNDM evaluates 51 times for 50 timesteps). `inputs[i]` are the
     terms of the denoiser's input at evaluation i, `result` those of the final latents. `eta` is
     what a scheduler that takes one was run with, `start` what goes into evaluation 0, and `config`
-    the scheduler's public configuration.
+    the scheduler's public configuration. `noise_draws` is how often it draws noise, used or not.
     """
 
     scheduler_class: str
@@ -65,6 +65,7 @@ class Sampler:
     eta: float = 0.0
     start: Start = Start()
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    noise_draws: int = 0
 
     @property
     def draws(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.models.loop import Loop
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import TextEncoding, count_tokens
-from dipgo.models.vae import vae_decoder
+from dipgo.models.vae import NORMAL, SHIFT, PictureEncoder, picture_encoder, vae_decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,9 @@ class Family(ABC):
     pipelines: tuple[str, ...] = ()
     """Classes of pipelines, or their base classes, that the adapter follows, and that
     `text_encoding` serves. If there are any, no other pipeline is taken."""
+
+    vae_options: tuple[str, ...] = SHIFT + NORMAL
+    """The options of a VAE, besides `scaling_factor`, by which the pipelines change its latents."""
 
     presets: Mapping[str, Preset] = MappingProxyType({})
     """Published architectures by their names after `arch:`."""
@@ -227,4 +230,8 @@ class Family(ABC):
 
     def decoder(self, vae: Any, latents: torch.Tensor, geometry: Geometry) -> nn.Module:
         """Returns the module that decodes latents to pictures f32[B, …, 3, H, W] in [-1, 1]."""
-        return vae_decoder(vae, tuple(latents.shape), self.packed_grid())
+        return vae_decoder(vae, self.vae_options, tuple(latents.shape), self.packed_grid())
+
+    def encoder(self, vae: Any, denoiser: Any) -> PictureEncoder:
+        """Returns the module that encodes pictures to start from, or to paint in."""
+        return picture_encoder(vae, self.vae_options)

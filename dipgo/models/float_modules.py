@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.own_copy import own_copy
 
 
 def with_float_modules(pipeline: Any) -> Any:
@@ -24,7 +25,8 @@ def with_float_modules(pipeline: Any) -> Any:
     that are no floats are in the copy too.
 
     Raises:
-        DipgoError: A module's weights are quantised, or are not there.
+        DipgoError: A module's weights are quantised, or are not there, or its code holds modules of
+            the pipeline.
     """
     found = {name: part for name, part in vars(pipeline).items() if isinstance(part, nn.Module)}
     for name, module in found.items():
@@ -34,20 +36,23 @@ def with_float_modules(pipeline: Any) -> Any:
         return pipeline
     copied = copy.copy(pipeline)
     for name, module in others.items():
-        setattr(copied, name, float_module(module))
+        setattr(copied, name, float_module(module, name))
     return copied
 
 
-def float_module(module: nn.Module) -> nn.Module:
+def float_module(module: nn.Module, name: str) -> nn.Module:
     """Returns a copy whose floating-point tensors are of float32; other tensors are shared.
 
     A tensor that the module holds in several places is one tensor in the copy.
+
+    Raises:
+        DipgoError: As of `own_copy`; it names the module by `name`.
     """
     made: dict[int, Any] = {}
     for tensor in _tensors(module):
         if type(tensor) in (Tensor, nn.Parameter) and id(tensor) not in made:
             made[id(tensor)] = _float_tensor(tensor)
-    return copy.deepcopy(module, made)
+    return own_copy(module, name, made)
 
 
 def _check_weights(name: str, module: nn.Module) -> None:

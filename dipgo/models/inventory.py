@@ -33,6 +33,20 @@ OPTIONS = {
 }
 """Options in the configuration of a pipeline that are obeyed, or concern what is left out."""
 
+PROCESSORS = {
+    "image_processor": {
+        "do_normalize": True,
+        "do_binarize": False,
+        "do_convert_grayscale": False,
+    },
+    "mask_processor": {
+        "do_normalize": False,
+        "do_binarize": True,
+        "do_convert_grayscale": True,
+    },
+}
+"""What an export does to pictures and masks, by the options of a pipeline's processors."""
+
 UNREPEATED = (
     "__init__",
     "*progress_bar*",
@@ -79,7 +93,16 @@ def check_pipeline(pipeline: Any, name: str, family: Family, denoiser: Any) -> N
             "a U-Net with nine input channels, or another class of pipeline",
             "to draw without a mask, use the class's from_pipe: StableDiffusionPipeline.from_pipe",
         )
+    vae = find_vae(pipeline)
+    if takes_mask(denoiser) and type(vae).__name__ == "AsymmetricAutoencoderKL":
+        raise _refused(
+            name,
+            "an AsymmetricAutoencoderKL, whose decoder also takes the picture and its mask",
+            "a VAE that decodes latents alone",
+            "use an AutoencoderKL",
+        )
     _check_options(pipeline, name)
+    _check_processors(pipeline, name)
 
 
 def components(pipeline: Any) -> dict[str, Any]:
@@ -169,6 +192,20 @@ def _check_options(pipeline: Any, name: str) -> None:
                 f"no other options than {' '.join(sorted(OPTIONS))}",
                 "leave it out",
             )
+
+
+def _check_processors(pipeline: Any, name: str) -> None:
+    """Checks that pictures and masks are read, and pictures given out, as an export does it."""
+    for attribute, options in PROCESSORS.items():
+        config = getattr(getattr(pipeline, attribute, None), "config", {})
+        for option, usual in options.items():
+            if config.get(option, usual) != usual:
+                raise _refused(
+                    name,
+                    f"the option {option} {config[option]!r} of its {attribute}",
+                    f"{usual!r}, as pipelines of diffusers have it",
+                    f"leave the {attribute} as it is",
+                )
 
 
 def _refused(name: str, found: str, expected: str, remedy: str) -> DipgoError:

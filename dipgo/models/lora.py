@@ -25,6 +25,7 @@ from dipgo.ir.fitted import LoraRecord
 from dipgo.models.adapters import adapter_records, fuse_loaded, has_adapters
 from dipgo.models.diffusers_private import lora_modules
 from dipgo.models.options import Lora
+from dipgo.models.own_copy import own_copy
 from dipgo.models.wrappers import pipeline_modules
 
 ADAPTER = "dipgo"
@@ -94,7 +95,7 @@ def with_own_parts(pipeline: Any) -> Any:
     _check_possible(pipeline)
     own = copy.copy(pipeline)
     for name, module in _parts(pipeline).items():
-        setattr(own, name, copy.deepcopy(module))
+        setattr(own, name, own_copy(module, name))
     return own
 
 

@@ -21,6 +21,7 @@ from dipgo.models.inventory import check_start, find_vae
 from dipgo.models.loop import Loop
 from dipgo.models.registry import find_text_encoding
 from dipgo.models.text_encoding import TextEncoding
+from dipgo.models.vae import PictureEncoder
 
 
 @dataclass(frozen=True)  # without slots: cached properties are stored next to the fields
@@ -115,6 +116,10 @@ class SizedModel:
     def decoder(self, vae: Any, latents: Tensor) -> nn.Module:
         """Returns the module that decodes latents to pictures."""
         return self.sized_family.decoder(vae, latents, self.geometry)
+
+    def encoder(self, vae: Any) -> PictureEncoder:
+        """Returns the module that encodes pictures, with the name of its `output`."""
+        return self.sized_family.encoder(vae, self.denoiser)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,28 @@ from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError, setting
 
+SHIFT: tuple[str, ...] = ("shift_factor",)
+NORMAL: tuple[str, ...] = ("latents_mean", "latents_std")
+"""Options of a VAE by which its latents are shifted and normalised. All pipelines read its
+`scaling_factor`, but few of them these: the others leave the latents of such a VAE as they are."""
+
 
 class _ScaledVae(nn.Module):
-    """A VAE with the numbers that scale, shift and normalise its latents."""
+    """A VAE with the numbers that scale, shift and normalise its latents.
+
+    `reads` is SHIFT, NORMAL, both or neither: what the pipeline reads of the VAE's options.
+    """
 
     wrapped = "vae"
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, reads: tuple[str, ...]) -> None:
         super().__init__()
         self.vae = vae
         self.scale = vae.config.scaling_factor
-        self.shift = getattr(vae.config, "shift_factor", None) or 0.0
-        mean, std = (getattr(vae.config, f"latents_{name}", None) for name in ("mean", "std"))
+        shift, mean, std = (
+            getattr(vae.config, name, None) if name in reads else None for name in SHIFT + NORMAL
+        )
+        self.shift = shift or 0.0
         self.normal = None if mean is None or std is None else (mean, std)
         """Mean and standard deviation a channel, if the latents are normalised."""
 
@@ -63,9 +73,16 @@ class LatentsEncoder(_ScaledVae):
         return scaled
 
 
+PictureEncoder = VaeEncoder | LatentsEncoder
+
+
 @torch.no_grad()
-def picture_encoder(vae: Any) -> VaeEncoder | LatentsEncoder:
+def picture_encoder(vae: Any, reads: tuple[str, ...]) -> PictureEncoder:
     """Returns the encoder of pictures to start from, for what the VAE makes of a small one.
+
+    Args:
+        vae: The VAE.
+        reads: SHIFT, NORMAL, both or neither: what the pipeline reads when it encodes.
 
     Source: `retrieve_latents` of diffusers' pipelines.
 
@@ -75,9 +92,9 @@ def picture_encoder(vae: Any) -> VaeEncoder | LatentsEncoder:
     picture = example_picture(vae, torch.zeros(1, 1, 1, 1))
     encoded = vae.encode(picture.to(next(vae.parameters()).device))
     if hasattr(encoded, "latent_dist"):
-        return VaeEncoder(vae)
+        return VaeEncoder(vae, reads)
     if hasattr(encoded, "latents"):
-        return LatentsEncoder(vae)
+        return LatentsEncoder(vae, reads)
     raise DipgoError(
         f"VAE {type(vae).__name__}",
         found="an encoder without latents",
@@ -109,8 +126,8 @@ class PackedVaeDecoder(VaeDecoder):
     Source: `FluxPipeline._unpack_latents`.
     """
 
-    def __init__(self, vae: Any, rows: int, columns: int) -> None:
-        super().__init__(vae)
+    def __init__(self, vae: Any, reads: tuple[str, ...], rows: int, columns: int) -> None:
+        super().__init__(vae, reads)
         self.grid = (rows, columns)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -143,11 +160,20 @@ VIDEO_AXES = 5
 """The rank of a video's latents f32[B, F, C, h, w]."""
 
 
-def vae_decoder(vae: Any, shape: tuple[int, ...], packed: tuple[int, int] | None) -> VaeDecoder:
-    """Returns the decoder for latents of a shape; `packed` is as of `Family.packed_grid`."""
+def vae_decoder(
+    vae: Any, reads: tuple[str, ...], shape: tuple[int, ...], packed: tuple[int, int] | None
+) -> VaeDecoder:
+    """Returns the decoder for latents of a shape.
+
+    Args:
+        vae: The VAE.
+        reads: SHIFT, NORMAL, both or neither: what the pipeline reads when it decodes.
+        shape: Of the latents.
+        packed: As of `Family.packed_grid`.
+    """
     if len(shape) == VIDEO_AXES:
-        return VideoVaeDecoder(vae)
-    return VaeDecoder(vae) if packed is None else PackedVaeDecoder(vae, *packed)
+        return VideoVaeDecoder(vae, reads)
+    return VaeDecoder(vae, reads) if packed is None else PackedVaeDecoder(vae, reads, *packed)
 
 
 def example_picture(vae: Any, latents: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ def draw_inputs(
     if encoder is not None and pictures.mask_image is not None:
         made |= encode_masked(encoder, pictures, count, noise)
     places = {draw.value: draw.index - 1 for draw in runner.export.plan.draws}
-    draws = noise.draw_those((count, *shape), set(places.values()))
+    # The last draws of some schedulers go into no step: a generator has to move on all the same.
+    draws = noise.draw_those((count, *shape), set(places.values()), sampler.noise_draws)
     drawn = {name: draws[index] for name, index in places.items()}
     return Drawn({"latents": initial, **drawn}, made)
 

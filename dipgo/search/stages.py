@@ -17,7 +17,6 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import not_writable
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.inventory import find_vae
-from dipgo.models.vae import VaeDecoder
 from dipgo.search.cost.budget import check_target
 from dipgo.search.cost.select import bisect_threshold, fill_budget, sweep_threshold
 from dipgo.search.examples import Examples
@@ -254,7 +253,8 @@ class Search:
                 expected="a pipeline that makes pictures of latents",
                 remedy=f"use {setting('compare')} latents",
             )
-        return VaeDecoder(vae)
+        model = self.problem.source.at(self.problem.geometry)
+        return model.decoder(vae, torch.zeros(model.latent_shape))
 
 
 def _plain(settings: SearchSettings) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from dipgo.evaluate.pairs import Pair, make_pairs, noise_of
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.prompts import encode_prompts
 from dipgo.models.source import load_source
-from dipgo.models.vae import VaeDecoder
 from dipgo.search.api import pose
 from dipgo.search.guards import memory_errors
 from dipgo.search.log import OnProgress
@@ -140,7 +139,8 @@ class Bench:
             problem.backup,
             halves=subnet.uses_halves,
         )
-        decode = VaeDecoder(self.source.pipeline.vae)  # type: ignore[union-attr]
+        model = self.source.at(problem.geometry)
+        decode = model.decoder(model.vae, torch.zeros(model.latent_shape))
         gates = torch.tensor(subnet.gates, dtype=torch.float32)
         rows = row_gates(subnet)
         latents, pictures = [], []

@@ -37,6 +37,15 @@ NEW_TOKEN = "<new>"
 IMAGE_WIDTH = 20
 """The width of an image encoder's vector, of which an IP-Adapter makes a prompt."""
 
+ODD_VAE = "vae-options"
+VAE_OPTIONS: dict[str, Any] = {
+    "scaling_factor": 0.7,
+    "shift_factor": 0.5,
+    "latents_mean": [0.3, -0.2, 0.1, 0.4],
+    "latents_std": [1.5, 0.8, 1.2, 0.6],
+}
+"""Options of a VAE of which each pipeline of diffusers reads some; `odd` names them in tests."""
+
 CLASSES = {
     ("sd", "text"): "StableDiffusionPipeline",
     ("sd", "image"): "StableDiffusionImg2ImgPipeline",
@@ -70,6 +79,8 @@ def build_pipeline(draw: Draw, folder: Path) -> Any:
         if draw.inversion and hasattr(pipeline, "load_textual_inversion"):
             vectors = torch.randn(draw.inversion, WIDTH)
             pipeline.load_textual_inversion({NEW_TOKEN: vectors}, token=NEW_TOKEN)
+    if draw.odd == ODD_VAE:
+        pipeline.vae.register_to_config(**VAE_OPTIONS)
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
             component.eval()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,30 @@ def _pipeline() -> Any:
     pipeline = LDMPipeline(decoder, unet, DDIMScheduler(clip_sample=False))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "TCDScheduler", "PNDMScheduler", "EulerDiscreteScheduler"]
+)
+def test_latents_without_a_prompt(name: str, tmp_path: Path) -> None:
+    """`LDMPipeline` scales noise and input, and its eta is 0.
+
+    Failed at e6859a8 for TCD and PNDM, and Euler was said to differ.
+    """
+    pipeline = _pipeline()
+    options = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    pipeline.scheduler = getattr(diffusers, name)(**options)
+    if "clip_sample" in pipeline.scheduler.config:
+        pipeline.scheduler.register_to_config(clip_sample=False)
+    expected = pipeline(
+        num_inference_steps=3, generator=torch.Generator().manual_seed(5), output_type="np"
+    ).images
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DipgoWarning)
+        out = export(pipeline, "dense", tmp_path / "out", steps=3)
+    found = Pipeline.from_export(out)(seed=5, output_type="np").images
+    assert np.abs(found - expected).max() < TOLERANCE
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_what_a_module_shares_is_shared_in_its_copy() -> None:
     module.register_buffer("places", torch.arange(3))
     module.register_buffer("exact", torch.rand(3), persistent=False)
     module.plain = module[0].bias * 2
-    made = float_module(module)
+    made = float_module(module, "module")
     assert made[1].weight is made[0].weight
     assert made.places is module.places
     assert made.exact.data_ptr() == module.exact.data_ptr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from diffusers import (
+    AsymmetricAutoencoderKL,
+    DiffusionPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.image_processor import VaeImageProcessor
 
@@ -19,6 +25,8 @@ from dipgo.common.errors import DipgoError
 from dipgo.models.as_found import left_as_found
 from dipgo.models.registry import built_in_families
 from dipgo.models.source import load_source
+from scripts.fuzz.draws import draw_case
+from scripts.fuzz.pipelines import build_pipeline
 from tests.support.tiny_pipeline import save_tiny_pipeline
 
 
@@ -147,6 +155,10 @@ OTHERS: dict[str, tuple[Callable[[Any], Any], str]] = {
         ).register_hook(ModelHook(), "some_cache"),
         "unet.mid_block: found diffusers' hook some_cache",
     ),
+    "pictures in another range": (
+        lambda pipeline: pipeline.image_processor.register_to_config(do_normalize=False),
+        "the option do_normalize False of its image_processor",
+    ),
     "casts": (
         lambda pipeline: pipeline.unet.enable_layerwise_casting(
             storage_dtype=torch.float16, compute_dtype=torch.float32
@@ -196,3 +208,21 @@ def test_an_error_leaves_the_pipeline(pipeline: Any) -> None:
         load_source(pipeline)
     del pipeline.encode_prompt
     assert vars(pipeline) | {"training": pipeline.unet.training} == before
+
+
+def test_parts_that_paint_in_in_another_way(tmp_path: Path) -> None:
+    """Before 2026-11-30 grey masks and asymmetric VAEs gave other pictures without a word."""
+    draw = replace(draw_case(1), family="sd", task="inpaint", odd="", scheduler="DDIMScheduler")
+    pipeline = build_pipeline(replace(draw, options={}, inversion=0), tmp_path)
+    load_source(pipeline)
+    pipeline.mask_processor.register_to_config(do_binarize=False)
+    with pytest.raises(DipgoError, match="the option do_binarize False of its mask_processor"):
+        load_source(pipeline)
+    pipeline.mask_processor.register_to_config(do_binarize=True)
+    pipeline.register_modules(
+        vae=AsymmetricAutoencoderKL(
+            down_block_out_channels=(8, 8), up_block_out_channels=(8, 8), norm_num_groups=4
+        )
+    )
+    with pytest.raises(DipgoError, match="whose decoder also takes the picture and its mask"):
+        load_source(pipeline)

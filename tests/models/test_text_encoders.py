@@ -159,7 +159,7 @@ def test_packed_latents_are_unpacked_before_decoding() -> None:
     pixels = {"height": 32 * 8, "width": 16 * 8, "vae_scale_factor": 8}
     unpacked = FluxPipeline._unpack_latents(latents, **pixels)
     expected = vae.decode(unpacked / vae.config.scaling_factor).sample
-    assert torch.equal(PackedVaeDecoder(vae, 16, 8)(latents), expected)
+    assert torch.equal(PackedVaeDecoder(vae, (), 16, 8)(latents), expected)
 
 
 def test_noise_of_packed_latents() -> None:

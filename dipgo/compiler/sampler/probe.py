@@ -68,6 +68,7 @@ def probe(
         eta=started.eta,
         start=started.start,
         config=config,
+        noise_draws=len(runs.on_basis.draws),
     )
 
 

@@ -48,6 +48,7 @@ def sampler_record(sampler: Sampler) -> SamplerRecord:
         eta=sampler.eta,
         image_scale=sampler.start.image_scale,
         strength=sampler.start.strength,
+        noise_draws=sampler.noise_draws,
     )
 
 

@@ -30,6 +30,9 @@ REMEDY = "the export is damaged: export again"
 
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
+MOST_DRAWS = 10_000
+"""Draws of noise by a scheduler: a thousand steps with several each. More would take for ever."""
+
 FileName: TypeAlias = Annotated[str, Meta(pattern=r"^\w[^/\\]*$")]
 """The name of a file within the directory, never a path out of it."""
 
@@ -136,7 +139,7 @@ class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     value: str
-    index: Annotated[int, Meta(ge=1)]
+    index: Annotated[int, Meta(ge=1, le=MOST_DRAWS)]
 
 
 class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,7 +174,8 @@ class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     The input `latents` is noise of unit variance times `init_noise_sigma`. `eta` is that of the
     scheduler's steps, if they take one. An export for image-to-image has a `strength`, the share
     of the steps that is run; `image_scale` times the picture's latents are then added to the
-    input.
+    input. `noise_draws` is how often the scheduler draws noise after that of `latents`, whether a
+    step uses it or not: so far a generator moves on.
     """
 
     scheduler_class: str = msgspec.field(name="class")
@@ -180,6 +184,7 @@ class SamplerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eta: float = 0.0
     image_scale: float = 0.0
     strength: Annotated[float, Meta(gt=0, le=1)] | None = None
+    noise_draws: Annotated[int, Meta(ge=0, le=MOST_DRAWS)] = 0
 
 
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -97,6 +97,7 @@ class ControlledFamily(Family):
         self.denoisers = f"{family.denoisers} with a ControlNet"
         self.default_blocks = (*family.default_blocks, CONTROLNET)
         self.pipelines = pipelines
+        self.vae_options = family.vae_options
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the family would fit, but for the ControlNet that is attached."""

@@ -52,6 +52,7 @@ class DiTFamily(Family):
     default_blocks = ("transformer_blocks.*",)
     pipelines = ("DiTPipeline",)
     presets = PRESETS
+    vae_options = ()
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the denoiser has the class in `denoisers`."""

@@ -22,6 +22,7 @@ from dipgo.models.text_encoding import (
     encodes_texts,
     find_encoders,
 )
+from dipgo.models.vae import SHIFT
 
 PATCH = 2
 """Latent pixels on each side of the patch that a row of the packed latents holds."""
@@ -107,6 +108,7 @@ class FluxFamily(Family):
     guided = False
     pipelines = ("FluxPipeline",)
     presets = PRESETS
+    vae_options = SHIFT
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the denoiser has the class in `denoisers`."""

@@ -98,6 +98,7 @@ class PixArtFamily(Family):
     default_blocks = ("transformer_blocks.*",)
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
     presets = PRESETS
+    vae_options = ()
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the denoiser has the class in `denoisers`."""

@@ -22,6 +22,7 @@ from dipgo.models.text_encoding import (
     encodes_texts,
     find_encoders,
 )
+from dipgo.models.vae import SHIFT
 
 MAX_SHIFT = 1.16
 """The default of `StableDiffusion3Pipeline` where the scheduler's configuration has none."""
@@ -114,6 +115,7 @@ class SD3Family(Family):
     default_blocks = ("transformer_blocks.*",)
     pipelines = ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline")
     presets = PRESETS
+    vae_options = SHIFT
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the denoiser has the class in `denoisers`."""

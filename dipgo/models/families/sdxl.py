@@ -12,6 +12,7 @@ from dipgo.models.families.stable_diffusion import (
     STABLE_DIFFUSION_SCHEDULE,
     UNetFamily,
 )
+from dipgo.models.families.unet_inputs import takes_mask
 from dipgo.models.family import Geometry
 from dipgo.models.presets import Preset
 from dipgo.models.text_encoding import (
@@ -21,6 +22,7 @@ from dipgo.models.text_encoding import (
     encodes_texts,
     find_encoders,
 )
+from dipgo.models.vae import NORMAL, PictureEncoder, picture_encoder
 
 TIME_IDS = 6
 """Length of `time_ids`: original height and width, top and left of the crop, target height and
@@ -108,9 +110,17 @@ class SDXLFamily(UNetFamily):
         "StableDiffusionXLInpaintPipeline",
     )
     presets = PRESETS
+    vae_options = NORMAL
     takes: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
     """The `family_inputs` it serves: a pooled text and sizes are added to the time embedding."""
     time_ids_length = TIME_IDS
+
+    def encoder(self, vae: Any, denoiser: Any) -> PictureEncoder:
+        """Returns the encoder: pipelines that paint in do not normalise what they encode.
+
+        Source: `StableDiffusionXLInpaintPipeline._encode_vae_image`.
+        """
+        return picture_encoder(vae, () if takes_mask(denoiser) else self.vae_options)
 
     def for_pipeline(self, pipeline: Any) -> SDXLFamily:
         """Returns the adapter of the refiner for a pipeline that is called with its scores."""

@@ -133,6 +133,7 @@ class UNetFamily(Family):
         "StableDiffusionInpaintPipeline",
     )
     presets = PRESETS
+    vae_options: tuple[str, ...] = ()
     takes: ClassVar[dict[str, Any]] = {}
     """The `family_inputs` that the family serves."""
 

@@ -152,6 +152,7 @@ class SVDFamily(Family):
     default_blocks = ("down_blocks.*", "mid_block", "up_blocks.*")
     pipelines = ("StableVideoDiffusionPipeline",)
     presets = PRESETS
+    vae_options = ()
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether the denoiser has the class in `denoisers`."""

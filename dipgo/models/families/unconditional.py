@@ -80,6 +80,11 @@ def class_inputs(denoiser: Any) -> dict[str, Any]:
     return {option: value for option, value in options.items() if value is not None}
 
 
+def is_latent(pipeline: Any) -> bool:
+    """Returns whether it is an `LDMPipeline`, whose state is latents."""
+    return any(parent.__name__ == "LDMPipeline" for parent in type(pipeline).__mro__)
+
+
 class UnconditionalFamily(Family):
     """Unconditional U-Nets: state f32[B, C, H, W], no conditioning and so no guidance.
 
@@ -91,6 +96,7 @@ class UnconditionalFamily(Family):
     guided = False
     pipelines = ("DDPMPipeline", "DDIMPipeline", "LDMPipeline")
     presets = PRESETS
+    vae_options = ()
 
     def fits(self, denoiser: Any) -> bool:
         """Returns whether class and inputs are those that the family is for: no class labels."""
@@ -106,7 +112,13 @@ class UnconditionalFamily(Family):
         return (geometry.batch, config.in_channels, *geometry.in_latents(config.sample_size))
 
     def loop(self, denoiser: Any, pipeline: Any) -> Loop:
-        """Returns how `DDPMPipeline` calls its scheduler, without scaling noise or input."""
+        """Returns how the pipeline calls its scheduler.
+
+        `DDPMPipeline` and `DDIMPipeline` scale neither noise nor input; `LDMPipeline` does as
+        Stable Diffusion's, but hands no generator on.
+        """
+        if is_latent(pipeline):
+            return Loop("LDMPipeline", reads=("init_noise_sigma", "scale_model_input"))
         return Loop(
             "DDPMPipeline",
             step_options={},
