@@ -1,7 +1,7 @@
 """Copies a module, and refuses one whose code would go on using the module that was copied.
 
 `copy.deepcopy` copies weights, modules and plain objects, but functions stay as they are: what a
-closure, a default or a partial call holds is the original, with the original's weights.
+closure, a default or a global variable holds is the original, with the original's weights.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError
+from dipgo.models.inventory import LIBRARIES
 
 DEPTH = 8
 """Values within each other that are looked into."""
@@ -69,6 +70,7 @@ def _members(value: Any) -> Iterator[Any]:
         yield from _contents(value)
         yield from value.__defaults__ or ()
         yield from (value.__kwdefaults__ or {}).values()
+        yield from _globals(value)
     elif isinstance(value, MethodType):
         yield from (value.__self__, value.__func__)
     elif isinstance(value, partial):
@@ -87,6 +89,17 @@ def _contents(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:
             continue
+
+
+def _globals(function: FunctionType) -> Iterator[Any]:
+    """Yields the global variables that a function of the user's reads, such as a notebook's."""
+    if function.__globals__.get("__name__", "").partition(".")[0] in LIBRARIES:
+        return
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        names = (name for name in code.co_names if name in function.__globals__)
+        yield from (function.__globals__[name] for name in names)
 
 
 def _name(name: str, value: Any) -> str:

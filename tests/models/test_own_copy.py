@@ -67,6 +67,13 @@ def _hook(block: Any) -> None:
     block.register_forward_hook(lambda module, inputs, output: block.weight.sum() + output)
 
 
+def _global(block: Any) -> None:
+    """As in a notebook, whose pipeline is a global variable."""
+    names: dict[str, Any] = {"__name__": "__main__", "pipe": _Through(block), "Linear": nn.Linear}
+    exec("def forward(hidden): return (lambda: Linear.forward(pipe.inner, hidden))()", names)
+    block.forward = names["forward"]
+
+
 def _within(block: Any) -> None:
     original = block.forward
     block.forward = _Through({"calls": [lambda hidden: original(hidden)]}["calls"][0])
@@ -82,6 +89,7 @@ HELD: dict[str, Callable[[Any], Any]] = {
     "default": _default,
     "keyword": _keyword,
     "hook": _hook,
+    "global": _global,
     "within": _within,
 }
 COPIED: dict[str, Callable[[Any], Any]] = {
