@@ -94,7 +94,8 @@ def check_pipeline(pipeline: Any, name: str, family: Family, denoiser: Any) -> N
             "to draw without a mask, use the class's from_pipe: StableDiffusionPipeline.from_pipe",
         )
     vae = find_vae(pipeline)
-    if takes_mask(denoiser) and type(vae).__name__ == "AsymmetricAutoencoderKL":
+    painted = takes_argument(pipeline, "mask_image")
+    if painted and type(vae).__name__ == "AsymmetricAutoencoderKL":
         raise _refused(
             name,
             "an AsymmetricAutoencoderKL, whose decoder also takes the picture and its mask",
