@@ -2,7 +2,7 @@
 
     python -m scripts.fuzz.fuzz_pipelines --draws 1000
     python -m scripts.fuzz.fuzz_pipelines --minutes 30 --first 5000
-    python -m scripts.fuzz.fuzz_pipelines --first 17 --draws 1 --shrink
+    python -m scripts.fuzz.fuzz_pipelines --seeds 17 203 --shrink
 
 A seed is a draw. The exit code is 1 if an export gives another picture than diffusers, or fails
 with anything but one clear line.
@@ -45,7 +45,7 @@ def _try_seed(seed: int) -> tuple[int, Outcome, float]:
 def fuzz(options: Namespace) -> Iterator[tuple[int, Outcome, float]]:
     """Yields the outcome of each seed, as soon as it is there."""
     end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
-    seeds = iter(range(options.first, options.first + options.draws))
+    seeds = iter(options.seeds or range(options.first, options.first + options.draws))
     context = get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context, max_tasks_per_child=50) as pool:
         waiting = {pool.submit(_try_seed, seed) for seed in islice(seeds, 2 * options.jobs)}
@@ -85,6 +85,7 @@ def main(arguments: list[str]) -> None:
     add = parser.add_argument
     add("--draws", type=whole_number(1), default=10**9, metavar="N", help="draws (no limit)")
     add("--first", type=whole_number(0), default=0, metavar="SEED", help="first seed (0)")
+    add("--seeds", type=whole_number(0), nargs="+", metavar="SEED", help="these draws alone")
     add("--minutes", type=whole_number(1), metavar="N", help="stop after this time")
     add("--jobs", type=whole_number(1), default=2, metavar="N", help="processes (2)")
     add("--shrink", action="store_true", help="make faults smaller")
@@ -108,7 +109,7 @@ def main(arguments: list[str]) -> None:
         console.print(f"{count:6} {verdict}")
     for reason, count in figures["refusals"]:
         console.print(f"{count:6} × {reason}", markup=False)
-    write_report(options.json, new_report(first=options.first, **figures))
+    write_report(options.json, new_report(seeds=sorted(outcomes), **figures))
     if figures["faults"]:
         sys.exit(1)
 
