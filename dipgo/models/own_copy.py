@@ -35,9 +35,8 @@ def own_copy(module: nn.Module, where: str, made: Mapping[int, Any] | None = Non
     copied = copy.deepcopy(module, dict(made or {}))
     originals = _parts(module) - _parts(copied)
     for path, part in copied.named_modules():
-        own = {"_parameters", "_buffers", "_modules"}
         for name, value in vars(part).items():
-            if name not in own and _reaches(value, originals, set(), DEPTH):
+            if _reaches(value, originals, set(), DEPTH):
                 raise DipgoError(
                     f"{where}, {path or 'the model'}",
                     found=f"{_name(name, value)}, which holds modules of the loaded pipeline",
