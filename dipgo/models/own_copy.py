@@ -7,18 +7,13 @@ closure, a default or a global variable holds is the original, with the original
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError
-from dipgo.models.inventory import LIBRARIES
-
-DEPTH = 8
-"""Values within each other that are looked into."""
+from dipgo.models.members import DEPTH, members_of
 
 
 def own_copy(module: nn.Module, where: str, made: Mapping[int, Any] | None = None) -> nn.Module:
@@ -34,9 +29,10 @@ def own_copy(module: nn.Module, where: str, made: Mapping[int, Any] | None = Non
     """
     copied = copy.deepcopy(module, dict(made or {}))
     originals = _parts(module) - _parts(copied)
+    looked: dict[int, tuple[int, Any]] = {}
     for path, part in copied.named_modules():
         for name, value in vars(part).items():
-            if _reaches(value, originals, set(), DEPTH):
+            if _reaches(value, originals, looked):
                 raise DipgoError(
                     f"{where}, {path or 'the model'}",
                     found=f"{_name(name, value)}, which holds modules of the loaded pipeline",
@@ -54,51 +50,20 @@ def _parts(module: nn.Module) -> set[int]:
     return {id(part) for part in (*module.modules(), *tensors)}
 
 
-def _reaches(value: Any, wanted: set[int], seen: set[int], depth: int) -> bool:
-    """Returns whether what a value holds is among the objects with these ids."""
+def _reaches(
+    value: Any, wanted: set[int], looked: dict[int, tuple[int, Any]], depth: int = DEPTH
+) -> bool:
+    """Returns whether what a value holds is among the objects with these ids.
+
+    `looked` has the values that were looked into before, by their ids, and how deep.
+    """
     if id(value) in wanted:
         return True
-    if id(value) in seen or not depth or isinstance(value, nn.Module | Tensor | type | ModuleType):
+    if isinstance(value, nn.Module) or looked.get(id(value), (0, None))[0] >= depth:
         return False
-    seen.add(id(value))
-    return any(_reaches(member, wanted, seen, depth - 1) for member in _members(value))
-
-
-def _members(value: Any) -> Iterator[Any]:
-    if isinstance(value, FunctionType):
-        yield from _contents(value)
-        yield from value.__defaults__ or ()
-        yield from (value.__kwdefaults__ or {}).values()
-        yield from _globals(value)
-    elif isinstance(value, MethodType):
-        yield from (value.__self__, value.__func__)
-    elif isinstance(value, partial):
-        yield from (value.func, *value.args, *value.keywords.values())
-    elif isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from value
-    yield from getattr(value, "__dict__", {}).values()
-
-
-def _contents(function: FunctionType) -> Iterator[Any]:
-    """Yields what a function's closure holds; a cell may still be empty."""
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:
-            continue
-
-
-def _globals(function: FunctionType) -> Iterator[Any]:
-    """Yields the global variables that a function of the user's reads, such as a notebook's."""
-    if function.__globals__.get("__name__", "").partition(".")[0] in LIBRARIES:
-        return
-    codes = [function.__code__]
-    for code in codes:
-        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-        names = (name for name in code.co_names if name in function.__globals__)
-        yield from (function.__globals__[name] for name in names)
+    looked[id(value)] = (depth, value)
+    members = (members_of(value) or {}).values()
+    return any(_reaches(member, wanted, looked, depth - 1) for member in members)
 
 
 def _name(name: str, value: Any) -> str:

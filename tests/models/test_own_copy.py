@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from types import MethodType
 from typing import Any
 
@@ -40,6 +40,18 @@ class _Through:
 def _closure(block: Any) -> None:
     original = block.forward
     block.forward = lambda hidden: original(hidden)
+
+
+def _wrapped(block: Any) -> None:
+    """`wraps` gives it the name of torch's module."""
+    original = block.forward
+
+    @wraps(original)
+    def forward(hidden: Tensor) -> Tensor:
+        result: Tensor = original(hidden)
+        return result
+
+    block.forward = forward
 
 
 def _of_a_weight(block: Any) -> None:
@@ -85,6 +97,7 @@ def _method(block: Any) -> None:
 
 HELD: dict[str, Callable[[Any], Any]] = {
     "closure": _closure,
+    "wrapped": _wrapped,
     "weight": _of_a_weight,
     "default": _default,
     "keyword": _keyword,

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.trace.held import is_foreign
 from dipgo.compiler.trace.torch_private import hook_tables
+from dipgo.models.members import is_foreign
 
 
 def find_patches(module: nn.Module, prefix: str = "") -> Iterator[str]:

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from dipgo.common.errors import DipgoError
-from dipgo.compiler.trace.held import DEPTH, Held, Snapshot
+from dipgo.compiler.trace.held import Held, Snapshot
 from dipgo.compiler.trace.torch_private import hook_tables, module_tables
+from dipgo.models.members import DEPTH
 
 ALIKE = "a model whose every call computes the same"
 

@@ -205,7 +205,10 @@ def operators_read_once() -> Iterator[None]:
     Relies on the classmethod `ONNXRegistry.from_torchlib` of
     `torch.onnx._internal.exporter._registration` and on the dict `functions`, since torch 2.6.
     """
-    registry = importlib.import_module(REGISTRATION).ONNXRegistry
+    registry: Any = getattr(importlib.import_module(REGISTRATION), "ONNXRegistry", None)
+    if not hasattr(registry, "from_torchlib"):  # another release's exporter, which may be slower
+        yield
+        return
     read, as_it_was = registry.from_torchlib, vars(registry)["from_torchlib"]
 
     def from_torchlib(**options: Any) -> Any:
