@@ -31,7 +31,7 @@ FLOW = {"sd3": "FlowMatchEulerDiscreteScheduler", "flux": "FlowMatchEulerDiscret
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "task"), CASES)
 def test_latents_and_pictures_are_those_of_the_pipeline(family: str, task: str) -> None:
-    """Failed at e6859a8 for all but sdxl text and image."""
+    """Failed at e6859a8 for all but sdxl text."""
     plain = replace(draw_case(1), options={}, steps=2, eta=0.0, strength=1.0, height=64, width=64)
     plain = replace(plain, batch=1, prompts=("a red circle",), negative=None, pictures_each=1)
     plain = replace(plain, seeds=5, lora=False, inversion=0, weights="fp32", precision="fp32")
