@@ -26,7 +26,8 @@ from rich.console import Console
 
 from dipgo.common.cli import whole_number
 from scripts.fuzz.draws import draw_case
-from scripts.fuzz.trial import Outcome, Verdict, shrink, try_draw
+from scripts.fuzz.shrink import shrink
+from scripts.fuzz.trial import Outcome, Verdict, try_draw
 from scripts.harness import add_json, new_report, run_script, script_parser, write_report
 
 MOST_REASONS = 10

@@ -11,7 +11,8 @@ from scripts.fuzz import trial
 from scripts.fuzz.draws import draw_case
 from scripts.fuzz.fuzz_pipelines import summary
 from scripts.fuzz.reference import Run
-from scripts.fuzz.trial import Outcome, Verdict, shrink, simpler, try_draw
+from scripts.fuzz.shrink import shrink, simpler
+from scripts.fuzz.trial import Outcome, Verdict, try_draw
 from tests.support.rare import rare_unless
 
 DRAWS, COMMON = 200, 20
