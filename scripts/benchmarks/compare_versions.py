@@ -30,6 +30,10 @@ from dipgo.engines.ratios import paired_ratio
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"
 SUBNETS = ROOT / "examples" / "subnets"
+DEMO_SUBNET = SUBNETS / "demo-dipgo-0.80.json"
+SUBNET = "SUBNET"
+NEWER_KEYS = ("fitted",)
+"""Optional keys of a SubNet that came later: an older checkout refuses what it does not know."""
 DEMO_MODEL = ("--model", str(DEMO / "model"))
 SD15 = ("--model", "arch:sd15", "--subnet", str(SUBNETS / "sd15-dipgo-0.80.json"))
 SEARCH = (
@@ -39,12 +43,10 @@ SEARCH = (
 MIB = 2**20
 LARGE = 64 * MIB
 
-# The arguments after `python -m dipgo`; OUT is where the result is to be.
+# The arguments after `python -m dipgo`; OUT is where the result is to be, SUBNET a copy of
+# DEMO_SUBNET that older checkouts read too.
 EXPORTS: dict[str, tuple[str, ...]] = {
-    "demo, searched": (
-        *("export", *DEMO_MODEL, "--subnet", str(SUBNETS / "demo-dipgo-0.80.json")),
-        *("--out", "OUT"),
-    ),
+    "demo, searched": (*("export", *DEMO_MODEL, "--subnet", SUBNET, "--out", "OUT"),),
     "demo, dense, fp16": (
         *("export", *DEMO_MODEL, "--subnet", "dense", "--steps", "20", "--scheduler", "dpm++"),
         *("--precision", "fp16", "--out", "OUT"),
@@ -107,8 +109,12 @@ def compare(
 ) -> dict[str, Any]:
     """Returns names of what differs, and figures of both checkouts, by case."""
     report: dict[str, Any] = {"machine": describe_machine(), "different": {}, "figures": {}}
+    subnet = json.loads(DEMO_SUBNET.read_bytes())
+    (folder / SUBNET).write_text(
+        json.dumps({key: subnet[key] for key in subnet if key not in NEWER_KEYS})
+    )
     for name in names:
-        arguments = (EXPORTS | SEARCHES)[name]
+        arguments = _put((EXPORTS | SEARCHES)[name], SUBNET, folder / SUBNET)
         repeats = 1 if name in SEARCHES else rounds
         with tempfile.TemporaryDirectory(dir=folder) as case:
             outs, usages = _pairs(checkouts, Path(case) / "out", arguments, repeats)
@@ -134,10 +140,13 @@ def _pairs(
     for _ in range(rounds):
         pair = []
         for root, out in zip(checkouts, outs, strict=True):
-            words = (str(out) if word == "OUT" else word for word in (*arguments, *force))
-            pair.append(_run(root, list(words)))
+            pair.append(_run(root, [*_put(arguments, "OUT", out), *force]))
         usages.append(pair)
     return outs, usages
+
+
+def _put(arguments: Sequence[str], word: str, path: Path) -> list[str]:
+    return [str(path) if argument == word else argument for argument in arguments]
 
 
 def _run(root: Path, arguments: Sequence[str]) -> Usage:
@@ -212,15 +221,21 @@ def _import_times(checkouts: Sequence[Path], statement: str, folder: Path) -> li
 def _note_runs(
     report: dict[str, Any], checkouts: Sequence[Path], folder: Path, rounds: int
 ) -> None:
-    """Seconds of the demo's trajectory, and the share of them outside the engines."""
-    out = folder / "demo"
-    _run(checkouts[-1], [str(out) if word == "OUT" else word for word in EXPORTS["demo, searched"]])
+    """Seconds of the demo's trajectory, and the share of them outside the engines.
+
+    Each checkout runs its own export: an older one refuses what a manifest says since then.
+    """
+    arguments = _put(EXPORTS["demo, searched"], SUBNET, folder / SUBNET)
+    outs = [folder / f"demo-{index}" for index in range(len(checkouts))]
+    for root, out in zip(checkouts, outs, strict=True):
+        _run(root, _put(arguments, "OUT", out))
     pairs = []
-    for _ in range(rounds):
+    for index in range(rounds):
         pair = []
-        for root in checkouts:
-            _run(root, ["bench", str(out), "--repeats", "15", "--json", str(folder / "bench.json")])
-            pair.append(json.loads((folder / "bench.json").read_text())["this"])
+        for root, out in zip(checkouts, outs, strict=True):
+            result = folder / f"bench-{out.name}-{index}.json"
+            _run(root, ["bench", str(out), "--repeats", "15", "--json", str(result)])
+            pair.append(json.loads(result.read_text())["this"])
         pairs.append(pair)
     figures: dict[str, Callable[[dict[str, Any]], float]] = {
         "demo, searched: a run, seconds": lambda bench: bench["seconds"],
