@@ -34,6 +34,14 @@ def describe_machine() -> dict[str, str]:
     }
 
 
+def physical_memory() -> int | None:
+    """Returns the bytes of the machine's memory, None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

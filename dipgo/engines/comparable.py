@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.common.tensor_file import read_header
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.ir.manifest.records import REMEDY, WEIGHTS_FILE, Manifest, SamplerRecord
 
@@ -129,22 +128,17 @@ def _weights(path: Path) -> dict[str, Weight]:
     Raises:
         DipgoError: The file is damaged.
     """
-    try:
-        file = np.memmap(path, np.uint8, "r")
-        header = 8 + int(file[:8].view("<u8")[0])
-        weights = {}
-        for name, entry in json.loads(file[8:header].tobytes()).items():
-            if name.startswith(DENOISER) and entry["dtype"] in _TYPES:
-                start, end = (header + offset for offset in entry["data_offsets"])
-                size = np.dtype(_TYPES[entry["dtype"]][0]).itemsize
-                end = min(end, start + SAMPLE * size)
-                if file[start:end].size != size * min(SAMPLE, math.prod(entry["shape"])):
-                    raise ValueError(f"{name}: other bytes than its shape has")
-                weights[name] = (entry["dtype"], entry["shape"], file[start:end])
-    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-        raise DipgoError(
-            str(path), found=str(error), expected="a safetensors file", remedy=REMEDY
-        ) from None
+    file = np.memmap(path, np.uint8, "r")
+    weights = {}
+    for name, entry in read_header(path, remedy=REMEDY).items():
+        if name.startswith(DENOISER) and entry.dtype in _TYPES:
+            start, end = entry.data_offsets
+            size = np.dtype(_TYPES[entry.dtype][0]).itemsize
+            weights[name] = (
+                entry.dtype,
+                entry.shape,
+                file[start : min(end, start + SAMPLE * size)],
+            )
     return weights
 
 

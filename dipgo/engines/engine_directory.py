@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.hashes import sha256_of
+from dipgo.common.links import check_within
 from dipgo.common.typed_json import decode_json, read_file
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import Launch
@@ -48,9 +49,11 @@ class EngineDirectory:
             DipgoError: The engines are not of this very export, or an engine of `names` is missing.
         """
         path = export.path / ENGINES_FOLDER / target
+        check_within(path, export.path)
         if not path.is_dir():
             raise DipgoError(str(path), found="no engines", expected="built ones", remedy=remedy)
         file = path / ENGINES_FILE
+        check_within(file, export.path)
         content = read_file(file, expected="the manifest of built engines")
         manifest = decode_json(content, EngineManifest, name=str(file), remedy=remedy)
         directory = cls(path, manifest, remedy)
@@ -130,6 +133,7 @@ class EngineDirectory:
         """
         record: EngineRecord = self.manifest.engines[name]
         path = self.path / record.file
+        check_within(path, self.path.parent.parent)
         if not path.is_file():
             raise self._mismatch(f"no file {record.file}", f"the engine {name}")
         content = read_file(path, expected=f"the engine {name}")

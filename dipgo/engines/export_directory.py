@@ -14,6 +14,9 @@ from safetensors import SafetensorError, deserialize
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
+from dipgo.common.links import check_within
+from dipgo.common.machine import physical_memory
+from dipgo.engines.graph_checks import check_graphs
 from dipgo.engines.launches import combine_engine
 from dipgo.ir.manifest.convert import plan_of
 from dipgo.ir.manifest.file import read_manifest
@@ -27,6 +30,9 @@ from dipgo.ir.manifest.records import (
 from dipgo.ir.plan.nodes import Table
 from dipgo.ir.plan.plan import Plan, combined_dtypes
 from dipgo.ir.types import COMBINE_FILES
+
+MOST_OF_MEMORY = 8
+"""Files may have so many times the machine's memory: engines need not hold all weights there."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,14 @@ class ExportDirectory:
             _check_size(read_manifest(path), path, size)
         manifest = read_manifest(path, size)
         _check_listed(manifest, path, size)
+        if check_hashes:
+            _check_total(manifest, path)
         for name, record in manifest.files.items():
+            check_within(path / name, path)
             _check_file(path / name, record, check_hashes)
-        return cls(path, manifest, size)
+        export = cls(path, manifest, size)
+        check_graphs(path, manifest, combined_dtypes(export.plan))
+        return export
 
     @cached_property
     def plan(self) -> Plan:
@@ -95,6 +106,18 @@ def _check_size(manifest: Manifest, path: Path, size: str) -> None:
             found=f"an export for {' '.join(manifest.sizes) or 'one size only'}",
             expected="one of the further sizes that it was made for",
             remedy=f"leave the size out, or export again with {setting('also_sizes')} {size}",
+        )
+
+
+def _check_total(manifest: Manifest, path: Path) -> None:
+    """Refuses to read for hours what cannot be run here: a stranger's files may be all holes."""
+    memory, total = physical_memory(), sum(record.nbytes for record in manifest.files.values())
+    if memory is not None and total > MOST_OF_MEMORY * memory:
+        raise DipgoError(
+            str(path),
+            found=f"files of {total / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB of memory",
+            expected="memory for the weights",
+            remedy="use a larger machine; check_hashes=False does not read all of them",
         )
 
 

@@ -163,7 +163,10 @@ class _Builder:
         self.callees = {callee.name: callee for callee in plan.callees}
         self.inputs = {value.name for value in plan.inputs}
         self.offsets = {slot.value: slot.offset for slot in plan.slots}
-        self.rows = {table.name: (table.type, table.rows) for table in plan.tables}
+        self.rows = {
+            table.name: (table.type, {row: place for place, row in enumerate(table.rows)})
+            for table in plan.tables
+        }
 
     def launch(self, statement: Call | Combine) -> Iterator[Launch]:
         """Yields a launch for a call, and for a combination one fewer than it has terms."""
@@ -226,11 +229,11 @@ class _Builder:
             return self._place(leaf.name)
         row_type, rows = self.rows[leaf.table]
         if isinstance(operand, Stack):
-            chosen = [rows.index(lane.row) for lane in operand.lanes if isinstance(lane, TableRow)]
+            chosen = [rows[lane.row] for lane in operand.lanes if isinstance(lane, TableRow)]
             region = f"{_table_region(leaf.table)} rows {chosen}"
             self.stacks[region] = (leaf.table, chosen)
             return Place(region)
-        return Place(_table_region(leaf.table), aligned(row_type.nbytes) * rows.index(leaf.row))
+        return Place(_table_region(leaf.table), aligned(row_type.nbytes) * rows[leaf.row])
 
     def _coefficient(self, number: float) -> Place:
         index = self.coefficients.setdefault(number, len(self.coefficients))

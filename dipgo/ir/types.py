@@ -12,6 +12,10 @@ import numpy as np
 PrecisionName = Literal["fp32", "fp16", "bf16"]
 
 
+LARGEST = 2**48
+"""Bytes of a tensor or region: fewer than this, in all files."""
+
+
 @dataclass(frozen=True, slots=True)
 class ElementType:
     """An element type under the names that other libraries and file formats have for it.
@@ -91,13 +95,18 @@ class TensorType:
         """Returns the type that prints as `text`.
 
         Raises:
-            ValueError: No type does.
+            ValueError: No type does, or its tensors would have LARGEST bytes or more.
         """
         dtype, bracket, rest = text.partition("[")
         if dtype not in ELEMENT_TYPES or not bracket or not rest.endswith("]"):
             raise ValueError(f"not a tensor type: {text!r}")
         sizes = rest[:-1].split(",") if rest != "]" else []
-        return cls(dtype, tuple(int(size) for size in sizes))
+        if not all(size.isascii() and size.isdigit() and len(size) < 16 for size in sizes):
+            raise ValueError(f"not a tensor type: {text!r}")
+        parsed = cls(dtype, tuple(int(size) for size in sizes))
+        if parsed.nbytes >= LARGEST:
+            raise ValueError(f"a tensor of 2**48 bytes or more: {text}")
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines.clones import OnStep
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, input_region
+from dipgo.engines.memory import room_for
 from dipgo.engines.onnxruntime.memory import Block
 from dipgo.engines.onnxruntime.session import DEVICES, SessionSettings
 from dipgo.ir.types import ELEMENT_TYPES
@@ -45,9 +47,11 @@ class Executor:
         self._sessions, self._device = sessions, DEVICES[settings.provider]
         self._captures = settings.provider == "cuda-graph"
         self._result_type = launches.result
-        self._regions = {
-            name: Block.of_bytes(nbytes, self._device) for name, nbytes in launches.regions.items()
-        }
+        with room_for(launches):
+            self._regions = {
+                name: Block.of_bytes(nbytes, self._device)
+                for name, nbytes in launches.regions.items()
+            }
         for name, content in launches.contents.items():
             self._regions[name].write(content)
         self._launches = [
@@ -63,7 +67,10 @@ class Executor:
         seconds: dict[str, float] = {}
         for bound in self._launches:
             started = perf_counter()
-            bound.session.run_with_iobinding(bound.binding, bound.options)
+            try:
+                bound.session.run_with_iobinding(bound.binding, bound.options)
+            except Exception as error:  # ONNX Runtime's own exceptions have no public name
+                raise _failed(bound.launch, error) from error
             segment = bound.launch.segment
             if segment is not None:
                 seconds[segment] = seconds.get(segment, 0.0) + perf_counter() - started
@@ -94,3 +101,12 @@ class Executor:
         address = self._regions[argument.place.region].address(argument.place.offset)
         element = ELEMENT_TYPES[argument.type.dtype].onnx
         return argument.tensor, self._device, 0, element, argument.type.shape, address
+
+
+def _failed(launch: Launch, error: Exception) -> DipgoError:
+    return DipgoError(
+        f"engine {launch.engine}, step {launch.step}",
+        found=f"what ONNX Runtime cannot run: {error}",
+        expected="a graph that runs on the plan's shapes, and memory for it",
+        remedy="free some memory; if that is not it, the export is damaged: export again",
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.machine import physical_memory
 from dipgo.engines.onnxruntime import openvino
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 
@@ -162,12 +163,15 @@ def _share_arena() -> None:
     """Makes one arena for host memory of all sessions of the process, kept until it ends.
 
     Sessions run one after another: with an arena each, their peaks would add up. It is made once a
-    process, as a second arena would replace the first for all sessions made after it.
+    process, as a second arena would replace the first for all sessions made after it. It takes no
+    more than the machine has: a graph, which may be a stranger's, then fails, and not the machine.
     """
     runtime = _import_onnxruntime()
     arena = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     memory = runtime.OrtMemoryInfo("Cpu", arena, 0, runtime.OrtMemType.DEFAULT)
-    runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg(0, -1, -1, -1))
+    runtime.create_and_register_allocator(
+        memory, runtime.OrtArenaCfg(physical_memory() or 0, -1, -1, -1)
+    )
 
 
 def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:

@@ -15,6 +15,7 @@ import msgspec
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.common.hashes import sha256_of
+from dipgo.common.links import check_within
 from dipgo.common.settings import check_settings, option
 from dipgo.common.version import __version__
 from dipgo.engines.export_directory import ExportDirectory
@@ -123,6 +124,7 @@ def build_engines(
     version, gpu = check_can_build(target, options)
     export = ExportDirectory.open(path)
     out = export.path / ENGINES_FOLDER / target
+    check_within(out, export.path)
     check_destination(out, force=True, may_replace=_is_engines)
     out.parent.mkdir(exist_ok=True)
     with staged_directory(out, force=True, may_replace=_is_engines) as staging:

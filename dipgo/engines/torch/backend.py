@@ -1,15 +1,13 @@
-"""The torch backend: programs that `torch.export` saved, with the export's own weights."""
+"""The torch backend: programs of PyTorch's operators, with the export's own weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from io import BytesIO
 from threading import Lock
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch.export.passes import move_to_device_pass
+from safetensors import SafetensorError, safe_open
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.engines.engine_directory import EngineDirectory
@@ -17,6 +15,8 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import LaunchList, list_launches, list_part_launches
 from dipgo.engines.runner import BackendSettings
 from dipgo.engines.torch.executor import Executor, Function
+from dipgo.engines.torch.program import load_program
+from dipgo.ir.manifest.engines import ENGINES_FILE
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 
 
@@ -34,6 +34,7 @@ class TorchBackend:
             export, "torch", [*segments, *export.manifest.parts], remedy
         )
         self._weights: dict[str, torch.Tensor] = {}
+        self._file: Any = None  # opened once: each opening maps the whole file into memory
         self._functions: dict[str, Function] = {}
         self._lock = Lock()
 
@@ -56,28 +57,37 @@ class TorchBackend:
         """Returns the program, which takes its weights after its inputs."""
         content = self._programs.read(name, self._check_hashes)
         record = self._programs.manifest.engines[name]
-        weights = tuple(map(self._weight, record.weights))
-        try:
-            program = torch.export.load(BytesIO(content))
-        except Exception as error:  # a file of another version may fail in any way
+        path, remedy = self._programs.path / record.file, self._programs.remedy
+        program = load_program(content, self._device, name=str(path), remedy=remedy)
+        if program.weights != len(record.weights):
             raise DipgoError(
-                str(self._programs.path / record.file),
-                found=f"what PyTorch {torch.__version__} cannot load "
-                f"({type(error).__name__}), written by {self._programs.manifest.library_version}",
-                expected="a program that torch.export saved",
-                remedy=self._programs.remedy,
-            ) from error
-        if self._device != "cpu":
-            program = move_to_device_pass(program, self._device)
-        module: Any = program.module()
-        return lambda *inputs: module(inputs, weights)
+                str(path),
+                found=f"a program of {program.weights} weights",
+                expected=f"one of the {len(record.weights)} that {ENGINES_FILE} names",
+                remedy=remedy,
+            )
+        weights = tuple(map(self._weight, record.weights))
+        return lambda *inputs: program.module(*inputs, *weights)
 
     def _weight(self, name: str) -> torch.Tensor:
-        """Loads a weight when it is first needed, straight to the device."""
+        """Loads a weight when it is first needed, straight to the device.
+
+        Raises:
+            DipgoError: The file has no such weight, or cannot be mapped into memory.
+        """
         if name not in self._weights:
             path = self._export.path / WEIGHTS_FILE
-            with safe_open(path, framework="pt", device=self._device) as file:
-                self._weights[name] = file.get_tensor(name)
+            try:
+                if self._file is None:
+                    self._file = safe_open(path, framework="pt", device=self._device)
+                self._weights[name] = self._file.get_tensor(name)
+            except (SafetensorError, RuntimeError, OSError) as error:
+                raise DipgoError(
+                    str(path),
+                    found=f"no weight {name} that can be loaded ({error})",
+                    expected=f"the weights that {ENGINES_FILE} names, and memory for them",
+                    remedy=self._programs.remedy,
+                ) from error
         return self._weights[name]
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dipgo.common.errors import DipgoError
 from dipgo.engines.clones import OnStep
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, combine_engine, input_region
+from dipgo.engines.memory import room_for
 from dipgo.ir.types import COMBINE_FILES, ELEMENT_TYPES, numpy_dtype
 
 TRAJECTORY = "trajectory"
@@ -35,9 +37,34 @@ class _Bound:
     outputs: tuple[torch.Tensor, ...]
 
     def run(self) -> None:
-        """Copies the results to their slots: PyTorch's operators choose where they write."""
-        for target, result in zip(self.outputs, self.function(*self.inputs), strict=True):
+        """Copies the results to their slots: PyTorch's operators choose where they write.
+
+        Raises:
+            DipgoError: The engine fails, or its results are not those that the plan has.
+        """
+        try:
+            results = self.function(*self.inputs)
+        except (
+            Exception
+        ) as error:  # the program is a stranger's, and operators raise what they like
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        found, expected = _types(results), _types(self.outputs)
+        if found != expected:  # copying would convert and repeat them
+            raise self._failed(f"{found}, not {expected} as the plan has it")
+        for target, result in zip(self.outputs, results, strict=True):
             target.copy_(result)
+
+    def _failed(self, problem: str) -> DipgoError:
+        return DipgoError(
+            f"engine {self.launch.engine}, step {self.launch.step}",
+            found=problem,
+            expected="the results that the plan has",
+            remedy="the export is damaged, or memory does not suffice: export again",
+        )
+
+
+def _types(tensors: Sequence[torch.Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(str(tensor.dtype), tuple(tensor.shape)) for tensor in tensors]
 
 
 class Executor:
@@ -48,10 +75,11 @@ class Executor:
         self, launches: LaunchList, functions: Mapping[str, Function], device: str
     ) -> None:
         self._list, self._device = launches, torch.device(device)
-        self._regions = {
-            name: torch.zeros(nbytes, dtype=torch.uint8, device=self._device)
-            for name, nbytes in launches.regions.items()
-        }
+        with room_for(launches):
+            self._regions = {
+                name: torch.zeros(nbytes, dtype=torch.uint8, device=self._device)
+                for name, nbytes in launches.regions.items()
+            }
         for name, content in launches.contents.items():
             self._regions[name].copy_(torch.from_numpy(content.copy()))
         known = {combine_engine(name): combine for name in COMBINE_FILES} | dict(functions)

@@ -1,4 +1,4 @@
-"""Implements `--target torch`: every segment as a program of `torch.export` without weights.
+"""Implements `--target torch`: every segment as a program for PyTorch without weights.
 
 Weights are inputs of the programs, by their names in the export's one weights file.
 """
@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from dipgo.common.hashes import sha256_of
 from dipgo.common.version import __version__
-from dipgo.compiler.trace.torch_private import admit_size_one, forget_example_inputs
+from dipgo.engines.torch.program_file import Program
 from dipgo.export.lower.callee import Lowering
+from dipgo.export.lower.program_nodes import program_of
 from dipgo.export.lower.weights import WeightStore
 from dipgo.ir.manifest.engines import (
     ENGINES_FILE,
@@ -30,7 +32,7 @@ from dipgo.ir.manifest.engines import (
 )
 from dipgo.ir.manifest.records import MANIFEST_FILE
 
-Program: TypeAlias = tuple[torch.export.ExportedProgram, list[str]]
+Captured: TypeAlias = tuple[Program, list[str]]
 """A program, and the names of the weights that it takes."""
 
 
@@ -38,7 +40,7 @@ class TorchPrograms:
     """The programs of an export, by the names of segments and parts."""
 
     def __init__(self) -> None:
-        self._programs: dict[str, Program] = {}
+        self._programs: dict[str, Captured] = {}
 
     def add(self, name: str, lowering: Lowering, prefix: str, store: WeightStore) -> None:
         """Captures a program; adds to `store` its weights that no graph has named."""
@@ -63,36 +65,37 @@ class _Functional(nn.Module):
 
 
 @torch.no_grad()
-def capture_program(lowering: Lowering, prefix: str, store: WeightStore) -> Program:
-    """Returns the program and the names of its weights; adds to `store` the unnamed ones."""
+def capture_program(lowering: Lowering, prefix: str, store: WeightStore) -> Captured:
+    """Returns the program and the names of its weights; adds to `store` the unnamed ones.
+
+    Raises:
+        DipgoError: The module calls an operator that a program cannot.
+    """
     state = dict(lowering.module.state_dict())
     shapes = lowering.dynamic_shapes
     dynamic: Any = None if shapes is None else (shapes[0], tuple({} for _ in state))
-    program = torch.export.export(
+    captured = torch.export.export(
         _Functional(lowering.module, list(state)),
         (tuple(lowering.example), tuple(state.values())),
         dynamic_shapes=dynamic,
         strict=False,
     )
-    admit_size_one(program)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it holds paths of the exporting machine
-    forget_example_inputs(program)  # they hold the weights, which the file must not
+    program = program_of(captured, len(lowering.example))
     stored = [
         store.add(f"{prefix}.{weight}", tensor) for weight, tensor in lowering.weights.items()
     ]
     return program, stored
 
 
-def write_programs(programs: Mapping[str, Program], directory: Path) -> None:
+def write_programs(programs: Mapping[str, Captured], directory: Path) -> None:
     """Writes the folder `engines/torch` of an export whose manifest has been written."""
     folder = directory / ENGINES_FOLDER / "torch"
     folder.mkdir(parents=True)
     records: dict[str, EngineRecord] = {}
     for name, (program, weights) in programs.items():
-        path = folder / f"{name}.pt2"
-        torch.export.save(program, path)
-        content = path.read_bytes()
+        path = folder / f"{name}.json"
+        content = msgspec.json.encode(program)
+        path.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         records[name] = EngineRecord(path.name, len(content), digest, digest, {}, weights)
     manifest = EngineManifest(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from dipgo.common.tensor_file import read_header
 from dipgo.compiler.trace.torch_private import storage_id
 from dipgo.export.lower.hide_weights import TRANSPOSED
+from dipgo.ir.manifest.records import REMEDY
 from dipgo.models.finite_weights import check_no_nan
 
 INLINE_NBYTES = 1024
@@ -110,13 +110,9 @@ def _as_torch(array: NDArray[Any]) -> torch.Tensor:
 
 
 def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
-    """Returns start and end of every tensor, in bytes from the beginning of a safetensors file."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    base = 8 + length
-    return {
-        name: (base + entry["data_offsets"][0], base + entry["data_offsets"][1])
-        for name, entry in header.items()
-    }
+    """Returns start and end of every tensor, in bytes from the beginning of a safetensors file.
+
+    Raises:
+        DipgoError: The file is damaged.
+    """
+    return {name: entry.data_offsets for name, entry in read_header(path, remedy=REMEDY).items()}

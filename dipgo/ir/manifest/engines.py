@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from dipgo.ir.manifest.records import Count, FileName
+from dipgo.ir.manifest.names import END, Count, FileName, Nbytes
 
 ENGINES_FOLDER = "engines"
 
@@ -17,10 +17,10 @@ ENGINES_FORMAT: Literal["dipgo.engines"] = "dipgo.engines"
 
 ENGINES_VERSION: Literal[1] = 1
 
-TargetName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]*$")]
+TargetName: TypeAlias = Annotated[str, Meta(pattern=rf"^[a-z][a-z0-9-]{{0,49}}{END}")]
 """A target's name, as in `--target`, and its folder's; dipgo.engines.targets lists them."""
 
-ComputeCapability: TypeAlias = Annotated[str, Meta(pattern=r"^\d+\.\d+$")]
+ComputeCapability: TypeAlias = Annotated[str, Meta(pattern=rf"^\d{{1,3}}\.\d{{1,3}}{END}")]
 """A compute capability as NVIDIA writes it: `8.6`."""
 
 
@@ -40,7 +40,7 @@ class EngineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     file: FileName
-    nbytes: Count
+    nbytes: Nbytes
     sha256: str
     key: str
     profile: dict[str, RangeRecord]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.links import check_within
 from dipgo.common.typed_json import decode_json, read_file
 from dipgo.ir.manifest.convert import plan_of
+from dipgo.ir.manifest.names import name_problems
 from dipgo.ir.manifest.records import (
     FORMAT,
     MANIFEST_FILE,
     REMEDY,
     VERSION,
     Manifest,
+    TensorRecord,
     manifest_file,
 )
-from dipgo.ir.plan.plan import Plan, value_types
+from dipgo.ir.plan.plan import Plan, combined_dtypes, value_types
 from dipgo.ir.plan.verify import verify
+from dipgo.ir.types import COMBINE_FILES
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -45,6 +49,7 @@ def read_manifest(directory: Path, size: str = "") -> Manifest:
         DipgoError: The directory is no export of this version, or its plan is broken.
     """
     path = directory / manifest_file(size)
+    check_within(path, directory)
     content = read_file(path, expected="the manifest of an export directory")
     head = decode_json(content, _Head, name=str(path), remedy=REMEDY)
     if (head.format, head.version) != (FORMAT, VERSION):
@@ -75,6 +80,9 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
     unplaced = set(value_types(plan)) - {value.name for value in plan.inputs}
     for name in sorted(unplaced - {slot.value for slot in plan.slots}):
         yield f"no slot for %{name}"
+    for dtype in sorted(set(combined_dtypes(plan)) - set(COMBINE_FILES)):
+        yield f"linear combinations of {dtype}"
+    yield from _problems_of_names(manifest)
     arena_nbytes = manifest.program.arena_nbytes
     if arena_nbytes != plan.arena_nbytes:
         yield f"an arena of {arena_nbytes} bytes for slots that end at {plan.arena_nbytes}"
@@ -85,6 +93,30 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
     for record in encoder.inputs if encoder else ():
         if record.name not in provided:
             yield f"a text encoder whose input {record.name} no tokenizer gives"
+
+
+def _problems_of_names(manifest: Manifest) -> Iterator[str]:
+    """Yields names that cannot all be files, or are given twice."""
+    yield from name_problems(manifest.files)
+    combinations = (Path(file).stem for file in COMBINE_FILES.values())
+    graphs = [*(segment.name for segment in manifest.segments), *manifest.parts, *combinations]
+    yield from name_problems(graphs)
+    if len(set(graphs)) != len(graphs):
+        yield "two graphs of one name"
+    for noun, records in _named_records(manifest):
+        if len({record.name for record in records}) != len(records):
+            yield f"two of the {noun} of one name"
+
+
+def _named_records(manifest: Manifest) -> Iterator[tuple[str, Sequence[TensorRecord]]]:
+    """Yields the lists of tensors within which each has a name of its own."""
+    yield "inputs", manifest.inputs
+    for segment in manifest.segments:
+        yield f"inputs of {segment.name}", segment.inputs
+        yield f"outputs of {segment.name}", segment.outputs
+    for name, part in manifest.parts.items():
+        yield f"inputs of {name}", part.inputs
+        yield f"outputs of {name}", part.outputs
 
 
 def _damaged(path: Path, problem: str) -> DipgoError:

@@ -11,16 +11,30 @@ import msgspec
 from msgspec import Meta
 
 from dipgo.ir.fitted import Fitted, LoraRecord
-from dipgo.ir.types import ELEMENT_TYPES, PrecisionName
+from dipgo.ir.manifest.names import END, Count, FileName, GraphName, Nbytes, TensorName, Type
+from dipgo.ir.types import PrecisionName
 
 MANIFEST_FILE = "plan.json"
 
-SIZE_PATTERN = r"^([1-9]\d*x)?[1-9]\d*x[1-9]\d*$"
+SIZE_PATTERN = r"^([1-9]\d{0,4}x)?[1-9]\d{0,5}x[1-9]\d{0,5}" + END
 """A size: `512x768`, height x width in pixels, or `4x512x768`, with the pictures a run first."""
 
 WEIGHTS_FILE = "weights.safetensors"
 
 CONSTANTS_FILE = "constants.safetensors"
+
+MOST_TOKENS = 65536
+"""Tokens of a text: T5's in diffusers are 512 at most."""
+
+Side: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
+
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
+
+MOST_PICTURES = 65536
+"""Pictures of a run."""
+
+MOST_STEPS = 100_000
+"""Steps of a sampler: a hundred times those that models are trained with."""
 
 FORMAT: Literal["dipgo.export"] = "dipgo.export"
 
@@ -28,18 +42,8 @@ VERSION: Literal[2] = 2
 
 REMEDY = "the export is damaged: export again"
 
-Count: TypeAlias = Annotated[int, Meta(ge=0)]
-
 MOST_DRAWS = 10_000
 """Draws of noise by a scheduler: a thousand steps with several each. More would take for ever."""
-
-FileName: TypeAlias = Annotated[str, Meta(pattern=r"^\w[^/\\]*$")]
-"""The name of a file within the directory, never a path out of it."""
-
-Type: TypeAlias = Annotated[
-    str, Meta(pattern=rf"^({'|'.join(ELEMENT_TYPES)})\[([1-9]\d*(,[1-9]\d*)*)?\]$")
-]
-"""A tensor type as in the plan's text: `f32[2,77,768]`."""
 
 
 def manifest_file(size: str = "") -> str:
@@ -58,7 +62,7 @@ def constants_file(size: str = "") -> str:
 class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named tensor."""
 
-    name: str
+    name: TensorName
     type: Type
 
 
@@ -72,7 +76,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs have it too. Types and costs are those of one lane.
     """
 
-    name: str
+    name: GraphName
     file: FileName
     members: list[str]
     inputs: list[TensorRecord]
@@ -88,7 +92,7 @@ class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     timestep: float
     row: Count
-    gates: Annotated[str, Meta(pattern="^[01]*$")]
+    gates: Annotated[str, Meta(pattern=f"^[01]*{END}")]
 
 
 class TableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,8 +132,8 @@ class SlotRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The place of a value: bytes [offset, offset + nbytes) of the arena."""
 
     value: str
-    offset: Count
-    nbytes: Count
+    offset: Nbytes
+    nbytes: Nbytes
 
 
 class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +150,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The plan. Statements are executed in order. `draws` are noise like `state`, drawn later."""
 
     name: str
-    num_inference_steps: Annotated[int, Meta(ge=1)]
+    num_inference_steps: Annotated[int, Meta(ge=1, le=MOST_STEPS)]
     blocks: list[str]
     steps: Annotated[list[StepRecord], Meta(min_length=1)]
     inputs: list[TensorRecord]
@@ -155,7 +159,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     statements: list[CallRecord | CombineRecord]
     result: str
     slots: list[SlotRecord]
-    arena_nbytes: Count
+    arena_nbytes: Nbytes
     draws: list[DrawRecord] = []
 
 
@@ -209,19 +213,19 @@ class TokenizerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     file: FileName
     ids: str
     mask: str
-    length: Annotated[int, Meta(ge=1)]
-    pad_id: Count
+    length: Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
+    pad_id: TokenId
     padding_side: Literal["left", "right"]
     lower: bool
     vectors: dict[str, list[str]] = {}
     truncation_side: Literal["left", "right"] = "right"
-    end_id: Count | None = None
+    end_id: TokenId | None = None
 
 
 class ClassesRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The labels of a class-conditional model, 0 to `count` - 1; `count` itself is no class."""
 
-    count: Annotated[int, Meta(ge=1)]
+    count: Annotated[int, Meta(ge=1, lt=2**31)]
     names: dict[str, Count]
 
 
@@ -242,7 +246,7 @@ class PipelineRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zeros_without_negative: bool
     fixed: dict[str, list[float]]
     classes: ClassesRecord | None
-    packed: tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1)]] | None
+    packed: tuple[Side, Side] | None
     fixed_unconditional: dict[str, list[float]] | msgspec.UnsetType = msgspec.UNSET
     left_out: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
@@ -261,7 +265,7 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The hash and size that a file of the directory must have."""
 
     sha256: str
-    nbytes: Count
+    nbytes: Nbytes
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -283,14 +287,14 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     kept_fp32: list[str]
     numerics: dict[str, NumericsRecord]
     opset: int
-    batch: Annotated[int, Meta(ge=1)]
+    batch: Annotated[int, Meta(ge=1, le=MOST_PICTURES)]
     guidance: bool
     sizes: list[Annotated[str, Meta(pattern=SIZE_PATTERN)]]
     inputs: list[TensorRecord]
     outputs: One
     segments: list[SegmentRecord]
     program: ProgramRecord
-    parts: dict[str, PartRecord]
+    parts: dict[GraphName, PartRecord]
     tokenizers: list[TokenizerRecord]
     pipeline: PipelineRecord | None
     files: dict[FileName, FileRecord]

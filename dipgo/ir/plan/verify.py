@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
+from dataclasses import dataclass
 from itertools import pairwise
 
 from dipgo.ir.plan.nodes import (
@@ -39,7 +40,9 @@ def verify(plan: Plan) -> Plan:
         _check_signature(call, callees[call.callee])
     types = value_types(plan)
     _check_draws(plan, types)
-    tables = {table.name: table for table in plan.tables}
+    tables = {table.name: _Rows.of(table) for table in plan.tables}
+    if len(tables) != len(plan.tables):
+        raise InvalidPlanError("two tables of one name")
     lanes = _lanes(plan)
     for statement in plan.statements:
         if isinstance(statement, Combine):
@@ -50,6 +53,21 @@ def verify(plan: Plan) -> Plan:
     if plan.slots:
         _check_slots(plan, types)
     return plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A table's type, and where each of its rows is."""
+
+    type: TensorType
+    index: dict[int, int]
+
+    @classmethod
+    def of(cls, table: Table) -> _Rows:
+        index = {row: place for place, row in enumerate(table.rows)}
+        if len(index) != len(table.rows):
+            raise InvalidPlanError(f"table {table.name}: a row twice")
+        return cls(table.type, index)
 
 
 def _require(condition: bool, statement: Statement, problem: str) -> None:
@@ -162,14 +180,14 @@ def _check_terms(combine: Combine, types: dict[str, TensorType]) -> None:
 
 
 def _check_operands(
-    call: Call, callee: Callee, types: dict[str, TensorType], tables: dict[str, Table]
+    call: Call, callee: Callee, types: dict[str, TensorType], tables: dict[str, _Rows]
 ) -> None:
     for operand, value in zip(call.operands, callee.inputs, strict=True):
         for leaf in operand.lanes if isinstance(operand, Stack) else (operand,):
             if isinstance(leaf, Read):
                 leaf_type = types[leaf.name]
             else:
-                known = leaf.table in tables and leaf.row in tables[leaf.table].rows
+                known = leaf.table in tables and leaf.row in tables[leaf.table].index
                 _require(known, call, f"{leaf}, a row that no table holds")
                 leaf_type = tables[leaf.table].type
             _require(leaf_type == value.type, call, f"{leaf} is {leaf_type}, expected {value.type}")
@@ -189,7 +207,7 @@ def _lanes(plan: Plan) -> dict[str, Lane]:
     }
 
 
-def _check_stacks(call: Call, tables: dict[str, Table], lanes: dict[str, Lane]) -> None:
+def _check_stacks(call: Call, tables: dict[str, _Rows], lanes: dict[str, Lane]) -> None:
     """Checks that the lanes of a stack lie side by side."""
     for stack in (operand for operand in call.operands if isinstance(operand, Stack)):
         for first, second in pairwise(stack.lanes):
@@ -200,10 +218,10 @@ def _check_stacks(call: Call, tables: dict[str, Table], lanes: dict[str, Lane]) 
             )
 
 
-def _adjacent(first: Leaf, second: Leaf, tables: dict[str, Table], lanes: dict[str, Lane]) -> bool:
+def _adjacent(first: Leaf, second: Leaf, tables: dict[str, _Rows], lanes: dict[str, Lane]) -> bool:
     if isinstance(first, TableRow) and isinstance(second, TableRow):
-        rows = tables[first.table].rows
-        return first.table == second.table and rows.index(first.row) + 1 == rows.index(second.row)
+        index = tables[first.table].index
+        return first.table == second.table and index[first.row] + 1 == index[second.row]
     if isinstance(first, Read) and isinstance(second, Read):
         position, output, lane = lanes.get(first.name, (-1, -1, -1))
         return lanes.get(second.name) == (position, output, lane + 1)
