@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +17,15 @@ from rich.table import Table
 from dipgo.common.cli import Parser, refuse_idle, run_command, whole_number
 from dipgo.common.errors import setting
 from dipgo.common.files import check_file_destination
+from dipgo.common.leftovers import temporary_folder
 from dipgo.common.machine import describe_machine
 from dipgo.common.progress import progress_bar, stage
+from dipgo.common.staged import scratch_place
 from dipgo.common.typed_json import write_text
 from dipgo.compiler.settings import DENSE
 from dipgo.engines import Runner, load
 from dipgo.engines.comparable import check_comparable
+from dipgo.engines.contents import check_outside_exports
 from dipgo.engines.options import add_target_arguments, target_options
 from dipgo.engines.ratios import ENOUGH_PAIRS, Ratio, paired_ratio
 from dipgo.engines.targets import target_to_export
@@ -43,6 +45,7 @@ def _bench(options: Namespace) -> None:
         refuse_idle(options, ("model",), "where no dense twin is made", remedy)
     if options.json:
         check_file_destination(options.json)
+        check_outside_exports(options.json)
     with _other(options) as other:
         paths = {"this": options.out} | ({"against": other} if other else {})
         with stage("load the engines"):
@@ -70,8 +73,8 @@ def _other(options: Any) -> Iterator[Path | None]:
     if options.against != DENSE:
         yield Path(options.against) if options.against else None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield _export_dense_twin(options, Path(folder) / "dense")
+    with temporary_folder(scratch_place()) as folder:
+        yield _export_dense_twin(options, folder / "dense")
 
 
 def _export_dense_twin(options: Any, out: Path) -> Path:

@@ -1,18 +1,23 @@
-"""Writes files and directories whole or not at all, and checks paths before work begins."""
+"""Writes directories whole or not at all, and checks paths before work begins."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dipgo.common.errors import DipgoError, is_unicode, setting
+from dipgo.common.exchange import exchange
+from dipgo.common.leftovers import OLD, remove_leftovers, temporary_folder
+from dipgo.common.staged import followed, is_stream, not_writable, own_descriptor
 from dipgo.common.typed_json import read_file
 
 EXPECTED = "a text file with one prompt a line"
+
+Foreign = Callable[[Path], str]
+"""A function that returns what at a path dipgo has not written, in words; "" if it is all ours."""
 
 
 def read_prompts(path: str | Path) -> tuple[str, ...]:
@@ -39,18 +44,20 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     return prompts
 
 
-def check_destination(out: Path, force: bool, may_replace: Callable[[Path], bool]) -> None:
+def check_destination(out: Path, force: bool, foreign: Foreign) -> None:
     """Checks that `out` is free, or may be replaced, and can be written.
 
     Args:
         out: The directory to be written.
         force: Whether an existing `out` may be replaced.
-        may_replace: Returns whether the path is one of ours; only such a path is replaced.
+        foreign: Returns what there is not ours; nothing is replaced then.
 
     Raises:
         DipgoError: `out` exists and may not be replaced, or could not be written.
     """
     _check_name(out)
+    folder = _nearest_folder(out.absolute().parent)
+    remove_leftovers(folder)
     if os.path.lexists(out) and not force:
         raise DipgoError(
             str(out),
@@ -58,14 +65,14 @@ def check_destination(out: Path, force: bool, may_replace: Callable[[Path], bool
             expected="a directory that does not exist",
             remedy=f"choose another name, or give {setting('force')} to replace an export",
         )
-    if os.path.lexists(out) and not may_replace(out):
+    if os.path.lexists(out) and (found := foreign(out)):
         raise DipgoError(
             str(out),
-            found="something that is not an export",
+            found=found,
             expected="an export directory or the model repository of one, to replace",
             remedy="choose another name, or remove it yourself",
         )
-    _check_can_write(out, _nearest_folder(out.absolute().parent))
+    _check_can_write(out, folder)
 
 
 def check_folder_destination(out: Path) -> None:
@@ -92,26 +99,49 @@ def check_file_destination(path: Path) -> None:
         DipgoError: Its folder does not exist, `path` is a folder, or no file can be made there.
     """
     _check_name(path)
-    folder = path.absolute().parent
-    if not folder.is_dir():
+    if is_stream(path):
+        _check_stream(path)
+        return
+    target = followed(path).absolute()
+    if not target.parent.is_dir():
         raise DipgoError(
             str(path),
             found="no such folder",
             expected="a file in a folder that exists",
             remedy="make the folder first, or choose another",
         )
-    if path.is_dir():
+    if target.exists() and not target.is_file():
         raise DipgoError(
-            str(path), found="a folder", expected="a file to write", remedy="name a file in it"
+            str(path),
+            found="a folder" if target.is_dir() else "a disk or socket",
+            expected="a file to write",
+            remedy="name a file in it" if target.is_dir() else "name a file",
         )
-    _check_can_write(path, folder)
+    remove_leftovers(target.parent)
+    _check_can_write(path, target.parent)
+
+
+def check_no_result(path: Path, force: bool) -> None:
+    """Checks that no result of earlier work would be replaced; an empty file is none.
+
+    Raises:
+        DipgoError: There is a file with content at `path`, and not `force`.
+    """
+    if not force and path.is_file() and path.stat().st_size:
+        raise DipgoError(
+            str(path),
+            found="an earlier result",
+            expected="a file that does not exist",
+            remedy=f"choose another name, or give {setting('force')} to replace it",
+        )
 
 
 def _check_name(path: Path) -> None:
-    """Checks that a name can be written as text, which libraries ask for.
+    """Checks that a name can be written as text, which libraries ask for, and be looked up.
 
     Raises:
-        DipgoError: It has bytes that are not UTF-8, which Python holds as surrogates.
+        DipgoError: It has bytes that are not UTF-8, which Python holds as surrogates; or is too
+            long, or a link that leads to itself.
     """
     if not is_unicode(str(path)):
         raise DipgoError(
@@ -120,6 +150,18 @@ def _check_name(path: Path) -> None:
             expected="a name in UTF-8",
             remedy="choose another name",
         )
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    except OSError as error:
+        raise not_writable(path, "a name that cannot be used", error) from None
+
+
+def _check_stream(path: Path) -> None:
+    """Raises DipgoError if a device or pipe cannot be written to."""
+    if own_descriptor(path) is None and not os.access(path, os.W_OK):
+        raise not_writable(path, "a device or pipe", PermissionError("Permission denied"))
 
 
 def _nearest_folder(path: Path) -> Path:
@@ -139,7 +181,7 @@ def _check_can_write(path: Path, folder: Path) -> None:
 
 
 @contextmanager
-def staged_directory(out: Path, force: bool, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
+def staged_directory(out: Path, force: bool, foreign: Foreign) -> Iterator[Path]:
     """Yields a new directory next to `out`, which becomes `out` on success and else is removed.
 
     Raises:
@@ -147,34 +189,13 @@ def staged_directory(out: Path, force: bool, may_replace: Callable[[Path], bool]
     """
     out = out.absolute()
     try:
-        with _parents(out):
-            staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-            try:
-                yield staging
-                staging.chmod(0o755)
-                check_destination(out, force, may_replace)
-                _swap(staging, out)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+        with _parents(out), temporary_folder(out.parent) as staging:
+            yield staging
+            staging.chmod(0o755)
+            check_destination(out, force, foreign)
+            _swap(staging, out)
     except OSError as error:
         raise not_writable(out, "a place that cannot be written", error) from error
-
-
-@contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """Yields a path next to `path` with the same suffix; on success that file becomes `path`.
-
-    Raises:
-        DipgoError: `path` cannot be written.
-    """
-    staging = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield staging
-        staging.replace(path)
-    except OSError as error:
-        raise not_writable(path, "a place that cannot be written", error) from error
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -192,32 +213,19 @@ def _parents(path: Path) -> Iterator[None]:
 
 
 def _swap(staging: Path, out: Path) -> None:
-    """Puts `staging` in place of `out`; the old `out` is removed only afterwards."""
-    if not out.exists():
-        staging.rename(out)
-        return
-    retired = staging.with_name(f"{staging.name}.old")
-    out.rename(retired)
-    try:
-        staging.rename(out)
-    except OSError:
-        retired.rename(out)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
+    """Puts `staging` in place of `out`; an old `out` then has the name of `staging`, or is gone.
 
-
-def not_writable(path: Path, problem: str, error: Exception) -> DipgoError:
-    """Returns the error to raise where nothing can be written at `path`.
-
-    Args:
-        path: The path that was asked for.
-        problem: What was found there.
-        error: The exception that the attempt raised; its reason is reported.
+    Where the system cannot exchange two folders, the old one is moved into a folder of which the
+    next command knows what to put back, should this one be killed before the new one has its name.
     """
-    reason = getattr(error, "strerror", None) or error
-    return DipgoError(
-        str(path),
-        found=f"{problem} ({reason})",
-        expected="a place that may be written, with room enough",
-        remedy="free some space or choose another place; nothing was left behind",
-    )
+    if not os.path.lexists(out):
+        staging.rename(out)
+    elif not exchange(staging, out):
+        with temporary_folder(out.parent, OLD) as retired:
+            held = retired / out.name
+            try:
+                out.rename(held)
+                staging.rename(out)
+            finally:
+                if not os.path.lexists(out):
+                    held.rename(out)

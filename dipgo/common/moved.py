@@ -169,7 +169,7 @@ search.trajectories search.refine.hard_trajectories
 search.walk search.supernet.trajectory_state
 search_arguments search.options
 sizes compiler.trace.symbolic_sizes
-staging common.files ir.manifest.file run.triton.layout export.destination
+staging common.files common.staged ir.manifest.file run.triton.layout export.destination
 subnet ir.subnet.subnet
 subnet_check ir.subnet.rules
 subnet_cut ir.subnet.truncate

@@ -1,6 +1,5 @@
 """Decodes typed JSON with errors a user can act on, and writes text files in one step."""
 
-import os
 import re
 from codecs import BOM_UTF8
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.staged import in_place_of
 
 T = TypeVar("T")
 
@@ -60,20 +60,18 @@ def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file next to `path`, then renames it, so that no half-written file is ever seen.
+    """Writes a file whole or not at all, as `dipgo.common.staged` does.
 
     Raises:
         DipgoError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        with in_place_of(path) as staging:
+            staging.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DipgoError(
             str(path),
-            found=f"a place that cannot be written ({error.strerror})",
+            found=f"a place that cannot be written ({error.strerror or error})",
             expected="a folder that exists and may be written to",
             remedy="make the folder, or choose another path",
         ) from None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dipgo.common.typed_json import decode_json, read_file
+from dipgo.engines.contents import built_targets
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FOLDER, EngineManifest
 from dipgo.ir.manifest.records import WEIGHTS_FILE, Manifest
@@ -52,7 +53,8 @@ def _precision(manifest: Manifest) -> str:
 
 
 def _built(path: Path) -> Iterator[EngineManifest]:
-    for file in sorted((path / ENGINES_FOLDER).glob(f"*/{ENGINES_FILE}")):
+    folders = [path / ENGINES_FOLDER / target for target in built_targets(path)]
+    for file in (folder / ENGINES_FILE for folder in folders if (folder / ENGINES_FILE).exists()):
         content = read_file(file, expected="the manifest of built engines")
         yield decode_json(content, EngineManifest, name=str(file), remedy="build the engines again")
 

@@ -36,8 +36,9 @@ class Target:
         programs: Class of a `dipgo.export.writer.Programs`: it writes what is run in place of
             the graphs.
         finish: Function of the export's directory, called when that is complete.
-        is_finished: Function that is given the paths in a directory, and returns whether
-            `finish` has made it: `--force` may replace it.
+        contents: Function of a directory that returns the relative paths of the files that
+            `finish` has made of an export there, or None if it has not: `--force` may replace it
+            if it holds nothing else.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Target:
     change_graph: str | None = None
     programs: str | None = None
     finish: str | None = None
-    is_finished: str | None = None
+    contents: str | None = None
 
 
 _OPENVINO = ("openvino", "openvino-bf16")
@@ -96,7 +97,7 @@ _ROWS = (
         name="triton",
         title="Triton Inference Server",
         finish="dipgo.run.triton.write:write_model_repository",
-        is_finished="dipgo.run.triton.layout:is_model_repository",
+        contents="dipgo.run.triton.layout:repository_contents",
     ),
 )
 

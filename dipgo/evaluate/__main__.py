@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dipgo.common.cli import Parser, refuse_idle, run_command
 from dipgo.common.errors import DipgoError
-from dipgo.common.files import check_folder_destination
+from dipgo.common.files import check_folder_destination, check_no_result
 from dipgo.common.options import add_options
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import progress_bar, stage
@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> None:
 
 def _run(options: Namespace) -> None:
     check_folder_destination(options.out)
+    for name in (REPORT_FILE, PLOT_FILE):
+        check_no_result(options.out / name, options.force)
     subnets = _read_subnets(options.subnets)
     report = _evaluate(options, subnets)
     _write(report, options.out)
@@ -127,6 +129,7 @@ def _parser() -> Parser:
     add("--no-time", action="store_true", help="do not time; plot against MACs")
     add = parser.group("output").add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="folder of report, plot and cache")
+    add("--force", action="store_true", help="replace a report and a plot that are there (off)")
     return parser
 
 

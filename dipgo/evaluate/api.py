@@ -8,6 +8,7 @@ from typing import Any
 
 from dipgo.common.machine import describe_machine
 from dipgo.compiler.settings import DENSE
+from dipgo.evaluate.cache import only_evaluation
 from dipgo.evaluate.checks import (
     check_dense,
     check_draws_pictures,
@@ -54,7 +55,8 @@ def evaluate(
         **settings: Fields of `EvaluationSettings`, such as `pairs`, `guidance` or `classifier`.
 
     Raises:
-        DipgoError: An input is wrong; where possible before the first picture is drawn.
+        DipgoError: An input is wrong, or another evaluation is writing to `cache`; where possible
+            before the first picture is drawn.
     """
     asked = EvaluationSettings(**settings)
     loaded, (steps, scheduler) = read_subnets(subnets), check_dense(dense)
@@ -83,8 +85,9 @@ def evaluate(
         )
         fingerprint = model_fingerprint(source)
     warn_of_unfit(loaded, source, shared.guidance)
-    studio = Studio(source, fingerprint, shared, Path(cache), progress)
-    results = _results(studio, reference, variants, shared, judges, asked.time_repeats)
+    with only_evaluation(Path(cache)):
+        studio = Studio(source, fingerprint, shared, Path(cache), progress)
+        results = _results(studio, reference, variants, shared, judges, asked.time_repeats)
     return _report(source, fingerprint, shared, judges, results)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
-from dipgo.common.files import staged_file
+from dipgo.common.leftovers import remove_leftovers
+from dipgo.common.locks import only_one
+from dipgo.common.staged import not_writable, staged_file
 from dipgo.common.typed_json import decode_json, read_file, write_text
 
 REMEDY = "remove the file: it will be made again"
+
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def only_evaluation(folder: Path) -> Iterator[None]:
+    """Makes the folder, and has no other process evaluate there meanwhile.
+
+    Two in one folder would remove each other's exports. What an evaluation that was killed has left
+    is removed.
+
+    Raises:
+        DipgoError: Another evaluation is going on there, or nothing can be written there.
+    """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(only_one(folder / LOCK_FILE, folder, "an evaluation"))
+        except OSError as error:
+            raise not_writable(folder, "a folder that cannot be used", error) from None
+        remove_leftovers(folder)
+        yield
 
 
 class PlanFacts(msgspec.Struct, frozen=True):

@@ -65,7 +65,6 @@ class Studio:
     ) -> None:
         self._source, self._model = source, model
         self._settings, self._folder, self.progress = settings, folder, progress
-        folder.mkdir(parents=True, exist_ok=True)
 
     def draw(self, variant: Variant) -> Drawn:
         """Returns latents and pictures of all pairs.
@@ -94,12 +93,10 @@ class Studio:
         return read_times(path)
 
     def discard(self, *variants: Variant) -> None:
-        """Removes exports that are no longer needed, and partial ones that a kill has left."""
+        """Removes exports that are no longer needed."""
         batches = {self._settings.batch, self._settings.time_batch}
         for variant, batch in itertools.product(variants, batches):
-            path = self._export_path(variant, batch)
-            for folder in (path, *path.parent.glob(f".{path.name}.*")):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._export_path(variant, batch), ignore_errors=True)
 
     def _key(self, variant: Variant, batch: int) -> str:
         return variant_key(self._model, variant, self._settings, batch)

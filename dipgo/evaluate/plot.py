@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from dipgo.common.files import staged_file
+from dipgo.common.staged import staged_file
 from dipgo.evaluate.report import Report, Result
 
 SIZE_INCHES, DPI = (8.0, 5.0), 150

@@ -17,7 +17,7 @@ from dipgo.compiler.settings import DENSE
 from dipgo.compiler.trace.precision import Precision
 from dipgo.engines.targets import TARGETS, Target, any_of, build_targets, find_builder
 from dipgo.engines.tensorrt.build import DEFAULT_BUILD, BuildOptions
-from dipgo.export.destination import may_replace
+from dipgo.export.destination import foreign
 from dipgo.export.left_out import left_out
 from dipgo.export.manifest import warn_of_misfits
 from dipgo.export.parts import make_parts
@@ -72,7 +72,7 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
     typed = Precision(settings.precision, settings.keep_fp32)
     chosen = _passes_for(settings.passes, also_sizes)
     _check_slots_are_allocated(chosen)
-    check_destination(out, settings.force, may_replace)
+    check_destination(out, settings.force, foreign)
     prepared = prepare(model, settings, progress)
     further = further_geometries(prepared, also_sizes)
     with progress("trace, unroll, optimise the plan"):
@@ -88,7 +88,7 @@ def write_export(model: Any, settings: ExportSettings, out: Path, progress: Prog
     first = Variant("", prepared.geometry, compiled, parts)
     variants = make_variants(prepared, first, further, chosen, progress)
     warn_of_misfits(prepared.source, variants)
-    with staged_directory(out, settings.force, may_replace) as staging:
+    with staged_directory(out, settings.force, foreign) as staging:
         writer = Writer(prepared.source, variants, numerics, staging, progress)
         writer.write(row)
         if row.builder:

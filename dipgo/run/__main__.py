@@ -12,8 +12,10 @@ import numpy as np
 
 from dipgo.common.cli import Parser, run_command, whole_number
 from dipgo.common.errors import DipgoError
-from dipgo.common.files import check_file_destination, staged_file
+from dipgo.common.files import check_file_destination
 from dipgo.common.progress import progress_bar, stage
+from dipgo.common.staged import staged_file
+from dipgo.engines.contents import check_outside_exports
 from dipgo.engines.options import add_target_arguments, target_options
 
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
@@ -184,6 +186,7 @@ def _check_files(options: Namespace) -> None:
                 remedy="give the file such a name",
             )
         check_file_destination(path)
+        check_outside_exports(path)
 
 
 if __name__ == "__main__":

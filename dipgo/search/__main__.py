@@ -13,16 +13,19 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import (
     check_file_destination,
     check_folder_destination,
+    check_no_result,
     read_prompts,
 )
 from dipgo.common.options import add_options, read_settings, refuse_without_needs
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import live_progress, mute_unless, stage
 from dipgo.compiler.settings import Request
+from dipgo.engines.contents import check_outside_exports
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.options import add_model
 from dipgo.schedules import RULES
 from dipgo.schedules.rule import left_out
+from dipgo.search.log import begin_log, is_log
 from dipgo.search.options import add_search_arguments, search_settings
 from dipgo.search.request import SEARCH, SearchRequest
 from dipgo.search.settings import SearchSettings
@@ -63,9 +66,7 @@ def _run(options: Namespace) -> None:
     _check_used(options)
     settings = search_settings(options)
     _check_effects(options, settings)
-    check_file_destination(options.out)
-    if options.log:
-        check_file_destination(options.log)
+    _check_output(options)
     if options.checkpoint:
         check_folder_destination(options.checkpoint)
     prompts = read_prompts(options.prompts) if options.prompts else ()
@@ -74,6 +75,8 @@ def _run(options: Namespace) -> None:
 
         from dipgo.search.guards import memory_errors
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    if options.log and accelerator.is_main_process and not _goes_on(options):
+        begin_log(options.log)
     asked = _Asked(options, _request(options), prompts, settings, accelerator)
     with (
         mute_unless(accelerator.is_main_process),
@@ -83,6 +86,30 @@ def _run(options: Namespace) -> None:
     if accelerator.is_main_process:
         subnet.save(options.out)
         print(f"wrote {options.out}: {_summary(subnet)}")
+
+
+def _check_output(options: Namespace) -> None:
+    """Checks the files to write: no result of hours is replaced without `--force`.
+
+    A search with a checkpoint goes on with its log.
+    """
+    for path in filter(None, (options.out, options.log)):
+        check_file_destination(path)
+        check_outside_exports(path)
+    check_no_result(options.out, options.force)
+    if options.log is None:
+        return
+    if options.log.absolute() == options.out.absolute():
+        raise DipgoError(
+            "--log", found=f"{options.log} for both", expected="two files", remedy="rename one"
+        )
+    if not _goes_on(options):
+        check_no_result(options.log, options.force)
+
+
+def _goes_on(options: Namespace) -> bool:
+    """Returns whether a search goes on with its log: one that has a checkpoint may have begun."""
+    return bool(options.checkpoint) and is_log(options.log)
 
 
 def _check_used(options: Namespace) -> None:
@@ -252,6 +279,7 @@ def _parser() -> Parser:
     add = parser.group("output").add_argument
     add("--out", required=True, type=Path, metavar="FILE", help="SubNet file to write")
     add("--log", type=Path, metavar="FILE", help="CSV file, a line an iteration")
+    add("--force", action="store_true", help="replace a SubNet and a log that are there (off)")
     return parser
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import not_writable, staged_file
+from dipgo.common.staged import not_writable, staged_file
 
 FORMAT = "dipgo.search-checkpoint"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from dipgo.common.files import not_writable
+from dipgo.common.staged import not_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,36 @@ class Progress:
     kept: float
 
 
+COLUMNS = ("stage", "done", "total", "loss", "distance", "kept", "seconds")
+
 OnProgress: TypeAlias = Callable[[Progress], object]
 
 
 def ignore(progress: Progress) -> None:
     """Does nothing."""
+
+
+def is_log(path: Path) -> bool:
+    """Returns whether a file is the log of a search, or the beginning of one."""
+    head = ",".join(COLUMNS).encode()
+    try:
+        with path.open("rb") as file:
+            return head.startswith(file.read(len(head)))
+    except OSError:
+        return False
+
+
+def begin_log(path: Path) -> None:
+    """Empties a log that is there; other files than regular ones are left alone.
+
+    Raises:
+        DipgoError: The file cannot be written.
+    """
+    try:
+        if path.is_file():
+            os.truncate(path, 0)
+    except OSError as error:
+        raise not_writable(path, "a place that cannot be written", error) from None
 
 
 @contextmanager
@@ -59,7 +85,7 @@ def csv_log(path: Path | None) -> Iterator[OnProgress]:
     with file:
         writer = csv.writer(file)
         if file.tell() == 0:
-            writer.writerow(["stage", "done", "total", "loss", "distance", "kept", "seconds"])
+            writer.writerow(COLUMNS)
 
         def write(progress: Progress) -> None:
             figures = (progress.loss, progress.distance, progress.kept)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.common.files import not_writable
+from dipgo.common.staged import not_writable
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.inventory import find_vae
 from dipgo.search.cost.budget import check_target

@@ -54,7 +54,7 @@ def run(tiny_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             if value is not None
             for text in (f"--{name.replace('_', '-')}", str(value))
         ]
-        code = run_command(main, texts)
+        code = run_command(main, [*texts, "--force"])
         printed = capsys.readouterr()
         return code, (printed.err if code else printed.out).splitlines()[-1]
 

@@ -42,7 +42,7 @@ def test_rows_are_whole(row: Target) -> None:
     assert row.title
     assert row.providers or not row.backend
     assert row.backend or not (row.threads or row.package or row.builder)
-    assert bool(row.finish) == bool(row.is_finished)
+    assert bool(row.finish) == bool(row.contents)
 
 
 def test_providers_are_those_of_the_backends() -> None:

@@ -24,6 +24,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 import dipgo.evaluate.__main__
 from dipgo.common.cli import run_command
+from dipgo.common.leftovers import NEW
 from dipgo.evaluate.api import evaluate
 from dipgo.evaluate.cache import Drawn, read_drawn
 from dipgo.evaluate.draw import Progress
@@ -269,7 +270,7 @@ def test_a_lora_is_in_dense_and_in_the_subnets(
     tensors[f"{module}.lora_B.weight"] = torch.randn(32, 2)
     save_file(tensors, tmp_path / "style.safetensors")
     copied = Path(shutil.copytree(out, tmp_path / "out"))
-    arguments = command_words(inputs, copied, subnets=[inputs / "pruned.json"])
+    arguments = [*command_words(inputs, copied, subnets=[inputs / "pruned.json"]), "--force"]
     lora = f"{tmp_path / 'style.safetensors'}:0.5"
     assert run_command(dipgo.evaluate.__main__.main, [*arguments, "--no-time", "--lora", lora]) == 0
     found = json.loads((copied / "report.json").read_text())
@@ -300,7 +301,7 @@ def test_a_second_run_draws_only_what_is_new(
 ) -> None:
     before = _results(copied)
     subnets = [inputs / f"{name}.json" for name in ("pruned", "fewer")]
-    arguments = [*command_words(inputs, copied, subnets=subnets), "--no-time"]
+    arguments = [*command_words(inputs, copied, subnets=subnets), "--no-time", "--force"]
     assert run_command(dipgo.evaluate.__main__.main, arguments) == 0
     printed = capsys.readouterr()
     drawn = [line for line in printed.err.splitlines() if line.startswith(("export", "draw"))]
@@ -314,9 +315,9 @@ def test_a_second_run_draws_only_what_is_new(
     assert again["fewer"]["cost"]["macs_of_dense"] == pytest.approx(2 / 3, abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*removed a temporary file or folder:dipgo.DipgoWarning")
 def test_halves_of_exports_go_too(inputs: Path, copied: Path) -> None:
-    key = _result_paths(copied)["dense"].stem
-    (copied / "cache" / f".export-{key}.half").mkdir()
+    (copied / "cache" / f"{NEW}{'0' * 16}").mkdir()
     options: Any = {"pairs": PAIRS, "batch": BATCH, "seed": SEED, "guidance": GUIDANCE}
     subnets = {"pruned": evaluation_subnet("pruned")}
     evaluate(
@@ -340,4 +341,4 @@ def test_a_damaged_result(inputs: Path, copied: Path, capsys: pytest.CaptureFixt
     for path in (copied / "cache").glob("*.npz"):
         path.write_bytes(path.read_bytes()[:100])
     fragments = (".npz", "a damaged file", "an earlier run", "remove the file")
-    check_refused(command_words(inputs, copied), fragments, copied, capsys)
+    check_refused([*command_words(inputs, copied), "--force"], fragments, copied, capsys)

@@ -85,7 +85,7 @@ def pipeline(sample_exports: dict[str, Path]) -> Pipeline:
 def test_names_of_what_is_written(tmp_path: Path) -> None:
     message = "found a name with bytes that are not UTF-8; expected a name in UTF-8"
     with pytest.raises(DipgoError, match=message):
-        check_destination(tmp_path / LONE, force=False, may_replace=lambda path: True)
+        check_destination(tmp_path / LONE, force=False, foreign=lambda path: "")
     with pytest.raises(DipgoError, match=message):
         check_folder_destination(tmp_path / LONE / "within")
     with pytest.raises(DipgoError, match=message):

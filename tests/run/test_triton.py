@@ -22,7 +22,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination
 from dipgo.export import __main__ as export_command
 from dipgo.export import export
-from dipgo.export.destination import may_replace
+from dipgo.export.destination import foreign
 from dipgo.ir.manifest.records import MANIFEST_FILE
 from dipgo.ir.types import ELEMENT_TYPES
 from dipgo.models.model import Source
@@ -291,26 +291,38 @@ def test_force_replaces_a_repository_that_is_as_it_was_written(
     denoiser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Path(shutil.copytree(denoiser, tmp_path / "models"))
-    check_destination(out, force=True, may_replace=may_replace)
+    check_destination(out, force=True, foreign=foreign)
     given = ["--model", "arch:sd15", "--subnet", "dense", "--steps", "1", "--target", "triton"]
     assert run_command(export_command.main, [*given, "--out", str(out)]) == 2
     assert "models: found something of that name; expected" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", ["resnet/1/model.onnx", "dipgo/2/model.py", "dipgo/labels.txt"])
-def test_force_keeps_what_is_not_ours(other: str, denoiser: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ("resnet/1/model.onnx", "resnet"),
+        ("dipgo/2/model.py", "dipgo/2"),
+        ("dipgo/labels.txt", "dipgo/labels.txt"),
+        ("dipgo/1/export/notes.txt", "dipgo/1/export/notes.txt"),
+    ],
+)
+def test_force_keeps_what_is_not_ours(
+    other: str, named: str, denoiser: Path, tmp_path: Path
+) -> None:
+    """Failed at 3bfeb0e for a file within the export."""
     out = Path(shutil.copytree(denoiser, tmp_path / "models"))
     (out / other).parent.mkdir(parents=True, exist_ok=True)
     (out / other).write_text("")
-    with pytest.raises(DipgoError, match="not an export; expected an export directory or the"):
-        check_destination(out, force=True, may_replace=may_replace)
+    found = f"found {named}, which is no file of an export; expected an export directory or the"
+    with pytest.raises(DipgoError, match=found):
+        check_destination(out, force=True, foreign=foreign)
 
 
 def test_force_keeps_a_model_that_is_not_an_export(denoiser: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(denoiser, tmp_path / "models"))
     (out / "dipgo" / "1" / "export" / MANIFEST_FILE).write_text('{"format": "floor plan"}')
     with pytest.raises(DipgoError, match="not an export"):
-        check_destination(out, force=True, may_replace=may_replace)
+        check_destination(out, force=True, foreign=foreign)
 
 
 def test_forced_over_an_export_and_back(tmp_path: Path) -> None:

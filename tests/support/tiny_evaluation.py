@@ -9,11 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -26,7 +21,13 @@ from dipgo.evaluate.judges.classifier import (
     save_classifier,
 )
 from dipgo.ir.subnet.subnet import ModelRef, SchedulerRef, SubNet
-from tests.support.tiny_pipeline import WIDTH, tiny_text_encoder, tiny_tokenizer
+from tests.support.tiny_pipeline import (
+    SMALLER_SIZE,
+    WIDTH,
+    save_smaller_pipeline,
+    tiny_text_encoder,
+    tiny_tokenizer,
+)
 
 BLOCKS = ("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1")
 
@@ -42,7 +43,7 @@ PROMPTS = ("a red circle", "a blue circle", "a red square")
 
 HEADS = {"colour": ("red", "blue"), "shape": ("circle", "square")}
 
-SIZE = 32
+SIZE = SMALLER_SIZE
 
 PAIRS, BATCH, SEED, GUIDANCE = 4, 3, 7, 5.0
 """The fourth pair is the first prompt again, and fills a batch with nothing."""
@@ -76,35 +77,8 @@ def write_inputs(tiny_pipeline: Path, folder: Path) -> Path:
     (folder / "reference").mkdir()
     for index, picture in enumerate(random_pictures(5, seed=1)):
         Image.fromarray(picture).save(folder / "reference" / f"{index}.png")
-    _save_model(tiny_pipeline, folder / "model")
+    save_smaller_pipeline(tiny_pipeline, folder / "model")
     return folder
-
-
-def _save_model(tiny_pipeline: Path, folder: Path) -> None:
-    """The tiny pipeline with a smaller U-Net and VAE: pictures of 32 x 32, quicker exports."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=16,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(32, 32),
-            layers_per_block=1,
-            cross_attention_dim=WIDTH,
-            norm_num_groups=8,
-            attention_head_dim=4,
-        )
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
-            norm_num_groups=4,
-            sample_size=SIZE,
-        )
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        tiny_pipeline, unet=unet, vae=vae, safety_checker=None
-    )
-    pipeline.save_pretrained(folder)
 
 
 def _save_clip(folder: Path) -> None:

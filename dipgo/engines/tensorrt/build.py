@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dipgo.common.hashes import sha256_of
 from dipgo.common.links import check_within
 from dipgo.common.settings import check_settings, option
 from dipgo.common.version import __version__
+from dipgo.engines.contents import engine_contents, foreign_content
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.launches import Launch, launches_of_parts, list_launches
 from dipgo.engines.shape_profiles import profiles_of
@@ -26,7 +28,7 @@ from dipgo.engines.tensorrt.build_cache import BuildCache
 from dipgo.engines.tensorrt.build_worker import RECIPE, BuildRequest
 from dipgo.engines.tensorrt.gpu import Gpu, gpu_to_build_for
 from dipgo.engines.tensorrt.library import find_library
-from dipgo.engines.tensorrt.worker import run_in_a_process
+from dipgo.engines.tensorrt.worker import end_processes, run_in_a_process
 from dipgo.ir.manifest.engines import (
     ENGINES_FILE,
     ENGINES_FOLDER,
@@ -37,7 +39,6 @@ from dipgo.ir.manifest.engines import (
     RangeRecord,
     encode_engines,
 )
-from dipgo.ir.manifest.file import has_format
 from dipgo.ir.manifest.records import MANIFEST_FILE, WEIGHTS_FILE
 from dipgo.ir.types import PRECISIONS
 
@@ -50,6 +51,8 @@ WEIGHT_COPIES = 3
 
 Measured: 4.6 GB at the peak for a segment of 1.17 GB, in fp16, with TensorRT for RTX 1.7.
 """
+
+WAIT_SECONDS = 0.05
 
 OnBuilt = Callable[[str], object]
 """A function called with the name of an engine that was built, or taken from the cache."""
@@ -125,9 +128,9 @@ def build_engines(
     export = ExportDirectory.open(path)
     out = export.path / ENGINES_FOLDER / target
     check_within(out, export.path)
-    check_destination(out, force=True, may_replace=_is_engines)
+    check_destination(out, force=True, foreign=_foreign)
     out.parent.mkdir(exist_ok=True)
-    with staged_directory(out, force=True, may_replace=_is_engines) as staging:
+    with staged_directory(out, force=True, foreign=_foreign) as staging:
         build = _Build(export, target, version, gpu, options, staging)
         records = build.run(build.jobs(options.jobs), on_built)
         manifest = EngineManifest(
@@ -146,11 +149,9 @@ def build_engines(
     return out
 
 
-def _is_engines(out: Path) -> bool:
-    """Returns whether `out` holds engines of an earlier build, or is an empty folder."""
-    if out.is_symlink() or not out.is_dir():
-        return False
-    return not any(out.iterdir()) or has_format(out / ENGINES_FILE, ENGINES_FORMAT)
+def _foreign(out: Path) -> str:
+    """Returns what at `out` is not of an earlier build, in words; "" if nothing is."""
+    return foreign_content(out, engine_contents(out), "a folder of engines")
 
 
 def check_can_build(target: str, options: BuildOptions) -> tuple[str, Gpu]:
@@ -204,15 +205,21 @@ class _Build:
         return max(1, min(fitting, os.cpu_count() or 1))
 
     def run(self, jobs: int, on_built: OnBuilt) -> dict[str, EngineRecord]:
-        """Builds the engines, the largest first; the first failure ends the build."""
+        """Builds the engines, the largest first; the first failure ends the build.
+
+        After a failure those that are being built are still waited for, and kept in the cache; if
+        a signal ends the command their processes end at once.
+        """
         sizes = {segment.name: segment.parameters for segment in self.export.manifest.segments}
         names = sorted(self.graphs, key=lambda name: -sizes.get(name, 0))
         with ThreadPoolExecutor(jobs) as pool:
             futures = {name: pool.submit(self._one, name, on_built) for name in names}
             try:
                 records = {name: future.result() for name, future in futures.items()}
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
+            except BaseException as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, Exception):
+                    _end(futures.values())
                 raise
         return {name: records[name] for name in self.graphs}
 
@@ -260,6 +267,13 @@ class _Build:
             return None
         parts = (self.target, self.version, self.gpu.name, *self.gpu.compute_capabilities)
         return str(self.cache.folder / f"{'-'.join(parts).replace(' ', '_')}.timing")
+
+
+def _end(futures: Iterable[Future[EngineRecord]]) -> None:
+    """Ends the builds that run, and any that is about to."""
+    while any(future.running() for future in futures):
+        end_processes()
+        time.sleep(WAIT_SECONDS)
 
 
 def _launches_of_all_sizes(export: ExportDirectory) -> Iterator[Launch]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from dipgo.engines.tensorrt.worker import end_with_parent
 from dipgo.ir.manifest.engines import RangeRecord
 
 RTX = "tensorrt-rtx"
@@ -44,6 +45,7 @@ def main() -> int:
     Returns:
         The exit code: 1 if the library cannot build it; its own words are on standard error.
     """
+    end_with_parent()
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=BuildRequest)
     if request.target == RTX:
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from dipgo.engines.tensorrt.library import find_library
+from dipgo.engines.tensorrt.worker import end_with_parent
 
 
 class RefitRequest(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ def main() -> int:
     Returns:
         The exit code: 1 if the library cannot refit the engine; the problem is on standard error.
     """
+    end_with_parent()
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=RefitRequest)
     problem = refit(request, find_library(request.target).load())
     if problem:

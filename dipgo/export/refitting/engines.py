@@ -10,6 +10,7 @@ import msgspec
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
 from dipgo.compiler.request import Progress
+from dipgo.engines.contents import built_targets
 from dipgo.engines.engine_directory import EngineDirectory
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.targets import TARGETS, any_of, find_builder
@@ -23,7 +24,7 @@ def open_built(old: ExportDirectory) -> dict[str, EngineDirectory]:
     Raises:
         DipgoError: Engines cannot be carried over, such as engines of another GPU.
     """
-    return {target: _open(old, target) for target in _targets(old)}
+    return {target: _open(old, target) for target in built_targets(old.path)}
 
 
 def carry_engines(
@@ -36,11 +37,6 @@ def carry_engines(
                 find_builder(target).refit(engines, old, new)
         else:
             _copy_programs(engines, new)
-
-
-def _targets(old: ExportDirectory) -> list[str]:
-    folder = old.path / ENGINES_FOLDER
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
 def _open(old: ExportDirectory, target: str) -> EngineDirectory:

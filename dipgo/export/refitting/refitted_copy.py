@@ -28,7 +28,7 @@ from dipgo.compiler.trace.precision import FP32
 from dipgo.compiler.trace.source import trace_source
 from dipgo.compiler.trace.trace import Traced
 from dipgo.engines.export_directory import ExportDirectory
-from dipgo.export.destination import may_replace
+from dipgo.export.destination import foreign
 from dipgo.export.lower.hide_weights import TRANSPOSED
 from dipgo.export.lower.weights import MADE_BY_LOWERING, tensor_offsets
 from dipgo.export.manifest import warn_of_misfits
@@ -91,7 +91,7 @@ def refit(
         DipgoError: The model does not fit the export, or its engines cannot be refitted here.
     """
     out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
-    check_destination(out, force, may_replace)
+    check_destination(out, force, foreign)
     check_refittable(old)
     built = {} if without_engines else open_built(old)
     check_unchanged(old, _kept_files(old))
@@ -105,7 +105,7 @@ def refit(
         variants = [size.variant for size in sizes]
     warn_of_misfits(source, variants)
     numerics = _numerics(sizes[0], progress) if check_numerics else {}
-    with staged_directory(out, force, may_replace) as staging:
+    with staged_directory(out, force, foreign) as staging:
         writer = Writer(source, variants, numerics, staging, progress)
         writer.write_around([old.path / file for file in _graphs(old)], _weights(old, variants[0]))
         if tensor_offsets(staging / WEIGHTS_FILE) != tensor_offsets(old.path / WEIGHTS_FILE):

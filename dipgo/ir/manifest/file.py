@@ -129,8 +129,11 @@ def is_export(path: Path) -> bool:
 
 
 def has_format(manifest: Path, name: str) -> bool:
-    """Returns whether a manifest's first 1000 bytes contain `name` as a JSON string."""
+    """Returns whether a file is a JSON object whose field `format` is `name`."""
     if not manifest.is_file():
         return False
-    with manifest.open("rb") as file:
-        return f'"{name}"'.encode() in file.read(1000)
+    try:
+        content = read_file(manifest, expected="a manifest")
+        return decode_json(content, _Head, name=str(manifest), remedy=REMEDY).format == name
+    except DipgoError:
+        return False

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dipgo.engines.contents import export_contents
 from dipgo.engines.onnxruntime.session import DEVICES
-from dipgo.ir.manifest.file import is_export
 from dipgo.ir.manifest.records import Manifest, TensorRecord
 from dipgo.ir.types import ELEMENT_TYPES, TensorType
 
@@ -85,11 +85,15 @@ def _port(record: TensorRecord) -> Port:
     return Port(record.name, ELEMENT_TYPES[tensor_type.dtype].triton, tensor_type.shape or (1,))
 
 
-def is_model_repository(entries: list[Path]) -> bool:
-    """Returns whether a directory holds one model of one version, an export.
+def repository_contents(out: Path) -> set[str] | None:
+    """Returns the relative paths of the files of a repository of one model, an export.
 
-    With other models or versions it belongs to the user.
+    None if `out` is not one. Other models or versions belong to the user.
     """
-    if len(entries) != 1 or not is_export(entries[0] / EXPORT_FOLDER):
-        return False
-    return {path.name for path in entries[0].iterdir()} == {CONFIG_FILE, VERSION_FOLDER}
+    for model in sorted(out.iterdir()) if out.is_dir() else ():
+        export = export_contents(model / EXPORT_FOLDER)
+        if export is not None:
+            files = {CONFIG_FILE, MODEL_FILE.as_posix()}
+            files |= {f"{EXPORT_FOLDER.as_posix()}/{name}" for name in export}
+            return {f"{model.name}/{name}" for name in files}
+    return None

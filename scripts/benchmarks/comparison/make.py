@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
-from dipgo.common.files import staged_file
 from dipgo.common.progress import live_progress, stage
+from dipgo.common.staged import staged_file
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.schedules import RULES
 from dipgo.search.api import pose, search

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dipgo.common.files import staged_file
+from dipgo.common.staged import staged_file
 from scripts.benchmarks.comparison.make import SEARCHED
 
 SIZE_INCHES, DPI = (9.0, 5.5), 150
