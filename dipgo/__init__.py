@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import dipgo.common.early_interrupts  # noqa: F401  before the slower imports
 from dipgo.common.lazy import lazy_names
 from dipgo.common.moved import install as _forward_old_paths
 from dipgo.common.version import __version__

@@ -210,6 +210,7 @@ def _show_gates(
     blocks: Sequence[str], timesteps: Sequence[float], rows: Sequence[str], console: Console
 ) -> None:
     """Prints a row a block and a column a step: full if computed, a dot if reused."""
+    marks = ".#" if console.options.ascii_only else "·█"
     width = max(map(len, blocks))
     first, last = timesteps[0], timesteps[-1]
     console.print(f"{'':{width}} t = {first:g} … {last:g}, {len(timesteps)} timesteps")
@@ -217,7 +218,7 @@ def _show_gates(
         line = Text(f"{block:>{width}} ")
         for row in rows:
             on = row[column] == "1"
-            line.append("█" if on else "·", style="green" if on else "dim")
+            line.append(marks[on], style="green" if on else "dim")
         console.print(line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import textwrap
 import warnings
@@ -11,12 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from dipgo.common.early_interrupts import LINE
 from dipgo.common.errors import DipgoError, setting
+from dipgo.common.output import (
+    BROKEN_PIPE,
+    OUTPUT_ERRORS,
+    drop_output,
+    flush_output,
+    output_is_full,
+    say,
+    show_any_text,
+)
+from dipgo.common.signals import Signals, orderly_end
 from dipgo.common.warn import shown_warnings
 
 USER_ERROR = 2
-
-INTERRUPTED = 130
 
 HELP_WIDTH = 78
 
@@ -122,6 +132,14 @@ class Parser(argparse.ArgumentParser):
             exact or self._flags.get(name) or OTHER_FLAGS.get(name, f"--{name.replace('_', '-')}")
         )
 
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help; argparse would say nothing where it cannot be printed.
+
+        Raises:
+            OSError: The output takes no more.
+        """
+        (file or sys.stdout).write(self.format_help())
+
     def error(self, message: str) -> NoReturn:
         """Reports argparse's problem as an error of the user's.
 
@@ -197,20 +215,47 @@ def whole_number(least: int) -> Callable[[str], int]:
 def run_command(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code; shows dipgo's warnings, and hides libraries'.
 
+    A signal ends it in order: it removes what it has half-written, says so in a line, and the
+    exit code is 128 and the signal's number.
+
     Args:
         main: The command, called with its arguments.
         arguments: The arguments; those of the process if None.
     """
-    try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            with shown_warnings(str):
-                main(sys.argv[1:] if arguments is None else arguments)
-    except DipgoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    for stream in (sys.stdout, sys.stderr):
+        show_any_text(stream)
+    with orderly_end() as signals:
+        try:
+            with warnings.catch_warnings():
+                if not sys.warnoptions:
+                    warnings.simplefilter("ignore")
+                with shown_warnings(str):
+                    main(sys.argv[1:] if arguments is None else arguments)
+            flush_output()
+        except BaseException as error:
+            return _exit_code(error, signals)
     return 0
+
+
+def _exit_code(error: BaseException, signals: Signals) -> int:
+    """Says in a line why a command has ended, and returns its exit code; raises what is a fault.
+
+    Libraries may turn the exception of a signal into one of theirs.
+    """
+    try:
+        flush_output()
+    except OSError as output_error:
+        drop_output()
+        error = output_error if isinstance(error, SystemExit) else error
+    if signals.number is not None or isinstance(error, KeyboardInterrupt):
+        number = signals.number or signal.SIGINT
+        say(LINE if number == signal.SIGINT else f"ended by {signal.Signals(number).name}")
+        return 128 + number
+    if isinstance(error, BrokenPipeError) and not error.filename:
+        return BROKEN_PIPE
+    if isinstance(error, OSError) and not error.filename and error.errno in OUTPUT_ERRORS:
+        error = output_is_full(error)
+    if isinstance(error, DipgoError):
+        say(f"error: {error}")
+        return USER_ERROR
+    raise error

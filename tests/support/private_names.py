@@ -47,6 +47,10 @@ def private_names(tree: ast.AST, own: set[str]) -> Iterator[tuple[int, str]]:
         yield from ((node.lineno, name) for name in names if is_private(name) and name not in own)
 
 
+TO_BE_REPLACED = {"sys.unraisablehook"}
+"""What Python documents as a place for one's own function."""
+
+
 def replaced_members(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yields each assignment to a member of a module that is imported: monkeypatching."""
     modules = {
@@ -57,8 +61,9 @@ def replaced_members(tree: ast.AST) -> Iterator[tuple[int, str]]:
     }
     for node in ast.walk(tree):
         stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        if stored and ast.unparse(node).split(".")[0] in modules:
-            yield node.lineno, ast.unparse(node)
+        name = ast.unparse(node) if stored else ""
+        if name.split(".")[0] in modules and name not in TO_BE_REPLACED:
+            yield node.lineno, name
 
 
 def _documentation(tree: ast.AST) -> Iterator[int]:
