@@ -17,10 +17,9 @@ from rich.table import Table
 from dipgo.common.cli import Parser, refuse_idle, run_command, whole_number
 from dipgo.common.errors import setting
 from dipgo.common.files import check_file_destination
-from dipgo.common.leftovers import temporary_folder
 from dipgo.common.machine import describe_machine
 from dipgo.common.progress import progress_bar, stage
-from dipgo.common.staged import scratch_place
+from dipgo.common.staged import scratch_folder
 from dipgo.common.typed_json import write_text
 from dipgo.compiler.settings import DENSE
 from dipgo.engines import Runner, load
@@ -73,7 +72,7 @@ def _other(options: Any) -> Iterator[Path | None]:
     if options.against != DENSE:
         yield Path(options.against) if options.against else None
         return
-    with temporary_folder(scratch_place()) as folder:
+    with scratch_folder() as folder:
         yield _export_dense_twin(options, folder / "dense")
 
 

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,7 +47,8 @@ def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -78,8 +80,15 @@ def _make(folder: Path, prefix: str, suffix: str, make: Callable[[Path], int]) -
             descriptor = make(path)
         except FileExistsError:
             continue
+        except FileNotFoundError:
+            if not folder.is_dir():
+                raise
+            continue  # another process has just removed it
         if descriptor < 0:
             return path, descriptor
+        if sys.platform == "win32":  # has no such locks, and renames no file that is open
+            os.close(descriptor)
+            return path, -1
         hold(descriptor)
         if is_still(path, descriptor):
             return path, descriptor
@@ -160,7 +169,7 @@ def _taken(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield os.fstat(descriptor).st_uid == os.geteuid() and take(descriptor)
+        yield take(descriptor) and os.fstat(descriptor).st_uid == os.geteuid()
     finally:
         os.close(descriptor)
 

@@ -13,11 +13,11 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dipgo.common.errors import DipgoError
-from dipgo.common.leftovers import remove_leftovers, temporary_file
+from dipgo.common.leftovers import remove_leftovers, temporary_file, temporary_folder
 
 _MOST_LINKS = 40
 """As many as Linux follows."""
@@ -67,6 +67,22 @@ def scratch_place() -> Path:
     folder = Path(tempfile.gettempdir())
     remove_leftovers(folder)
     return folder
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields an empty folder among the system's temporary files, which is removed in the end.
+
+    Raises:
+        DipgoError: It cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(temporary_folder(scratch_place()))
+        except OSError as error:
+            where = Path("folder for temporary files")
+            raise not_writable(where, "none that can be written", error) from None
+        yield folder
 
 
 def is_stream(path: Path) -> bool:

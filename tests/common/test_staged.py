@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pytest
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_file_destination
-from dipgo.common.staged import staged_file
+from dipgo.common.staged import scratch_folder, staged_file
 from dipgo.common.typed_json import write_text
 from dipgo.engines.tensorrt.build_cache import BuildCache
 
@@ -175,6 +176,17 @@ def test_a_failure_leaves_what_was_there(error: type[BaseException], tmp_path: P
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert (tmp_path / "x.json").read_text() == "old"
+
+
+def test_without_a_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+
+    def use() -> None:
+        with scratch_folder():
+            raise AssertionError
+
+    with pytest.raises(DipgoError, match=r"^folder for temporary files: found none that can be"):
+        use()
 
 
 def _loop(path: Path) -> Path:
