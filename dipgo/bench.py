@@ -53,9 +53,9 @@ def _bench(options: Namespace) -> None:
             check_comparable(*(runner.export for runner in runners.values()))
         timings = _measure(runners, options.warmup, options.repeats)
     report = make_report(runners, timings)
-    _print(report)
     if options.json:
         write_text(options.json, json.dumps(report, indent=1) + "\n")
+    _print(report)
 
 
 def _load(path: Path, name: str, options: Any) -> Runner:

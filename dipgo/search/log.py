@@ -48,6 +48,8 @@ def is_log(path: Path) -> bool:
     """Returns whether a file is the log of a search, or the beginning of one."""
     head = ",".join(COLUMNS).encode()
     try:
+        if not path.is_file():  # opening a pipe would wait for its other end
+            return False
         with path.open("rb") as file:
             return head.startswith(file.read(len(head)))
     except OSError:

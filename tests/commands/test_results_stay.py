@@ -5,7 +5,10 @@ Failed at 3bfeb0e: all were replaced.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,18 @@ def test_a_new_file_in_an_export_is_no_matter(
     assert (damaged / "times.json").stat().st_size
 
 
+def test_figures_are_written_also_where_none_can_be_printed(exported: Path, tmp_path: Path) -> None:
+    """Failed at 3bfeb0e: the table came first, and the figures of hours were lost with it."""
+    numbers = ["--repeats", "1", "--warmup", "0", "--threads", "1"]
+    words = [str(exported), *numbers, "--json", str(tmp_path / "times.json")]
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "dipgo.bench", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: output: found a place that takes no")
+    assert "machine" in json.loads((tmp_path / "times.json").read_text())
+
+
 @pytest.fixture
 def search_words(tmp_path: Path) -> list[Any]:
     prompts = tmp_path / "prompts.txt"
@@ -116,6 +131,8 @@ def test_logs(tmp_path: Path) -> None:
         path.write_text(text)
         assert is_log(path) == expected
     assert not is_log(tmp_path / "no")
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_log(tmp_path / "pipe")
     begin_log(path)
     assert path.read_bytes() == b""
     begin_log(Path(os.devnull))
