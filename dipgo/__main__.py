@@ -26,12 +26,12 @@ USAGE = "usage: dipgo COMMAND …; dipgo COMMAND --help says more; dipgo --versi
 def main() -> int:
     """Hands the remaining arguments to the command."""
     if sys.argv[1:] == ["--version"]:
-        print(f"dipgo {__version__}")
-        return 0
+        return run_command(lambda arguments: print(f"dipgo {__version__}"))
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        asked_for_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
-        print(_usage(), file=sys.stdout if asked_for_help else sys.stderr)
-        return 0 if asked_for_help else USER_ERROR
+        if len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help"):
+            return run_command(lambda arguments: print(_usage()))
+        print(_usage(), file=sys.stderr)
+        return USER_ERROR
     module = importlib.import_module(COMMANDS[sys.argv[1]][0])
     return run_command(module.main, sys.argv[2:])
 

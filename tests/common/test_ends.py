@@ -243,6 +243,8 @@ def subnet(tmp_path: Path) -> Path:
 PRINTING: dict[str, Callable[[Path], list[str]]] = {
     "a SubNet": lambda subnet: ["-m", "dipgo.inspect", str(subnet)],
     "help": lambda subnet: ["-m", "dipgo.export", "--help"],
+    "the version": lambda subnet: ["-m", "dipgo", "--version"],
+    "the commands": lambda subnet: ["-m", "dipgo", "--help"],
     "a plan": lambda subnet: ["-m", "dipgo.inspect", str(_plan(subnet))],
 }
 
