@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,13 +12,20 @@ from pathlib import Path
 from dipgo.common.errors import DipgoError, is_unicode, setting
 from dipgo.common.exchange import exchange
 from dipgo.common.leftovers import OLD, remove_leftovers, temporary_folder
+from dipgo.common.regular_files import read_file
 from dipgo.common.staged import followed, is_stream, not_writable, own_descriptor
-from dipgo.common.typed_json import read_file
 
 EXPECTED = "a text file with one prompt a line"
 
 Foreign = Callable[[Path], str]
 """A function that returns what at a path dipgo has not written, in words; "" if it is all ours."""
+
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+"""Other characters that Python's `splitlines` ends lines at may stand in a prompt."""
+
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+"""The byte order mark; files that were joined have one in the middle."""
 
 
 def read_prompts(path: str | Path) -> tuple[str, ...]:
@@ -28,7 +36,7 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     """
     data = read_file(Path(path), expected=EXPECTED)
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        text = data.decode()
     except UnicodeDecodeError as error:
         raise DipgoError(
             str(path),
@@ -36,12 +44,30 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
             expected=EXPECTED,
             remedy="save it as UTF-8",
         ) from None
-    prompts = tuple(line.strip() for line in lines if line.strip())
+    lines = [line.removeprefix(_MARK).strip() for line in _LINE_END.split(text)]
+    prompts = tuple(line for line in lines if line)
     if not prompts:
         raise DipgoError(
             str(path), found="no prompts", expected=EXPECTED, remedy="write at least one"
         )
+    _check_no_nul(str(path), lines)
     return prompts
+
+
+def _check_no_nul(where: str, lines: list[str]) -> None:
+    """Checks that no line has a NUL character, which is in texts of two bytes a character.
+
+    Raises:
+        DipgoError: A line has one.
+    """
+    for number, line in enumerate(lines, start=1):
+        if "\0" in line:
+            raise DipgoError(
+                f"{where}, line {number}",
+                found="a NUL character",
+                expected=EXPECTED,
+                remedy="save it as UTF-8, and take that character out",
+            )
 
 
 def check_destination(out: Path, force: bool, foreign: Foreign) -> None:

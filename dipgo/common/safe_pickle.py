@@ -1,34 +1,42 @@
 """Reads pickles of plain data and tensors without running any code.
 
 A pickle is a program: it may call any global it names. Each of the few globals that plain data and
-tensors need is answered by a stand-in from this module, and any other is refused by name.
+tensors need is answered by a stand-in from this module, and any other is refused by name. What is
+built is bounded in size.
 """
 
 import io
-import math
-import pickle
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.common.archives import members, open_archive, read_member
 from dipgo.common.errors import DipgoError
-from dipgo.common.quiet import without_warnings
+from dipgo.common.pickle_machine import Machine
+from dipgo.common.pickled_arrays import (
+    STORAGES,
+    Dtype,
+    empty_array,
+    from_buffer,
+    scalar,
+    storage_numbers,
+    strided,
+)
 
 REMEDY = "do not load it with pickle: it may run code of its author's choosing"
 
-NUMBERS = "biuf"  # the numpy dtypes admitted, by their `kind`: booleans, integers, floats
-
-STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+"""What a storage that was pickled on its own begins with. Source: torch/serialization.py."""
 
 
 def load_data(data: bytes, *, name: str) -> Any:
     """Returns the object in a pickle of dicts, lists, tuples, texts, numbers, arrays and tensors.
 
-    Arrays and torch tensors are returned as f64 arrays.
+    Arrays and torch tensors are returned as f64 arrays. No torch is needed.
 
     Args:
         data: The content of the pickle.
@@ -56,9 +64,10 @@ def load_checkpoint(data: bytes, *, name: str) -> Any:
     """
     with (
         _whole(name, "checkpoint", "a file that torch.save wrote"),
-        zipfile.ZipFile(io.BytesIO(data)) as archive,
+        open_archive(io.BytesIO(data)) as archive,
     ):
-        (listing,) = (member for member in archive.namelist() if member.endswith("/data.pkl"))
+        infos = {info.filename: info for info in members(archive, most=len(data), stored=True)}
+        (listing,) = (member for member in infos if member.endswith("/data.pkl"))
         return _CheckpointReader(archive, listing, name).load()
 
 
@@ -83,53 +92,39 @@ def _whole(name: str, format_name: str, expected: str) -> Iterator[None]:
         ) from None
 
 
-class _Dtype:
-    """A stand-in for numpy.dtype while a pickle is read."""
+class _Attributeless(dict[Any, Any]):
+    """A dictionary that ignores the attributes a pickle sets."""
 
-    __slots__ = ("dtype",)
+    __slots__ = ()
 
-    def __init__(self, code: str) -> None:
-        self.dtype = np.dtype(str(code))
-        if self.dtype.kind not in NUMBERS:
-            raise ValueError(f"an array of {self.dtype}")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
+    def set_state(self, state: object) -> None:
+        """Drops them."""
 
 
-class _Array:
-    """A stand-in for numpy.ndarray, which is created empty and then filled."""
-
-    __slots__ = ("values",)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        self.values = _read_array(data, dtype, shape, "F" if fortran else "C")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.values, dtype=dtype)
-
-
-class _Reader(pickle.Unpickler):
-    """An unpickler that answers admitted globals with bound methods: these hold no attributes."""
+class _Reader:
+    """A reader that answers admitted globals with functions of this module."""
 
     def __init__(self, file: io.BytesIO, name: str) -> None:
-        super().__init__(file)
         self._name = name
+        self._machine = Machine(file, self._find, self._persistent)
         self._stand_ins: dict[tuple[str, str], Any] = {
-            ("collections", "OrderedDict"): self._empty,
+            ("collections", "OrderedDict"): _Attributeless,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch.storage", "_load_from_bytes"): self._storage,
-            ("_codecs", "encode"): self._encode,
-            ("numpy", "dtype"): self._dtype,
+            ("_codecs", "encode"): _encode,
+            ("numpy", "dtype"): Dtype,
             ("numpy", "ndarray"): "numpy.ndarray",
         }
         for core in ("numpy.core", "numpy._core"):
-            self._stand_ins[core + ".multiarray", "_reconstruct"] = self._array
-            self._stand_ins[core + ".multiarray", "scalar"] = self._scalar
-            self._stand_ins[core + ".numeric", "_frombuffer"] = self._buffer
+            self._stand_ins[core + ".multiarray", "_reconstruct"] = empty_array
+            self._stand_ins[core + ".multiarray", "scalar"] = scalar
+            self._stand_ins[core + ".numeric", "_frombuffer"] = from_buffer
 
-    def find_class(self, module: str, name: str) -> Any:
+    def load(self) -> Any:
+        """Returns the object."""
+        return self._machine.load()
+
+    def _find(self, module: str, name: str) -> Any:
         stand_in = self._stand_ins.get((module, name))
         if stand_in is None:
             raise DipgoError(
@@ -140,96 +135,80 @@ class _Reader(pickle.Unpickler):
             )
         return stand_in
 
-    def _empty(self) -> dict[Any, Any]:
-        """Returns an empty dictionary, the hooks of a pickled tensor."""
-        return {}
-
-    def _encode(self, text: str, codec: str) -> bytes:
-        """Returns bytes as pickles of protocol 2 and below hold them."""
-        if codec != "latin1":
-            raise ValueError(f"bytes as {codec}")
-        return text.encode("latin1")
-
-    def _dtype(self, code: str, *_: bool) -> _Dtype:
-        return _Dtype(code)
-
-    def _array(self, *_: Any) -> _Array:
-        return _Array()
-
-    def _scalar(self, dtype: _Dtype, data: bytes) -> float:
-        return float(_read_array(data, dtype, (), "C"))
-
-    def _buffer(self, data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[np.float64]:
-        return _read_array(data, dtype, shape, order)
+    def _persistent(self, pid: Any) -> Any:
+        raise ValueError("an object outside the pickle")
 
     def _storage(self, data: bytes) -> NDArray[np.float64]:
-        return _read_storage(data)
+        return _StorageReader(data, self._name).load()
 
     def _tensor(
         self, storage: NDArray[np.float64], offset: int, size: Any, stride: Any, *_: Any
     ) -> NDArray[np.float64]:
-        return _stride(storage, offset, tuple(size), tuple(stride))
-
-
-class _Attributeless(dict[Any, Any]):
-    """A dictionary that ignores the attributes a pickle sets."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        return
+        return strided(storage, offset, tuple(size), tuple(stride))
 
 
 class _CheckpointReader(_Reader):
     """A reader that takes the numbers of tensors from the archive around the pickle."""
 
-    def __init__(self, archive: zipfile.ZipFile, listing: str, name: str) -> None:
-        super().__init__(io.BytesIO(archive.read(listing)), name)
+    def __init__(self, archive: ZipFile, listing: str, name: str) -> None:
+        super().__init__(io.BytesIO(read_member(archive, archive.getinfo(listing))), name)
         self._archive, self._folder = archive, listing.removesuffix("data.pkl")
         self._stand_ins["argparse", "Namespace"] = _Attributeless
-        self._stand_ins["collections", "OrderedDict"] = _Attributeless
         for storage, dtype in STORAGES.items():
             self._stand_ins["torch", storage] = dtype
 
-    def persistent_load(self, pid: Any) -> NDArray[np.float64]:
+    def _persistent(self, pid: Any) -> NDArray[np.float64]:
         """Returns f64[n], the storage that a pickle names as ("storage", type, key, device, n)."""
         _, dtype, key, _, _ = pid
-        numbers = np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype=dtype)
-        return numbers.astype(np.float64)
+        info = self._archive.getinfo(f"{self._folder}data/{key}")
+        return storage_numbers(read_member(self._archive, info), dtype)
 
 
-def _read_array(data: Any, dtype: _Dtype, shape: Any, order: Any) -> NDArray[np.float64]:
-    """Returns f64[shape] from raw bytes of `dtype`."""
-    flat = np.frombuffer(data, dtype=dtype.dtype).astype(np.float64)
-    return flat.reshape(shape, order=order)
+class _StorageReader:
+    """Reads a storage that torch has pickled on its own.
+
+    These are five pickles, of which the fourth names the storage and the fifth has its key, and
+    then its length and numbers. Source: `_legacy_save` in torch/serialization.py.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._file, self._name = io.BytesIO(data), name
+        self._dtype = ""
+
+    def load(self) -> NDArray[np.float64]:
+        """Returns its numbers, f64[n].
+
+        Raises:
+            ValueError: They are not all there.
+        """
+        magic, protocol, _, _, keys = (self._next() for _ in range(5))
+        if (magic, protocol) != (MAGIC, PROTOCOL) or len(keys) != 1 or not self._dtype:
+            raise ValueError("a storage of another form")
+        count = int.from_bytes(self._file.read(8), "little")
+        numbers = storage_numbers(self._file.read(), self._dtype)
+        if len(numbers) != count:
+            raise ValueError("a storage of another length than it says")
+        return numbers
+
+    def _next(self) -> Any:
+        return Machine(self._file, self._find, self._persistent).load()
+
+    def _find(self, module: str, name: str) -> str:
+        if module != "torch" or name not in STORAGES:
+            raise DipgoError(
+                self._name,
+                found=f"a tensor that asks for {module}.{name}",
+                expected=f"one of {' '.join(STORAGES)}",
+                remedy=REMEDY,
+            )
+        return STORAGES[name]
+
+    def _persistent(self, pid: Any) -> None:
+        _, self._dtype, *_ = pid
 
 
-def _read_storage(data: bytes) -> NDArray[np.float64]:
-    """Returns the numbers of a pickled torch storage, f64[n], read by torch's own safe reader."""
-    try:
-        import torch
-    except ImportError:
-        raise DipgoError(
-            "gate pickle",
-            found="torch tensors, and no torch to read them with",
-            expected="an environment with torch",
-            remedy="pip install torch, or import the pickle elsewhere and copy the SubNet",
-        ) from None
-    with without_warnings():  # torch deprecates the storages it still pickles
-        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return np.array(storage.tolist(), dtype=np.float64)
-
-
-def _stride(
-    storage: NDArray[np.float64], offset: int, size: tuple[int, ...], stride: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Returns f64[size]; each element is looked up in the storage, so none lies outside it."""
-    if math.prod(size) > max(storage.size, 2):
-        raise ValueError("a tensor larger than its storage")
-    index = np.array(offset)
-    for count, step in zip(size, stride, strict=True):
-        index = np.add.outer(index, np.arange(count) * step)
-    if index.size and index.min() < 0:
-        raise ValueError("a tensor that begins before its storage")
-    elements: NDArray[np.float64] = storage[index]
-    return elements
+def _encode(text: str, codec: str) -> bytes:
+    """Returns bytes as pickles of protocol 2 and below hold them."""
+    if codec != "latin1":
+        raise ValueError(f"bytes as {codec}")
+    return text.encode("latin1")

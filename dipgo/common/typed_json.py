@@ -1,41 +1,33 @@
 """Decodes typed JSON with errors a user can act on, and writes text files in one step."""
 
+import json
 import re
 from codecs import BOM_UTF8
+from collections import Counter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.regular_files import read_file
 from dipgo.common.staged import in_place_of
+
+__all__ = ["decode_json", "read_file", "write_text"]
 
 T = TypeVar("T")
 
+MOST_CONTAINERS = 2_000_000
+"""Lists and objects in a document; each takes up to a hundred times the memory of its text."""
 
-def read_file(path: Path, *, expected: str) -> bytes:
-    """Returns the bytes at `path`.
-
-    Args:
-        path: The file.
-        expected: What the file should be, in the words of the error.
-
-    Raises:
-        DipgoError: The file cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DipgoError(
-            str(path),
-            found=f"nothing that can be read ({error.strerror})",
-            expected=expected,
-            remedy="check the path",
-        ) from None
+LONGEST_TEXT = 200
+"""Characters of a document that an error shows."""
 
 
 def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
     """Returns the JSON document `data` as a `cls`.
+
+    A key that an object has twice is refused: readers differ in which of the two they take.
 
     Args:
         data: The document in UTF-8, which may begin with a byte order mark, as Windows writes it.
@@ -46,14 +38,24 @@ def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
     Raises:
         DipgoError: The document is not JSON, or not a `cls`; the error names the JSON path.
     """
-    try:
-        return msgspec.json.decode(data.removeprefix(BOM_UTF8), type=cls)
-    except msgspec.ValidationError as error:
-        raise _type_error(name, str(error), remedy) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    data = data.removeprefix(BOM_UTF8)
+    if data.count(b"{") + data.count(b"[") > MOST_CONTAINERS:
         raise DipgoError(
             name,
-            found=f"text that is not JSON ({error})",
+            found="a document of millions of lists and objects",
+            expected=f"at most {MOST_CONTAINERS:,}",
+            remedy=remedy,
+        )
+    try:
+        decoded = msgspec.json.decode(data, type=cls)
+        _check_keys(data, name, remedy)
+        return decoded
+    except msgspec.ValidationError as error:
+        raise _type_error(name, str(error), remedy) from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise DipgoError(
+            name,
+            found=f"text that is not JSON ({_shortened(str(error))})",
             expected="a whole JSON document in UTF-8",
             remedy=remedy,
         ) from None
@@ -77,9 +79,30 @@ def write_text(path: Path, text: str) -> None:
         ) from None
 
 
+def _check_keys(data: bytes, name: str, remedy: str) -> None:
+    """Checks that no object has a key twice."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) == len(pairs):
+            return
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise DipgoError(
+            name,
+            found=f"the key {_shortened(twice)} a second time",
+            expected="each key of an object once",
+            remedy=remedy,
+        )
+
+    json.loads(data.decode(), object_pairs_hook=check)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
 def _type_error(name: str, message: str, remedy: str) -> DipgoError:
     """Turns msgspec's message on a document of another type into where, found and expected."""
-    text, _, place = message.partition(" - at `")
+    text, _, place = (_shortened(part) for part in message.partition(" - at `"))
     where = f"{name}, {place.rstrip('`')}" if place else name
     if mismatch := re.fullmatch(r"Expected (.+), got (.+)", text):
         return DipgoError(where, found=mismatch[2], expected=mismatch[1], remedy=remedy)

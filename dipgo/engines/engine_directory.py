@@ -136,7 +136,7 @@ class EngineDirectory:
         check_within(path, self.path.parent.parent)
         if not path.is_file():
             raise self._mismatch(f"no file {record.file}", f"the engine {name}")
-        content = read_file(path, expected=f"the engine {name}")
+        content = read_file(path, expected=f"the engine {name}", most=None)
         if len(content) != record.nbytes:
             raise DipgoError(
                 str(path),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dipgo.common.errors import DipgoError
 from dipgo.common.machine import describe_machine
+from dipgo.common.warn import warn
 from dipgo.compiler.request import silent
 from dipgo.compiler.settings import DENSE
 from dipgo.engines.timing import time_runners
@@ -35,6 +39,8 @@ from dipgo.models.model import Source
 from dipgo.run.pipeline import Pipeline
 
 WARMUP = 1
+
+T = TypeVar("T")
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """A context manager of a description and a total, which yields a function of the count done."""
@@ -67,30 +73,34 @@ class Studio:
         self._settings, self._folder, self.progress = settings, folder, progress
 
     def draw(self, variant: Variant) -> Drawn:
-        """Returns latents and pictures of all pairs.
+        """Returns latents and pictures of all pairs; a damaged cached file is made again.
 
         Raises:
-            DipgoError: The export fails, or a cached file is damaged.
+            DipgoError: The export fails.
         """
         path = self._folder / f"{self._key(variant, self._settings.batch)}.npz"
-        if not path.exists():
-            write_drawn(path, self._draw(variant))
-        return read_drawn(path)
+        kept = _kept(path, read_drawn)
+        if kept is None:
+            kept = self._draw(variant)
+            write_drawn(path, kept)
+        return kept
 
     def time(self, variant: Variant, dense: Variant, repeats: int) -> Times:
         """Times a variant and dense interleaved, in one process.
 
-        Times of another machine are not used again.
+        Times of another machine are not used again; a damaged cached file is made again.
 
         Raises:
-            DipgoError: An export fails, or a cached file is damaged.
+            DipgoError: An export fails.
         """
         batch = self._settings.time_batch
         setting = [repeats, self._settings.threads, self._key(dense, batch), _machine()]
         path = self._folder / f"{self._key(variant, batch)}-{digest(setting)}.json"
-        if not path.exists():
-            write_times(path, self._time(variant, dense, repeats))
-        return read_times(path)
+        kept = _kept(path, read_times)
+        if kept is None:
+            kept = self._time(variant, dense, repeats)
+            write_times(path, kept)
+        return kept
 
     def discard(self, *variants: Variant) -> None:
         """Removes exports that are no longer needed."""
@@ -147,6 +157,23 @@ class Studio:
                 runners, warmup=WARMUP, repeats=repeats, on_run=lambda: done(next(count))
             )
         return Times(timings["this"].runs, timings["dense"].runs)
+
+
+def _kept(path: Path, read: Callable[[Path], T]) -> T | None:
+    """Returns an earlier result, or None if there is none that is whole; of a damaged one it warns.
+
+    Raises:
+        DipgoError: Something that is not a file has the name of one.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        return read(path)
+    except DipgoError as error:
+        if not path.is_file():
+            raise
+        warn(f"{path}: {error.found}; it is made again")
+        return None
 
 
 def _draw_batch(

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that is finite in float32, in which plans compute."""
+
 PrecisionName = Literal["fp32", "fp16", "bf16"]
 
 

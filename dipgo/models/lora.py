@@ -21,6 +21,7 @@ from torch import nn
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
+from dipgo.common.regular_files import check_file
 from dipgo.ir.fitted import LoraRecord
 from dipgo.models.adapters import adapter_records, fuse_loaded, has_adapters
 from dipgo.models.diffusers_private import lora_modules
@@ -130,19 +131,21 @@ def _keys_of_file(path: Path) -> list[str]:
     """Returns the keys of a safetensors file; no other format, since a pickle could run code."""
     from safetensors import SafetensorError, safe_open
 
+    where = f"{setting('loras')} {path}"
+    check_file(path, expected="a file in the safetensors format", most=None, where=where)
     try:
         with safe_open(path, "pt") as file:
             keys = list(file.keys())
     except (OSError, UnicodeError, SafetensorError) as error:
         raise DipgoError(
-            f"{setting('loras')} {path}",
+            where,
             found=str(error).splitlines()[0],
             expected="a file in the safetensors format",
             remedy="check the path, or convert the file",
         ) from error
     if not keys:
         raise DipgoError(
-            f"{setting('loras')} {path}",
+            where,
             found="a file without tensors",
             expected="the weights of a LoRA",
             remedy="check the file",

@@ -18,7 +18,13 @@ from dipgo.models.inventory import DENOISERS, check_pipeline, find_vae
 from dipgo.models.lora import fuse_loras, with_own_parts
 from dipgo.models.model import Source
 from dipgo.models.options import Lora
-from dipgo.models.pipeline_files import INDEX, absent_parts, files_of, find_variant
+from dipgo.models.pipeline_files import (
+    INDEX,
+    absent_parts,
+    check_pipeline_files,
+    files_of,
+    find_variant,
+)
 from dipgo.models.registry import find_family, find_presets, supported_denoisers
 from dipgo.models.vae import pixels_of_latent
 from dipgo.models.wrappers import pipeline_modules, unwrapped
@@ -122,6 +128,7 @@ def _load_pipeline(name: str) -> Any:
     if path.exists():
         if not (path / INDEX).exists():
             raise _no_pipeline(name, f"no {INDEX}")
+        check_pipeline_files(path)
         options, files = dict(absent_parts(path)), files_of(path)
     else:
         hub_problem, files = _ask_hub(name)

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from dipgo.common.arrays import read_arrays
 from dipgo.common.cli import Parser, run_command, whole_number
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_file_destination
+from dipgo.common.picture_files import read_picture
 from dipgo.common.progress import progress_bar, stage
+from dipgo.common.regular_files import MIB, open_file
 from dipgo.common.staged import staged_file
 from dipgo.engines.contents import check_outside_exports
 from dipgo.engines.options import add_target_arguments, target_options
@@ -21,6 +24,9 @@ from dipgo.engines.options import add_target_arguments, target_options
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
 
 ANIMATED = (".png", ".webp")
+
+MOST_INPUTS = 1024 * MIB
+"""Bytes of further inputs, many times those of any model."""
 
 FRAME_MS = 1000 // 7
 """The time that a video's frame is shown: Stable Video Diffusion has seven frames a second."""
@@ -44,8 +50,8 @@ def _run(options: Namespace) -> None:
     from dipgo.run.pipeline import Pipeline
 
     further = _read_inputs(options.inputs) if options.inputs else {}
-    picture = open_picture("--from-image", options.from_image)
-    mask = open_picture("--mask", options.mask)
+    picture = read_picture_of("--from-image", options.from_image)
+    mask = read_picture_of("--mask", options.mask)
     with stage("load the engines"):
         pipeline = Pipeline.from_export(options.out, **target_options(options))
     _check_can_hold(options.image, pipeline)
@@ -142,34 +148,24 @@ def _png_text(texts: Mapping[str, str]) -> Any:
 
 
 def _read_inputs(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DipgoError(
-            "--inputs",
-            found=str(error).splitlines()[0],
-            expected="a .npz file, as numpy.savez(path, mask=…) writes it",
-            remedy="check the path",
-        ) from error
+    expected = "a .npz file of numbers, as numpy.savez(path, mask=…) writes it"
+    with open_file(path, expected=expected, most=MOST_INPUTS, where="--inputs") as file:
+        try:
+            return dict(read_arrays(file, most=MOST_INPUTS))
+        except Exception as error:  # of whatever class, by where numpy meets the damage
+            raise DipgoError(
+                "--inputs",
+                found=f"{(str(error).splitlines() or [type(error).__name__])[0]:.200}",
+                expected=expected,
+                remedy="check the path",
+            ) from error
 
 
-def open_picture(option: str, path: Path | None) -> Any:
+def read_picture_of(option: str, path: Path | None) -> Any:
     """Returns the picture in a file the way up that it says, or None if no file is named."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     if path is None:
         return None
-    try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise DipgoError(
-            option,
-            found=str(error),
-            expected="a file that holds a picture",
-            remedy="check the path",
-        ) from error
+    return read_picture(path, where=option, remedy="check the path", upright=True)
 
 
 def _check_files(options: Namespace) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from itertools import islice, permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,18 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.manifest.records import TokenizerRecord
+from dipgo.run.tokenizer_file import MOST_ID, REMEDY, read_tokenizer_file
+
+LONGEST = 1 << 16
+"""Tokens of a text; what is read is padded to a length that the export says."""
+
+MOST_CHARACTERS = 1 << 20
+
+LONGEST_NAME = 60
+"""Characters of a name that an error shows."""
+
+PANIC = "PanicException"
+"""The class of errors of a library in Rust that has met what it had ruled out."""
 
 MOST_ORDERS = 120
 """Orders of replacement that are tried: all of five textual inversions in one text."""
@@ -21,14 +35,12 @@ class TextTokens:
     """A tokenizer of the export, applied as its record says."""
 
     def __init__(self, path: str, record: TokenizerRecord) -> None:
-        from tokenizers import Tokenizer
-
-        self._record = record
-        self._tokenizer = Tokenizer.from_file(path)
-        self._tokenizer.enable_truncation(record.length, direction=record.truncation_side)
-        self._tokenizer.enable_padding(
-            length=record.length, pad_id=record.pad_id, direction=record.padding_side
-        )
+        _check_record(path, record)
+        self._record, self._path = record, path
+        content = read_tokenizer_file(Path(path))
+        with self._whole():
+            self._tokenizer = _load(content, record)
+            self._tokenizer.encode("")
 
     def encode(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Returns ids and, if the model takes it, the mask, i64[rows, length], by their names.
@@ -63,8 +75,27 @@ class TextTokens:
         return length, _left_out(prepared, encoding, side)
 
     def _encode(self, texts: Sequence[str]) -> Sequence[Any]:
-        encodings: Sequence[Any] = self._tokenizer.encode_batch(list(texts))
+        with self._whole():
+            encodings: Sequence[Any] = self._tokenizer.encode_batch(list(texts))
         return encodings
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Reports whatever the library raises for a file that contradicts itself in one line.
+
+        Its panics are no `Exception`; nothing else of that kind is caught.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                raise
+            raise DipgoError(
+                self._path,
+                found=f"a tokenizer that cannot be used ({' '.join(str(error).split())[:200]})",
+                expected="a tokenizer as dipgo.export writes it",
+                remedy=REMEDY,
+            ) from None
 
     def _prepare(self, texts: Sequence[str]) -> list[str]:
         """Returns the texts lower-cased and with textual inversions widened, if so recorded."""
@@ -83,6 +114,31 @@ class TextTokens:
         ]
 
 
+def _check_record(path: str, record: TokenizerRecord) -> None:
+    """Checks the numbers of a record: texts are padded to its length.
+
+    Raises:
+        DipgoError: They are too large.
+    """
+    facts = (("length", record.length, LONGEST), ("pad_id", record.pad_id, MOST_ID))
+    for name, value, most in facts:
+        if value > most:
+            raise DipgoError(
+                f"{path}, {name}", found=f"{value:.3g}", expected=f"at most {most}", remedy=REMEDY
+            )
+
+
+def _load(content: str, record: TokenizerRecord) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.enable_truncation(record.length, direction=record.truncation_side)
+    tokenizer.enable_padding(
+        length=record.length, pad_id=record.pad_id, direction=record.padding_side
+    )
+    return tokenizer
+
+
 def widen(text: str, vectors: Mapping[str, Sequence[str]]) -> str:
     """Replaces each textual inversion by the tokens of its vectors, with spaces between them.
 
@@ -95,7 +151,7 @@ def widen(text: str, vectors: Mapping[str, Sequence[str]]) -> str:
     replaced = {name: " ".join(tokens) for name, tokens in vectors.items()}
     orders = islice(permutations(sorted(replaced)), MOST_ORDERS)
     results = {
-        reduce(lambda result, name: result.replace(name, replaced[name]), order, text)
+        reduce(lambda result, name: _replace(result, name, replaced[name]), order, text)
         for order in orders
     }
     if len(results) > 1:
@@ -107,6 +163,22 @@ def widen(text: str, vectors: Mapping[str, Sequence[str]]) -> str:
         )
     (result,) = results
     return result
+
+
+def _replace(text: str, name: str, tokens: str) -> str:
+    """Replaces a name; in a stranger's export tokens may be names again, many times over.
+
+    Raises:
+        DipgoError: The text grows very long.
+    """
+    if text.count(name) * len(tokens) > MOST_CHARACTERS:
+        raise DipgoError(
+            f"textual inversion {name[:LONGEST_NAME]!r}",
+            found="tokens that make a text very long",
+            expected=f"at most {MOST_CHARACTERS:,} characters",
+            remedy=REMEDY,
+        )
+    return text.replace(name, tokens)
 
 
 def _left_out(text: str, encoding: Any, side: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from diffusers.utils import load_image
 from PIL import Image
 
-from dipgo.run.__main__ import open_picture
+from dipgo.run.__main__ import read_picture_of
 
 ORIENTATION = 0x0112
 """The tag of EXIF that says which way up a photo is."""
@@ -27,6 +27,6 @@ def test_photos_are_the_way_up_that_they_say(
     exif[ORIENTATION] = orientation
     path = tmp_path / f"photo.{ending}"
     picture.save(path, exif=exif)
-    found, expected = open_picture("--from-image", path), load_image(str(path))
+    found, expected = read_picture_of("--from-image", path), load_image(str(path))
     assert (found.mode, found.size) == (expected.mode, expected.size)
     assert np.array_equal(np.asarray(found), np.asarray(expected))

@@ -42,7 +42,6 @@ from tests.support.tiny_evaluation import (
     PAIRS,
     PROMPTS,
     SEED,
-    check_refused,
     command_words,
     evaluation_subnet,
 )
@@ -337,8 +336,22 @@ def test_a_run_that_is_stopped_keeps_what_is_finished(out: Path, stopped: dict[s
     assert stopped.items() < _results(out).items()
 
 
-def test_a_damaged_result(inputs: Path, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in (copied / "cache").glob("*.npz"):
-        path.write_bytes(path.read_bytes()[:100])
-    fragments = (".npz", "a damaged file", "an earlier run", "remove the file")
-    check_refused([*command_words(inputs, copied), "--force"], fragments, copied, capsys)
+@pytest.mark.slow
+def test_a_damaged_result_is_made_again(
+    inputs: Path, copied: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Failed at 3bfeb0e: the evaluation was refused until somebody removed the file."""
+    path = _result_paths(copied)["pruned"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert (
+        run_command(dipgo.evaluate.__main__.main, [*command_words(inputs, copied), "--force"]) == 0
+    )
+    lines = capsys.readouterr().err.splitlines()
+    (warning,) = (line for line in lines if line.startswith("warning: "))
+    assert warning.startswith(f"warning: {path}: a damaged file (")
+    assert warning.endswith("); it is made again")
+    assert [line for line in lines if line.startswith("draw")] == [f"draw {PAIRS} pictures: pruned"]
+    assert path.read_bytes() == whole
+    again = _by_name(json.loads((copied / "report.json").read_text()))
+    assert again["pruned"]["metrics"] == _by_name(report)["pruned"]["metrics"]

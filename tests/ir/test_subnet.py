@@ -90,6 +90,9 @@ def test_a_class_may_stand_without_hash_or_config(tmp_path: Path) -> None:
     assert subnet.scheduler == SchedulerRef("S")
 
 
+NAMES = st.text(min_size=1).filter(str.isprintable)
+
+
 @st.composite
 def subnets(draw: st.DrawFn) -> SubNet:
     """Any SubNet of up to 6 steps and 5 blocks."""
@@ -106,9 +109,7 @@ def subnets(draw: st.DrawFn) -> SubNet:
     return SubNet(
         num_inference_steps=draw(st.integers(1, 1000)),
         timesteps=tuple(sorted(timesteps, reverse=True)),
-        blocks=tuple(
-            draw(st.lists(st.text(min_size=1), min_size=width, max_size=width, unique=True))
-        ),
+        blocks=tuple(draw(st.lists(NAMES, min_size=width, max_size=width, unique=True))),
         gates=np.array(gates),
         backup=tuple(draw(st.lists(words, min_size=width, max_size=width))),
         scores=None if scores is None else np.array(scores),

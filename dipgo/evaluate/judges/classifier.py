@@ -5,21 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.common.regular_files import check_file
 from dipgo.common.typed_json import decode_json, read_file, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 GROUPS = 8
+
+MOST = 1 << 16
+"""Pixels of a side, and channels."""
 
 Heads = Mapping[str, tuple[str, ...]]
 """The values that every head, such as colour, chooses from."""
@@ -32,8 +38,8 @@ class ClassifierConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """
 
     heads: dict[str, tuple[str, ...]]
-    channels: tuple[int, ...]
-    picture_size: int
+    channels: Annotated[tuple[Annotated[int, Meta(ge=GROUPS, le=MOST)], ...], Meta(max_length=16)]
+    picture_size: Annotated[int, Meta(ge=1, le=MOST)]
 
 
 class Classifier(nn.Module):
@@ -101,12 +107,13 @@ def load_classifier(folder: Path) -> Classifier:
     path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     data = read_file(path, expected=expected)
     config = decode_json(data, ClassifierConfig, name=str(path), remedy="use a classifier's folder")
-    read_file(weights_path, expected=expected)
+    check_file(weights_path, expected=expected, most=None)
     try:
-        model = Classifier(config.heads, config.channels, config.picture_size)
+        with torch.device("meta"):  # so that only the file decides how large it is
+            model = Classifier(config.heads, config.channels, config.picture_size)
         weights = load_file(weights_path)
-        model.load_state_dict({name: w.float() for name, w in weights.items()})
-    except (SafetensorError, RuntimeError, ValueError, IndexError) as error:
+        model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, LookupError) as error:
         raise DipgoError(
             str(folder),
             found=f"weights that do not fit {CONFIG_FILE} ({str(error).splitlines()[0]})",

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from dipgo.common.errors import DipgoError, setting
+from dipgo.common.picture_files import open_picture, read_picture
 from dipgo.evaluate.judges.classifier import Classifier, scale_pixels
 from dipgo.evaluate.metrics import to_tensor
 
 FEWEST_PICTURES = 2
+
+REMEDY = "take it out of the folder"
 
 _CHUNK = 32
 """Pictures at a time, since reference sets are large."""
@@ -104,7 +106,8 @@ def find_reference(folder: Path, size: tuple[int, int]) -> list[Path]:
             remedy="give the folder of the reference pictures",
         )
     for path in paths:
-        width, height = _open(path).size
+        with open_picture(path, where=str(path), remedy=REMEDY) as picture:
+            width, height = picture.size
         if (height, width) != size:
             raise DipgoError(
                 str(path),
@@ -115,20 +118,11 @@ def find_reference(folder: Path, size: tuple[int, int]) -> list[Path]:
     return paths
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except (OSError, UnidentifiedImageError) as error:
-        raise DipgoError(
-            str(path),
-            found=f"no picture that can be read ({type(error).__name__})",
-            expected="a PNG file",
-            remedy="take it out of the folder",
-        ) from None
-
-
 def _read(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     """Yields pictures u8[n, H, W, 3], a few at a time."""
     for start in range(0, len(paths), _CHUNK):
-        chunk = [_open(path).convert("RGB") for path in paths[start : start + _CHUNK]]
+        chunk = [
+            read_picture(path, where=str(path), remedy=REMEDY)
+            for path in paths[start : start + _CHUNK]
+        ]
         yield np.stack([np.asarray(picture, np.uint8) for picture in chunk])

@@ -139,8 +139,8 @@ def parse_gates(rows: Sequence[str], blocks: Sequence[str]) -> NDArray[np.bool_]
     """
     for index, row in enumerate(rows):
         _check_row(f"gates row {index}", row, blocks)
-    bits = [[character == "1" for character in row] for row in rows]
-    return np.array(bits, dtype=np.bool_).reshape(len(rows), len(blocks))
+    bits: NDArray[np.bool_] = np.frombuffer("".join(rows).encode("ascii"), np.uint8) == ord("1")
+    return bits.reshape(len(rows), len(blocks))
 
 
 def parse_scores(rows: Sequence[Sequence[float]], blocks: Sequence[str]) -> NDArray[np.float64]:
@@ -168,6 +168,8 @@ def _check_row(where: str, row: str, blocks: Sequence[str]) -> None:
             expected=f"{len(blocks)}, one a block",
             remedy="write 1 (compute) or 0 (reuse) for every block",
         )
+    if not row.strip("01"):
+        return
     for block, character in zip(blocks, row, strict=True):
         if character not in "01":
             raise DipgoError(

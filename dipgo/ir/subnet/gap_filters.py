@@ -209,11 +209,12 @@ class FilteredGaps(GapRule):
 
 def _entry(record: FiltersRecord) -> GapFilters:
     halves = record.unconditional
-    return GapFilters(
-        tuple(record.rows),
-        np.asarray(record.predictions, np.float32),
-        None if halves is None else np.asarray(halves, np.float32),
-    )
+    with np.errstate(over="ignore"):  # numbers beyond float32 are refused with infinite ones
+        return GapFilters(
+            tuple(record.rows),
+            np.asarray(record.predictions, np.float32),
+            None if halves is None else np.asarray(halves, np.float32),
+        )
 
 
 def _record(entry: GapFilters) -> FiltersRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.ir.subnet.gap_rule import GapRule, Gates, Latest, Operations, V
+from dipgo.ir.types import LARGEST
 
 RowWeights: TypeAlias = tuple[tuple[float, ...], ...]
 """Weights of the latest predictions for each row, the newest first."""
@@ -162,7 +162,7 @@ def _check_rows(key: str, rows: Weights, gates: NDArray[np.bool_]) -> None:
                 expected=f"at most {computed[row]}, as many as rows before it compute",
                 remedy="leave out the last of them",
             )
-        if not all(map(math.isfinite, weights)):
+        if not all(abs(weight) <= LARGEST for weight in weights):
             raise DipgoError(
                 f"{key} row {row}",
                 found=" ".join(map(str, weights)),

@@ -5,6 +5,7 @@ layer); a value is the pair [reuse score, keep score]. The index of an up block 
 last block. Only dictionaries, lists, tuples, texts, numbers and tensors are ever built.
 """
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _read_key(key: object, name: str) -> Key:
             return part, word, index, layer
     raise DipgoError(
         f"{name}, step 0",
-        found=f"the key {key!r}",
+        found=f"the key {reprlib.repr(key)}",
         expected="(down, mid or up; a name; an index; a layer)",
         remedy=REMEDY,
     )
@@ -91,7 +92,7 @@ def _read_pair(step: dict[Any, Any], key: Key, name: str) -> NDArray[np.float64]
     if pair.shape != (2,) or not np.isfinite(pair).all():
         raise DipgoError(
             f"{name}, key {key}",
-            found=repr(step[key]),
+            found=reprlib.repr(step[key]),
             expected="two finite numbers, the reuse score and the keep score",
             remedy=REMEDY,
         )
@@ -107,21 +108,28 @@ def _place(key: Key) -> tuple[int, int, int, bool]:
 
 def _name_blocks(keys: list[Key]) -> tuple[str, ...]:
     """Returns the module paths of diffusers' U-Nets for the keys."""
+    last: dict[object, int] = {}
+    for part, _, index, layer in keys:
+        last[part] = max(index, last.get(part, index))
+        last[part, index] = max(layer or 0, last.get((part, index), layer or 0))
     if all(layer in (None, 0) for *_, layer in keys):
-        return tuple(_name_part(key, keys) for key in keys)
-    return tuple(_name_part(key, keys) + _name_layer(key, keys) for key in keys)
+        return tuple(_name_part(key, last) for key in keys)
+    return tuple(_name_part(key, last) + _name_layer(key, last) for key in keys)
 
 
-def _name_part(key: Key, keys: list[Key]) -> str:
+def _name_part(key: Key, last: dict[object, int]) -> str:
+    """Returns the path of a block; `last` is the highest index of each part."""
     part, _, index, _ = key
     if part == "mid":
         return "mid_block"
-    last = max(other[2] for other in keys if other[0] == part)
-    return f"{part}_blocks.{last - index if part == 'up' else index}"
+    return f"{part}_blocks.{last[part] - index if part == 'up' else index}"
 
 
-def _name_layer(key: Key, keys: list[Key]) -> str:
-    """Returns the path of the layer in its block; an up block's layers count from the last."""
+def _name_layer(key: Key, last: dict[object, int]) -> str:
+    """Returns the path of the layer in its block; an up block's layers count from the last.
+
+    `last` is the highest layer of each block.
+    """
     part, word, index, layer = key
     number = layer or 0
     if word == "mid_block":
@@ -129,8 +137,7 @@ def _name_layer(key: Key, keys: list[Key]) -> str:
     if word in ("downsampler", "upsampler"):
         return f".{word}s.0"
     if part == "up":
-        number = max(other[3] or 0 for other in keys if (other[0], other[2]) == (part, index))
-        number -= layer or 0
+        number = last[part, index] - number
     for module in ("resnet", "attention"):
         if module in word:
             return f".{module}s.{number}"

@@ -10,22 +10,36 @@ from numpy.typing import NDArray
 from dipgo.common.errors import DipgoError
 from dipgo.ir.sampler import PriorNoise
 from dipgo.ir.subnet.backups import BACKUPS
+from dipgo.ir.types import LARGEST
+
+MOST_STEPS = 10_000
+"""Steps of a sampler: ten times the timesteps that models are trained with."""
+
+LONGEST_NAME = 1000
+"""Characters of a module path."""
 
 
 def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
-    """Checks that there is at least one step, and that timesteps are finite and differ.
+    """Checks that there are steps, not too many, and that timesteps are finite and differ.
 
     Their order is the scheduler's: an inverse one goes up, and rounding may turn neighbours round.
 
     Raises:
         DipgoError: They are not.
     """
-    if num_inference_steps < 1:
+    if not 1 <= num_inference_steps <= MOST_STEPS:
         raise DipgoError(
             "num_inference_steps",
             found=str(num_inference_steps),
-            expected="1 or more",
+            expected="1 or more" if num_inference_steps < 1 else f"at most {MOST_STEPS}",
             remedy="give the number the scheduler's set_timesteps is called with",
+        )
+    if len(timesteps) > MOST_STEPS:
+        raise DipgoError(
+            "timesteps",
+            found=f"{len(timesteps)} timesteps",
+            expected=f"at most {MOST_STEPS}",
+            remedy="list the scheduler's timesteps",
         )
     if not timesteps or not all(math.isfinite(t) for t in timesteps):
         raise DipgoError(
@@ -47,7 +61,7 @@ def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
 
 
 def check_blocks(blocks: Sequence[str]) -> None:
-    """Checks that there is at least one block, and that names are not empty and differ.
+    """Checks that there is at least one block, and that names differ and can be printed.
 
     Raises:
         DipgoError: They do not.
@@ -59,14 +73,23 @@ def check_blocks(blocks: Sequence[str]) -> None:
             expected="the module path of each gated block",
             remedy="name at least one block",
         )
+    seen: set[str] = set()
     for index, block in enumerate(blocks):
-        if not block or block in blocks[:index]:
+        if len(block) > LONGEST_NAME or not block.isprintable():
+            raise DipgoError(
+                f"blocks, entry {index}",
+                found=f"{block[:LONGEST_NAME]!a:.60}",
+                expected=f"a module path, of at most {LONGEST_NAME} characters that can be printed",
+                remedy="fix its name",
+            )
+        if not block or block in seen:
             raise DipgoError(
                 f"blocks, entry {index}",
                 found=f"{block} a second time" if block else "an empty name",
                 expected="each block's module path once",
                 remedy="take the entry and its column of gates out, or fix its name",
             )
+        seen.add(block)
 
 
 def check_gates(
@@ -135,7 +158,7 @@ def check_backup(backup: Sequence[str], blocks: Sequence[str]) -> None:
 
 
 def check_prior_noise(prior_noise: PriorNoise | None) -> None:
-    """Checks that prior noise, if any, has finite numbers.
+    """Checks that prior noise, if any, has numbers that are finite in float32.
 
     Raises:
         DipgoError: It does not.
@@ -143,7 +166,7 @@ def check_prior_noise(prior_noise: PriorNoise | None) -> None:
     if prior_noise is None:
         return
     for name, number in (("scale", prior_noise.scale), ("below", prior_noise.below)):
-        if not math.isfinite(number):
+        if not abs(number) <= LARGEST:
             raise DipgoError(
                 f"prior_noise, {name}",
                 found=str(number),

@@ -79,9 +79,11 @@ class _Tried:
     tables: dict[bytes, None]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint | None) -> _Tried:
-        rows = checkpoint.tensors["tried"].numpy() if checkpoint else ()
-        return cls({row.tobytes(): None for row in rows})
+    def of(cls, checkpoint: Checkpoint | None, gates: Gates) -> _Tried:
+        if checkpoint is None:
+            return cls({})
+        rows = checkpoint.tensor("tried", (None, -(-gates.size // 8)), torch.uint8)
+        return cls({row.tobytes(): None for row in rows.numpy()})
 
     def add(self, gates: Gates) -> bool:
         """Adds a table and returns whether it is new."""
@@ -128,9 +130,10 @@ def exchange(
         DipgoError: The first distance is not finite.
     """
     saved = None if checkpoint is None else load_checkpoint(checkpoint, identity)
-    done, tried = 0, _Tried.of(saved)
+    done, tried = 0, _Tried.of(saved, gates)
     if saved is not None:
-        gates, done = saved.tensors["gates"].numpy().astype(np.bool_), saved.iteration
+        table = saved.tensor("gates", gates.shape, torch.uint8)
+        gates, done = table.numpy().astype(np.bool_), saved.iteration
     few = len(trajectories.examples) <= GLANCE
     race = _Race(trajectories, trajectories if few else trajectories.of_first(GLANCE))
     best = race.start(gates)
