@@ -24,16 +24,16 @@ LONGEST_TEXT = 200
 """Characters of a document that an error shows."""
 
 
-def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
+def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str, keys_once: bool = True) -> T:
     """Returns the JSON document `data` as a `cls`.
-
-    A key that an object has twice is refused: readers differ in which of the two they take.
 
     Args:
         data: The document in UTF-8, which may begin with a byte order mark, as Windows writes it.
         cls: The type to decode to, which msgspec must know.
         name: The file's name, for errors.
         remedy: What the user can do about a document that is not a `cls`.
+        keys_once: Whether to refuse a key that an object has twice, which nobody can mean. It takes
+            several times the time of decoding; without it, the last value counts.
 
     Raises:
         DipgoError: The document is not JSON, or not a `cls`; the error names the JSON path.
@@ -48,7 +48,8 @@ def decode_json(data: bytes, cls: type[T], *, name: str, remedy: str) -> T:
         )
     try:
         decoded = msgspec.json.decode(data, type=cls)
-        _check_keys(data, name, remedy)
+        if keys_once:
+            _check_keys(data, name, remedy)
         return decoded
     except msgspec.ValidationError as error:
         raise _type_error(name, str(error), remedy) from None

@@ -104,7 +104,7 @@ def read_tokenizer_file(path: Path) -> str:
         DipgoError: It is no such file, or is beyond the bounds.
     """
     data = read_file(path, expected="a tokenizer of an export")
-    content = decode_json(data, TokenizerFile, name=str(path), remedy=REMEDY)
+    content = decode_json(data, TokenizerFile, name=str(path), remedy=REMEDY, keys_once=False)
     content.decoder = content.truncation = content.padding = None
     for problem in _problems(content):
         raise DipgoError(
@@ -135,12 +135,28 @@ def _problems_of_component(
     if len(steps) > MOST_STEPS:
         yield f"a {name} of {len(steps)} steps"
     for step in steps:
-        if step.get("type") not in known:
+        if not isinstance(step.get("type"), str) or step["type"] not in known:
             yield f"a {name} of an unknown type"
+            return
+        yield from _problems_of_template(step)
     yield from _problems_of_values(name, component)
     for step in steps:
         if "precompiled_charsmap" in step:
             yield from _problems_of_characters(step["precompiled_charsmap"])
+
+
+def _problems_of_template(step: Mapping[str, Any]) -> Iterator[str]:
+    """Yields tokens that a template names and does not have."""
+    tokens = step.get("special_tokens", {})
+    if not isinstance(tokens, dict):
+        yield "a template without tokens"
+        return
+    for key in ("single", "pair"):
+        pieces = step.get(key)
+        for piece in pieces if isinstance(pieces, list) else ():
+            match piece:
+                case {"SpecialToken": {"id": str(name)}} if name not in tokens:
+                    yield f"a template with {name:.60}, a token that it does not have"
 
 
 def _steps(component: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -77,6 +77,8 @@ class TextTokens:
     def _encode(self, texts: Sequence[str]) -> Sequence[Any]:
         with self._whole():
             encodings: Sequence[Any] = self._tokenizer.encode_batch(list(texts))
+            if any(len(encoding.ids) != self._record.length for encoding in encodings):
+                raise ValueError("texts of other lengths than they are padded to")
         return encodings
 
     @contextmanager

@@ -1,7 +1,8 @@
 """Pickles that ask for more than they hold: refused within 2 GiB and some seconds.
 
-Failed at 3bfeb0e: a remembered index, a length or shape far beyond the file, and shared lists took
-gigabytes or never ended; members of a zip archive were inflated whatever their size.
+Failed at 3bfeb0e: lists that are shared over and over, that hold themselves or are nested a hundred
+thousand deep were read, and so were deflated archives; a remembered index far beyond the file was
+refused only where there was no memory for it.
 """
 
 from __future__ import annotations

@@ -353,5 +353,5 @@ def test_a_damaged_result_is_made_again(
     assert warning.endswith("); it is made again")
     assert [line for line in lines if line.startswith("draw")] == [f"draw {PAIRS} pictures: pruned"]
     assert path.read_bytes() == whole
-    again = _by_name(json.loads((copied / "report.json").read_text()))
-    assert again["pruned"]["metrics"] == _by_name(report)["pruned"]["metrics"]
+    again = _by_name(json.loads((copied / "report.json").read_text()))["pruned"]["metrics"]
+    assert again.items() <= _by_name(report)["pruned"]["metrics"].items()

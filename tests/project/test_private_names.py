@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[2] / "dipgo"
 HOMES = {"compiler/trace/torch_private.py", "models/diffusers_private.py"}
 IN_FILES = {"common/safe_pickle.py"}
 """They read names that stand in pickles, and call none of them."""
-NO_LIBRARY = {"_coefficient", "_blocks", "_2", "_3"}
-"""Parts of names in an export, in a SubNet and of a pipeline's parts."""
+NO_LIBRARY = {"_coefficient", "_blocks", "_2", "_3", "_class_name"}
+"""Parts of names in an export, in a SubNet and of a pipeline's parts, and a key of its index."""
 
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 OWN = defined_names(map(read, SOURCES.values())) | NO_LIBRARY

@@ -39,3 +39,15 @@ def read_inputs(path: Path) -> None:
 def read_picture(path: Path) -> None:
     """Reads the file of --from-image."""
     read_picture_of("--from-image", path)
+
+
+def read_tokenizer(path: Path) -> None:
+    """Loads a tokenizer of an export and encodes texts."""
+    from dipgo.ir.manifest.records import TokenizerRecord
+    from dipgo.run.tokens import TextTokens
+
+    record = TokenizerRecord(path.name, "ids", "mask", 16, 0, "right", False)
+    tokens = TextTokens(str(path), record)
+    ids = tokens.encode(["", "a red circle", "Ünï 猫 <cat>, 12 ½ ﷺ\u200d👩 " * 50])["ids"]
+    assert ids.shape == (3, 16)
+    tokens.cut("a red circle " * 50)

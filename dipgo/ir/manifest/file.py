@@ -51,7 +51,7 @@ def read_manifest(directory: Path, size: str = "") -> Manifest:
     path = directory / manifest_file(size)
     check_within(path, directory)
     content = read_file(path, expected="the manifest of an export directory")
-    head = decode_json(content, _Head, name=str(path), remedy=REMEDY)
+    head = decode_json(content, _Head, name=str(path), remedy=REMEDY, keys_once=False)
     if (head.format, head.version) != (FORMAT, VERSION):
         raise DipgoError(
             str(path),

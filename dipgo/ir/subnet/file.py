@@ -81,7 +81,8 @@ def read_document(path: Path) -> tuple[Document, dict[str, Any]]:
         DipgoError: The file is missing, not JSON, of another version, or has wrong types.
     """
     data = read_file(path, expected="a SubNet file")
-    _check_header(decode_json(data, Header, name=path.name, remedy=REMEDY), path.name)
+    header = decode_json(data, Header, name=path.name, remedy=REMEDY, keys_once=False)
+    _check_header(header, path.name)
     keys = gap_keys()
     document = decode_json(data, _with_keys(tuple(keys.items())), name=path.name, remedy=REMEDY)
     return document, {key: getattr(document, key) for key in keys}
