@@ -128,9 +128,10 @@ def _weights(path: Path) -> dict[str, Weight]:
     Raises:
         DipgoError: The file is damaged.
     """
+    header = read_header(path, remedy=REMEDY)
     file = np.memmap(path, np.uint8, "r")
     weights = {}
-    for name, entry in read_header(path, remedy=REMEDY).items():
+    for name, entry in header.items():
         if name.startswith(DENOISER) and entry.dtype in _TYPES:
             start, end = entry.data_offsets
             size = np.dtype(_TYPES[entry.dtype][0]).itemsize

@@ -16,6 +16,7 @@ import pytest
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import read_prompts
 from dipgo.common.regular_files import MIB, open_file, read_file
+from dipgo.ir.plan.parse import is_plan_file, read_plan
 from dipgo.ir.subnet.gate_pickle import read_gate_pickle
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.lora import fuse_loras
@@ -51,6 +52,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a SubNet": SubNet.load,
     "prompts": read_prompts,
     "a gate pickle": read_gate_pickle,
+    "a plan": read_plan,
     "inputs": _read_inputs,
     "a picture": lambda path: read_picture_of("--from-image", path),
 }
@@ -63,6 +65,20 @@ def test_what_is_no_file_is_refused(found: str, reader: str, tmp_path: Path) -> 
     NO_FILES[found](path)
     with pytest.raises(DipgoError, match=f": found {found}.*; expected .*; "):
         READERS[reader](path)
+
+
+@pytest.mark.parametrize("found", NO_FILES)
+def test_what_is_no_file_is_no_plan(found: str, tmp_path: Path) -> None:
+    NO_FILES[found](tmp_path / "given")
+    assert not is_plan_file(tmp_path / "given")
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 100, b"plan \xff\n", b"\0" * 10**6, b"#" * 10**6])
+def test_plans_that_are_no_text(content: bytes, tmp_path: Path) -> None:
+    """Failed at 3bfeb0e: a traceback."""
+    (tmp_path / "plan.txt").write_bytes(content)
+    with pytest.raises(DipgoError, match=r"plan.txt: found .*; expected a plan as"):
+        read_plan(tmp_path / "plan.txt")
 
 
 @pytest.mark.parametrize("found", sorted(NO_FILES.keys() - {"a file of 1048576.0 MiB"}))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.regular_files import open_file, read_file
 from dipgo.ir.plan.nodes import (
     PROLOGUE,
     Call,
@@ -30,14 +31,21 @@ from dipgo.ir.types import TensorType, Value
 FIRST_WORD = "plan "
 
 
+HEAD = 1 << 16
+"""Bytes within which a plan's text begins, after comments."""
+
+EXPECTED = "a plan as `inspect` prints it, in which every read follows its write"
+
+
 def is_plan_file(path: Path) -> bool:
     """Returns whether the file begins as a plan's text does, comments and blank lines aside."""
     try:
-        with path.open(encoding="utf-8") as file:
-            code = (line for line in file if line.strip() and not line.startswith("#"))
-            return next(code, "").startswith(FIRST_WORD)
-    except (OSError, UnicodeDecodeError):
+        with open_file(path, expected=EXPECTED, most=None) as file:
+            head = file.read(HEAD).decode(errors="replace")
+    except (DipgoError, OSError):
         return False
+    code = (line for line in head.split("\n") if line.strip() and not line.startswith("#"))
+    return next(code, "").startswith(FIRST_WORD)
 
 
 def read_plan(path: Path) -> Plan:
@@ -46,13 +54,14 @@ def read_plan(path: Path) -> Plan:
     Raises:
         DipgoError: The text is no valid plan; the error names the line, or the step and the call.
     """
+    data = read_file(path, expected=EXPECTED)
     try:
-        return verify(parse_plan(path.read_text(encoding="utf-8")))
-    except (PlanSyntaxError, InvalidPlanError) as error:
+        return verify(parse_plan(data.decode()))
+    except (PlanSyntaxError, InvalidPlanError, UnicodeDecodeError) as error:
         raise DipgoError(
             path.name,
             found=str(error),
-            expected="a plan as `inspect` prints it, in which every read follows its write",
+            expected=EXPECTED,
             remedy="fix the statement, or print the plan again",
         ) from error
 
