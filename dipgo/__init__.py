@@ -9,6 +9,8 @@ from dipgo.common.lazy import lazy_names
 from dipgo.common.moved import install as _forward_old_paths
 from dipgo.common.version import __version__
 
+_PACKAGES = ("compiler", "engines", "evaluate", "export", "ir", "models", "schedules", "search")
+
 if TYPE_CHECKING:
     from dipgo.common.errors import DipgoError
     from dipgo.common.warn import DipgoWarning
@@ -23,8 +25,15 @@ else:
             "Pipeline": "dipgo.run.pipeline",
             "SubNet": "dipgo.ir.subnet.subnet",
         },
+        packages=_PACKAGES,
     )
 
 __all__ = ["DipgoError", "DipgoWarning", "Pipeline", "SubNet", "__version__"]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, and the packages that have further ones."""
+    return [*__all__, *_PACKAGES]
+
 
 _forward_old_paths()

@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from dipgo.common.cli import USER_ERROR, run_command
+from dipgo.common.errors import DipgoError, close_to
 from dipgo.common.version import __version__
 
 COMMANDS = {
@@ -27,13 +28,24 @@ def main() -> int:
     """Hands the remaining arguments to the command."""
     if sys.argv[1:] == ["--version"]:
         return run_command(lambda arguments: print(f"dipgo {__version__}"))
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        if len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help"):
-            return run_command(lambda arguments: print(_usage()))
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        return run_command(lambda arguments: print(_usage()))
+    if not sys.argv[1:]:
         print(_usage(), file=sys.stderr)
         return USER_ERROR
+    if sys.argv[1] not in COMMANDS:
+        return run_command(_refuse, sys.argv[1:])
     module = importlib.import_module(COMMANDS[sys.argv[1]][0])
     return run_command(module.main, sys.argv[2:])
+
+
+def _refuse(arguments: list[str]) -> None:
+    raise DipgoError(
+        f"dipgo {arguments[0]}",
+        found="a command that is not there",
+        expected=f"one of {', '.join(COMMANDS)}",
+        remedy=close_to(arguments[0], COMMANDS, "see dipgo --help"),
+    )
 
 
 def _usage() -> str:

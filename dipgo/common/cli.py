@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from dipgo.common.early_interrupts import LINE
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, close_to, setting
 from dipgo.common.output import (
     BROKEN_PIPE,
     OUTPUT_ERRORS,
@@ -24,7 +24,7 @@ from dipgo.common.output import (
     show_any_text,
 )
 from dipgo.common.signals import Signals, orderly_end
-from dipgo.common.warn import shown_warnings
+from dipgo.common.warn import shown_warnings, warn
 
 USER_ERROR = 2
 
@@ -64,7 +64,10 @@ class _Recorded:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports a wrong argument in one line, and has options in groups."""
+    """A parser that reports a wrong argument in one line, and has options in groups.
+
+    Options are written in full: what an abbreviation means may change with any new option.
+    """
 
     def __init__(self, prog: str, *, description: str, examples: Sequence[str] = ()) -> None:
         """Makes a parser.
@@ -75,12 +78,17 @@ class Parser(argparse.ArgumentParser):
             examples: Whole command lines, shown at the end of the help.
         """
         self._flags: dict[str, str] = {}
+        self._options: list[str] = []
+        self.remedies: dict[str, str] = {}
+        """What to do about options that the command has not, and other programs have."""
+        self._new_names: dict[str, str] = {}
         self._by_title: dict[str, OptionGroup] = {}
         super().__init__(
             prog=prog,
             description=textwrap.fill(description, HELP_WIDTH),
             epilog="\n  ".join(["examples:", *examples]) if examples else "",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     def group(self, title: str) -> OptionGroup:
@@ -95,9 +103,14 @@ class Parser(argparse.ArgumentParser):
         self._record(action)
         return action
 
+    def rename(self, old: str, new: str) -> None:
+        """Takes `old` for the option `new` for one more release, with a warning."""
+        self._new_names[old] = new
+
     def _record(self, action: argparse.Action) -> None:
         name = (action.option_strings or [str(action.metavar or action.dest)])[-1]
         self._flags.setdefault(action.dest, name)
+        self._options += action.option_strings
         if action.const is False:
             self._flags[f"{action.dest}=False"] = name
 
@@ -111,7 +124,8 @@ class Parser(argparse.ArgumentParser):
             DipgoError: An argument is wrong, or `body` raises it.
         """
         try:
-            options = self.parse_args(arguments)
+            with shown_warnings(self.flag_of):
+                options = self.parse_args(self._renamed(arguments))
             values = vars(options)
             options.changed = {
                 name for name, value in values.items() if value != self.get_default(name)
@@ -121,6 +135,36 @@ class Parser(argparse.ArgumentParser):
         except DipgoError as error:
             error.reword(self.flag_of)
             raise
+
+    def _renamed(self, arguments: Sequence[str]) -> list[str]:
+        """Returns the arguments with the new names of options, of which it warns.
+
+        Raises:
+            DipgoError: An option is not known; argparse would first miss those that are required.
+        """
+        renamed = []
+        for word in arguments:
+            name, equals, value = word.partition("=")
+            if name in self._new_names:
+                old, name = name, self._new_names[name]
+                warn(f"{old} is called {name} now; the next release has no other name")
+            if name.startswith("--") and " " not in name and name != "--":
+                self._check_option(name)
+            renamed.append(f"{name}{equals}{value}")
+        return renamed
+
+    def _check_option(self, name: str) -> None:
+        if name not in self._options:
+            raise DipgoError(
+                name,
+                found=f"an option that {self.prog} does not have",
+                expected="an option in full, as the help lists it",
+                remedy=self.remedies.get(name) or close_to(name, self._options, self._see_help),
+            )
+
+    @property
+    def _see_help(self) -> str:
+        return f"see python -m {self.prog} --help"
 
     def flag_of(self, name: str) -> str:
         """Returns the flag of the setting `name`, of this command or another.
@@ -147,11 +191,15 @@ class Parser(argparse.ArgumentParser):
             DipgoError: Always.
         """
         where, found, expected = _explain(message)
+        _, is_choice, choices = expected.partition("one of ")
+        words = re.findall(r"[^\s,']+", choices) if is_choice else []
+        if words:  # whether argparse quotes them depends on Python's version
+            expected = f"one of {', '.join(words)}"
         raise DipgoError(
             where or self.prog,
             found=found,
             expected=expected,
-            remedy=f"see python -m {self.prog} --help",
+            remedy=close_to(found.strip("'"), words, self._see_help),
         )
 
 

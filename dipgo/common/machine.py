@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+"""Threads that can be asked for: more gain nothing, and a machine may not be able to start them."""
+
 PACKAGES = (
     "dipgo",
     "onnxruntime",

@@ -25,13 +25,32 @@ def command_packages(command: str, purpose: str, extras: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise DipgoError(
-            command,
-            found=f"no package {error.name}",
-            expected=f"the packages that {purpose} needs",
-            remedy=f"pip install 'dipgo[{extras}]'",
-        ) from error
+        raise missing_package(command, error, purpose, extras) from error
     silence_libraries()
+
+
+def missing_package(
+    where: str, error: ModuleNotFoundError, purpose: str, extras: str
+) -> DipgoError:
+    """Returns the error for a package of one of dipgo's extras that is not installed.
+
+    Args:
+        where: What needs it: a command, or a name of the package.
+        error: The exception of the import.
+        purpose: What the packages are needed for, in words.
+        extras: The extras of dipgo that install the packages.
+    """
+    return DipgoError(
+        where,
+        found=f"no package {error.name}",
+        expected=f"the packages that {purpose} needs",
+        remedy=install(extras),
+    )
+
+
+def install(extras: str) -> str:
+    """Returns the remedy that installs extras of dipgo, as the README does: it is on no index."""
+    return f"pip install '.[{extras}]' in a checkout of dipgo"
 
 
 def silence_libraries() -> None:

@@ -7,17 +7,23 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from dipgo.common.errors import WORD, wrong
+import numpy as np
+
+from dipgo.common.errors import WORD, DipgoError, close_to, wrong, wrong_type
 
 WORDS: Mapping[Any, str] = {
     int: "a whole number",
     float: "a finite number",
     bool: "True or False",
     str: "text",
+    Path: "a path",
     NoneType: "None",
+    Callable: "a function",
+    Mapping: "a mapping of names, such as a dict",
 }
 """The words by which an error names the values of a type."""
 
@@ -52,7 +58,7 @@ def option(
 
 
 def check_settings(settings: Any, described: type | None = None) -> None:
-    """Checks the types and bounds of all fields; lists become tuples first.
+    """Checks the types and bounds of all fields; lists become tuples, numpy's numbers Python's.
 
     Args:
         settings: An instance of a dataclass.
@@ -69,16 +75,15 @@ def check_settings(settings: Any, described: type | None = None) -> None:
             hints[item.name],
             about_field(item, described),
         )
-        if isinstance(value, list):
-            value = tuple(value)
+        if value is not plain(value):
+            value = plain(value)
             object.__setattr__(settings, item.name, value)
-        if not _fits(value, hint):
-            quoted = isinstance(value, str) and not _takes_text(hint)
-            expected = about.get("expected") or _words(hint)
-            raise wrong(item.name, repr(value) if quoted else value, expected)
+        if not fits(value, hint):
+            raise _misfit(item.name, value, hint, about.get("expected") or words_for(hint))
         choices = about.get("choices")
         if choices and value not in choices:
-            raise wrong(item.name, value, f"one of {', '.join(choices)}")
+            expected = f"one of {', '.join(choices)}"
+            raise wrong(item.name, value, expected, close_to(value, choices))
         if isinstance(value, Real):
             _check_bounds(item.name, value, about)
 
@@ -101,10 +106,24 @@ def unmet_need(settings: Any, name: str) -> tuple[str, Any] | None:
     return None
 
 
-def _fits(value: object, hint: Any) -> bool:
+def _misfit(name: str, value: object, hint: Any, expected: str) -> DipgoError:
+    """Returns the error for a value of a wrong type, or for a word that is none of a Literal's."""
+    if not isinstance(value, str) or not _takes_text(hint):
+        return wrong_type(name, value, expected)
+    choices = [word for member in members_of(hint) for word in get_args(member)]
+    return wrong(name, value, expected, close_to(value, choices))
+
+
+def members_of(hint: Any) -> tuple[Any, ...]:
+    """Returns the types of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Returns whether a value is of a type: numbers of numpy are numbers, True is none."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(_fits(value, member) for member in arguments)
+        return any(fits(value, member) for member in arguments)
     if origin is Literal:
         return isinstance(value, str) and value in arguments
     if origin is tuple:
@@ -115,7 +134,18 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, Integral)
     if hint is float:
         return isinstance(value, Real)
-    return isinstance(value, hint) if isinstance(hint, type) else callable(value)
+    if hint is bool:
+        return isinstance(value, bool | np.bool_)
+    return isinstance(value, origin or hint)
+
+
+def plain(value: Any) -> Any:
+    """Returns a list as a tuple, a number of numpy as Python's, and all else as it is."""
+    if isinstance(value, list | tuple):
+        items = tuple(map(plain, value))
+        unchanged = isinstance(value, tuple) and all(map(operator.is_, items, value))
+        return value if unchanged else items
+    return value.item() if isinstance(value, np.number | np.bool_) else value
 
 
 def _takes_text(hint: Any) -> bool:
@@ -125,20 +155,20 @@ def _takes_text(hint: Any) -> bool:
 
 def _items_fit(items: tuple[object, ...], hints: tuple[Any, ...]) -> bool:
     if len(hints) == 2 and hints[1] is Ellipsis:
-        return all(_fits(item, hints[0]) for item in items)
-    return len(items) == len(hints) and all(map(_fits, items, hints))
+        return all(fits(item, hints[0]) for item in items)
+    return len(items) == len(hints) and all(map(fits, items, hints))
 
 
-def _words(hint: Any) -> str:
+def words_for(hint: Any) -> str:
     """Returns the values that fit a type, in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(map(_words, arguments))
+        return " or ".join(map(words_for, arguments))
     if origin is Literal:
         return f"one of {', '.join(arguments)}"
     if origin is tuple:
-        return f"a tuple, each {_words(arguments[0])}"
-    return WORDS.get(hint) or (f"a {hint.__name__}" if isinstance(hint, type) else "a function")
+        return f"a tuple, each {words_for(arguments[0])}"
+    return WORDS.get(origin or hint) or f"a {hint.__name__}"
 
 
 def _check_bounds(name: str, value: Real, about: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, wrong
 
 BLOCK = 16  # torch fills normals in blocks of this size; shorter draws go pair by pair
 
@@ -34,12 +34,8 @@ class NoiseStream:
 
     def __init__(self, seed: int) -> None:
         if not 0 <= seed <= MAX_SEED:
-            raise DipgoError(
-                setting("seed"),
-                found=str(seed),
-                expected=f"a whole number from 0 to {MAX_SEED}",
-                remedy="choose a seed in that range",
-            )
+            expected = f"a whole number from 0 to {MAX_SEED}"
+            raise wrong("seed", seed, expected, "choose a seed in that range")
         # torch seeds its mt19937 with the low 32 bits, and so does numpy's RandomState.
         self._state = np.random.RandomState(seed & 0xFFFFFFFF)
         self._spare: list[float] = []  # the unused half of the pair that ended the last short draw

@@ -14,6 +14,7 @@ else:
         {
             "interpret": "dipgo.compiler.oracle",
         },
+        extras="export",
     )
 
 __all__ = ["interpret"]

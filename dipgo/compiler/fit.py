@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from dipgo.common.errors import DipgoError
 from dipgo.ir.graph import BlockGraph, Node
 from dipgo.ir.sampler import Sampler
@@ -18,12 +21,7 @@ def check_fit(graph: BlockGraph, subnet: SubNet, sampler: Sampler) -> None:
     """
     names = [node.name for node in graph.blocks]
     if set(names) != set(subnet.blocks):
-        raise DipgoError(
-            "SubNet, blocks",
-            found=" ".join(subnet.blocks),
-            expected=f"the blocks of the traced model: {' '.join(names)}",
-            remedy="name every block once",
-        )
+        raise _other_blocks(subnet.blocks, names)
     check_timesteps(subnet, sampler)
     for rule in subnet.gaps:
         _check_gaps(graph, rule)
@@ -49,12 +47,15 @@ def check_timesteps(subnet: SubNet, sampler: Sampler) -> None:
     Raises:
         DipgoError: Their timesteps differ.
     """
-    if tuple(map(float, subnet.timesteps)) != tuple(map(float, sampler.timesteps)):
+    given, own = tuple(map(float, subnet.timesteps)), tuple(map(float, sampler.timesteps))
+    if given != own:
+        row = _first_difference(given, own)
         raise DipgoError(
-            "SubNet, timesteps",
-            found=_ends(subnet.timesteps),
-            expected=f"{_ends(sampler.timesteps)} of {sampler.scheduler_class}",
-            remedy="use the scheduler and the number of steps that the SubNet was made for",
+            f"SubNet, timesteps, row {row}",
+            found=f"{_at(given, row)} ({_ends(given)})",
+            expected=f"{_at(own, row)}, as {sampler.scheduler_class} has it ({_ends(own)})",
+            remedy="use the scheduler, its spacing and the number of steps that the SubNet was "
+            "made for",
         )
 
 
@@ -75,5 +76,35 @@ def can_have(graph: BlockGraph, node: Node, backup: str) -> bool:
     return not BACKUPS[backup].reads_input or graph.carriers[node.name] is not None
 
 
-def _ends(timesteps: tuple[float, ...]) -> str:
-    return f"{len(timesteps)} timesteps from {timesteps[0]:g} to {timesteps[-1]:g}"
+def _other_blocks(given: Sequence[str], own: Sequence[str]) -> DipgoError:
+    """Returns the error for a SubNet with other blocks than the model's; it names those."""
+    unknown = [name for name in given if name not in own]
+    missing = [name for name in own if name not in given]
+    found = [f"{' '.join(unknown)}, which the traced model does not have"] if unknown else []
+    found += [f"none of {' '.join(missing)}"] if missing else []
+    return DipgoError(
+        "SubNet, blocks",
+        found=", and ".join(found),
+        expected=f"the blocks of the traced model: {' '.join(own)}",
+        remedy="name every block once",
+    )
+
+
+def _first_difference(given: Sequence[float], own: Sequence[float]) -> int:
+    pairs = zip(given, own, strict=False)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    return len(list(same))
+
+
+def _at(timesteps: Sequence[float], row: int) -> str:
+    return f"{timesteps[row]:g}" if row < len(timesteps) else "no such row"
+
+
+def _ends(timesteps: Sequence[float]) -> str:
+    """Returns number, ends and spacing of timesteps."""
+    ends = f"{len(timesteps)} timesteps from {timesteps[0]:g} to {timesteps[-1]:g}"
+    gaps = {round(before - after, 3) for before, after in itertools.pairwise(timesteps)}
+    if not gaps:
+        return ends
+    spacing = f"{min(gaps):g} to {max(gaps):g}" if len(gaps) > 1 else f"{min(gaps):g}"
+    return f"{ends}, {spacing} apart"

@@ -11,9 +11,20 @@ from typing import Any, Protocol, TypeAlias
 from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError, wrong
+from dipgo.common.machine import MOST_THREADS
 
 OnStep: TypeAlias = Callable[[int], object]
 """Called with the step that a segment has just run for; steps without a call are left out."""
+
+
+def closed(name: str) -> DipgoError:
+    """Returns the error for the use of what has been closed."""
+    return DipgoError(
+        name,
+        found="a runner that is closed",
+        expected="one that is open",
+        remedy="load the export again",
+    )
 
 
 class PlanExecutor(Protocol):
@@ -42,10 +53,13 @@ class Clones:
     def __init__(self, make: Callable[[], PlanExecutor], count: int, name: str) -> None:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise wrong("clones", count, "a whole number of at least 1")
+        if count > MOST_THREADS:
+            expected = f"at most {MOST_THREADS} on this machine: each takes buffers of its own"
+            raise wrong("clones", count, expected, "take one a core, or fewer")
         self._name, self._process = name, os.getpid()
         self._free = [make() for _ in range(count)]
         self._running: set[int] = set()
-        self._change = Condition()
+        self._change, self._is_closed = Condition(), False
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], on_step: OnStep = lambda step: None
@@ -59,6 +73,27 @@ class Clones:
         with self._executor() as executor:
             return executor.run(inputs, on_step)
 
+    def close(self) -> None:
+        """Waits for the runs that go on, and drops all executors; further runs are refused.
+
+        Raises:
+            DipgoError: It is called within a run of the same thread.
+        """
+        with self._change:
+            if get_ident() in self._running:
+                raise DipgoError(
+                    self._name,
+                    found="close() within a run",
+                    expected="the run to end first",
+                    remedy="close it after the run, not in its callback",
+                )
+            self._is_closed = True
+            self._change.notify_all()
+            # In a forked process no thread of the first one is there to end its run.
+            while self._running and os.getpid() == self._process:
+                self._change.wait()
+            self._free.clear()
+
     @contextmanager
     def _executor(self) -> Iterator[PlanExecutor]:
         self._check_process()
@@ -71,8 +106,10 @@ class Clones:
                     expected="the first to end before the second begins",
                     remedy="run after the first, not in its callback, or run a clone() of it",
                 )
-            while not self._free:
+            while not self._free and not self._is_closed:
                 self._change.wait()
+            if self._is_closed:
+                raise closed(self._name)
             executor = self._free.pop()
             self._running.add(thread)
         try:
@@ -81,7 +118,7 @@ class Clones:
             with self._change:
                 self._free.append(executor)
                 self._running.discard(thread)
-                self._change.notify()
+                self._change.notify_all()
 
     def _check_process(self) -> None:
         """Refuses a forked process: the engines' threads are not there, and a run would hang."""

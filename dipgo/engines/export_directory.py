@@ -14,10 +14,13 @@ from safetensors import SafetensorError, deserialize
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
+from dipgo.common.kinds import EXPORT, check_kind
 from dipgo.common.links import check_within
 from dipgo.common.machine import physical_memory
+from dipgo.common.one_line import one_line
 from dipgo.engines.graph_checks import check_graphs
 from dipgo.engines.launches import combine_engine
+from dipgo.engines.picture_size import own_sizes
 from dipgo.ir.manifest.convert import plan_of
 from dipgo.ir.manifest.file import read_manifest
 from dipgo.ir.manifest.records import (
@@ -51,15 +54,16 @@ class ExportDirectory:
 
         Args:
             path: The export directory.
-            size: A further size of the export, such as `512x768`; "" for its first.
+            size: A size of the export, such as `512x768`; "" for its first.
             check_hashes: Whether to compare the hash of every file with the manifest's.
 
         Raises:
             DipgoError: The size is unknown, or a file is missing, damaged or not listed.
         """
         path = Path(path)
+        check_kind(path, EXPORT)
         if size:
-            _check_size(read_manifest(path), path, size)
+            size = _further_size(read_manifest(path), path, size)
         manifest = read_manifest(path, size)
         _check_listed(manifest, path, size)
         if check_hashes:
@@ -70,6 +74,13 @@ class ExportDirectory:
         export = cls(path, manifest, size)
         check_graphs(path, manifest, combined_dtypes(export.plan))
         return export
+
+    def __repr__(self) -> str:
+        """Returns a line: a manifest is long, and `inspect` shows it."""
+        model, size = self.manifest.model, self.size or own_sizes(self.manifest)[0]
+        return one_line(
+            f"<ExportDirectory {self.path}: {model.class_name} of {model.source}, {size}>"
+        )
 
     @cached_property
     def plan(self) -> Plan:
@@ -99,14 +110,17 @@ class ExportDirectory:
         return {table.name: _check_table(table, stored, path) for table in self.plan.tables}
 
 
-def _check_size(manifest: Manifest, path: Path, size: str) -> None:
-    if size not in manifest.sizes:
-        raise DipgoError(
-            f"{path}, size {size}",
-            found=f"an export for {' '.join(manifest.sizes) or 'one size only'}",
-            expected="one of the further sizes that it was made for",
-            remedy=f"leave the size out, or export again with {setting('also_sizes')} {size}",
-        )
+def _further_size(manifest: Manifest, path: Path, size: str) -> str:
+    """Returns the name of a further size, or "" for the export's first."""
+    own = own_sizes(manifest)
+    if size in manifest.sizes or size in own:
+        return size if size in manifest.sizes else ""
+    raise DipgoError(
+        f"{path}, size {size}",
+        found=f"an export for {' '.join((own[0], *manifest.sizes))}",
+        expected="a size that it was made for",
+        remedy=f"leave the size out, or export again with {setting('also_sizes')} {size}",
+    )
 
 
 def _check_total(manifest: Manifest, path: Path) -> None:

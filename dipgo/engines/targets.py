@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, close_to, setting, wrong
 from dipgo.common.lazy import import_name
+from dipgo.common.machine import MOST_THREADS
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.runner import Backend, BackendSettings
 
@@ -183,7 +184,7 @@ def open_backend(
             f"target {target}",
             found="a target that is not known",
             expected=", ".join(run_targets()),
-            remedy="name one of these",
+            remedy=close_to(target, run_targets(), "name one of these"),
         )
     row = TARGETS[target]
     _check_threads(row, threads)
@@ -212,11 +213,27 @@ def not_built(target: str) -> DipgoError:
         f"target {target}",
         found="a target for which no engines are built",
         expected=" or ".join(build_targets()),
-        remedy="name one of these; ONNX Runtime runs the graphs as they are",
+        remedy=close_to(
+            target,
+            build_targets(),
+            "name one of these; ONNX Runtime runs the graphs as they are",
+        ),
     )
 
 
+def check_threads(threads: int) -> None:
+    """Checks that a machine can be asked for so many threads.
+
+    Raises:
+        DipgoError: It is below 0, or above what this machine is asked for at most.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        expected = f"a whole number from 0, for every core, to {MOST_THREADS} on this machine"
+        raise wrong("threads", threads, expected, "0 takes every core")
+
+
 def _check_threads(row: Target, threads: int) -> None:
+    check_threads(threads)
     if threads and not row.threads:
         raise DipgoError(
             f"threads {threads}",
@@ -245,5 +262,7 @@ def _check_provider(row: Target, provider: str | None) -> str:
         f"provider {provider}",
         found=f"a name that is not known for the target {row.name}",
         expected=f"one of {names}" if len(row.providers) > 1 else f"{names}, or none",
-        remedy=f"correct the name, or leave {setting('provider')} out",
+        remedy=close_to(
+            provider, row.providers, f"correct the name, or leave {setting('provider')} out"
+        ),
     )

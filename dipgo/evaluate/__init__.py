@@ -14,6 +14,7 @@ else:
         {
             "evaluate": "dipgo.evaluate.api",
         },
+        extras="cpu,export,search",
     )
 
 __all__ = ["evaluate"]

@@ -130,6 +130,7 @@ def _parser() -> Parser:
     add = parser.group("output").add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="folder of report, plot and cache")
     add("--force", action="store_true", help="replace a report and a plot that are there (off)")
+    parser.rename("--guidance", "--guidance-scale")
     return parser
 
 

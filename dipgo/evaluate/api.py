@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dipgo.common.arguments import check_names, check_texts, checks_arguments, with_new_names
 from dipgo.common.machine import describe_machine
 from dipgo.compiler.settings import DENSE
 from dipgo.evaluate.cache import only_evaluation
@@ -31,6 +33,7 @@ from dipgo.models.source import load_source
 SHOW_NOTHING = Progress()
 
 
+@checks_arguments
 @leaves_as_found
 def evaluate(
     model: Any,
@@ -52,20 +55,23 @@ def evaluate(
         prompts: Held-out prompts.
         cache: Folder that keeps every SubNet's result, which the same call uses again.
         progress: How progress is shown.
-        **settings: Fields of `EvaluationSettings`, such as `pairs`, `guidance` or `classifier`.
+        **settings: Fields of `EvaluationSettings`, such as `pairs`, `guidance_scale` or
+            `classifier`.
 
     Raises:
         DipgoError: An input is wrong, or another evaluation is writing to `cache`; where possible
             before the first picture is drawn.
     """
+    settings = with_new_names(settings, {"guidance": "guidance_scale"}, "evaluate")
+    check_names(settings, [item.name for item in fields(EvaluationSettings)], "evaluate")
     asked = EvaluationSettings(**settings)
     loaded, (steps, scheduler) = read_subnets(subnets), check_dense(dense)
-    pairs = make_pairs(prompts, asked.pairs, asked.seed)
+    pairs = make_pairs(check_texts("prompts", prompts), asked.pairs, asked.seed)
     with progress.stage("load the model and the judges"):
         source = load_source(model, asked.loras)
         shared = Settings(
             pairs,
-            guidance_of(asked.guidance, source, loaded),
+            guidance_of(asked.guidance_scale, source, loaded),
             asked.batch,
             asked.time_batch or asked.batch,
             asked.threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dipgo.common.errors import DipgoError, setting, wrong
+from dipgo.common.errors import DipgoError, setting, wrong, wrong_type
 from dipgo.compiler.front import fit_schedule
 from dipgo.compiler.request import read_schedule
 from dipgo.compiler.settings import DENSE
@@ -28,6 +28,9 @@ def read_subnets(subnets: Mapping[str, SubNet | str | Path]) -> dict[str, SubNet
             expected="at least one SubNet",
             remedy="name a SubNet file",
         )
+    for name in subnets:
+        if not isinstance(name, str):
+            raise wrong_type("subnets", name, "SubNets by their names, which are text")
     return {
         name: subnet if isinstance(subnet, SubNet) else SubNet.load(subnet)
         for name, subnet in subnets.items()

@@ -33,7 +33,7 @@ def warn_of_unfit(subnets: Mapping[str, SubNet], source: Source, scale: float) -
     use = Use(source.geometry().guidance, tuple(model.latent_shape[1:]), None, source.loras)
     for name, subnet in subnets.items():
         for line in _misfits(subnet, use, scale):
-            warn(f"{name}: {line}", stacklevel=3)
+            warn(f"{name}: {line}")
 
 
 def _misfits(subnet: SubNet, use: Use, scale: float) -> Iterator[str]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dipgo.common.errors import DipgoError, setting, wrong
+from dipgo.common.machine import MOST_THREADS
 from dipgo.common.settings import check_settings, option
 from dipgo.common.torch_noise import MAX_SEED
 from dipgo.compiler.settings import SIZE
 from dipgo.engines.ratios import ENOUGH_PAIRS
+from dipgo.ir.fitted import MOST_SCALE
 from dipgo.models.options import LORAS, Lora
 
 COMPARISON, JUDGES, TIMES = "comparison", "judges", "times"
@@ -44,12 +46,13 @@ class EvaluationSettings:
         least=0,
         expected=f"a whole number from 0 to {MAX_SEED}, less the pairs",
     )
-    guidance: float | None = option(
+    guidance_scale: float | None = option(
         None,
         help="guidance scale (diffusers', or what the first SubNet was fitted for)",
         group=COMPARISON,
-        flag="--guidance",
         metavar="SCALE",
+        most=MOST_SCALE,
+        expected=f"a finite number, at most {MOST_SCALE:.2g}",
     )
     batch: int = option(8, help="pictures a run", group=SIZE, metavar="N", least=1)
     loras: tuple[Lora, ...] = option((), **LORAS)
@@ -72,7 +75,9 @@ class EvaluationSettings:
     time_batch: int | None = option(
         None, help="pictures a timed run (--batch)", group=TIMES, metavar="N", least=1
     )
-    threads: int = option(0, help="threads; 0: all cores (0)", group=TIMES, least=0)
+    threads: int = option(
+        0, help="threads; 0: all cores (0)", group=TIMES, least=0, most=MOST_THREADS
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

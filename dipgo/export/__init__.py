@@ -24,6 +24,7 @@ else:
             "export": "dipgo.export.api",
             "refit": "dipgo.export.refitting.refitted_copy",
         },
+        extras="export",
     )
 
 __all__ = ["BuildOptions", "ExportSettings", "export", "refit"]

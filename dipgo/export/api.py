@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.arguments import check_names, checks_arguments
+from dipgo.common.errors import DipgoError, close_to, setting
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.common.lazy import import_name
 from dipgo.common.warn import warn
@@ -30,6 +32,7 @@ from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.as_found import leaves_as_found
 
 
+@checks_arguments
 def export(
     model: Any,
     subnet: SubNet | str | Path = DENSE,
@@ -51,6 +54,8 @@ def export(
     Raises:
         DipgoError: The model cannot be exported with these settings.
     """
+    names = [item.name for item in fields(ExportSettings) if item.name != "subnet"]
+    check_names(settings, names, "export")
     return write_export(model, ExportSettings(subnet, **settings), Path(out), progress)
 
 
@@ -115,7 +120,7 @@ def _check_target(target: str, build: BuildOptions) -> Target:
             setting("target"),
             found=target,
             expected=any_of(TARGETS),
-            remedy=f"leave {setting('target')} out",
+            remedy=close_to(target, TARGETS, f"leave {setting('target')} out"),
         )
     if TARGETS[target].builder:
         find_builder(target).check(build)

@@ -43,7 +43,7 @@ def warn_of_misfits(source: Source, variants: Sequence[Variant]) -> None:
         for line in misfits(variant.compiled.fitted, _use(source, variant))
     ]
     for line in dict.fromkeys(lines):
-        warn(line, stacklevel=4)
+        warn(line)
 
 
 def _use(source: Source, variant: Variant) -> Use:

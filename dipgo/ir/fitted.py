@@ -22,6 +22,9 @@ Scales: TypeAlias = tuple[float, float]
 LEAST_SCALE = 1.0
 """The scale at which guidance does nothing; diffusers does not guide below it either."""
 
+MOST_SCALE = float.fromhex("0x1.fffffep+127")
+"""The largest number of float32, in which plans have the scale."""
+
 SAME = 1e-6
 """Relative tolerance within which scales are the same: some callers round them to float32."""
 

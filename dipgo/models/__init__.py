@@ -23,6 +23,7 @@ else:
             "Tokens": "dipgo.models.text_encoding",
             "register_family": "dipgo.models.registry",
         },
+        extras="export",
     )
 
 __all__ = [

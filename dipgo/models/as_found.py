@@ -65,7 +65,7 @@ def leaves_as_found(function: Callable[Arguments, Result]) -> Callable[Arguments
 
 def _restorers(model: Any) -> Iterator[Callable[[], None]]:
     """Yields functions that each put a part of the model back."""
-    if isinstance(model, str | Path | Source):
+    if isinstance(model, str | Path | Source) or not _is_object(model):
         return
     roots = pipeline_modules(model)
     yield _attributes_of(model)
@@ -77,6 +77,11 @@ def _restorers(model: Any) -> Iterator[Callable[[], None]]:
         backend = getattr(value, "backend_tokenizer", None)
         if backend is not None:
             yield _tokenizer(backend)
+
+
+def _is_object(model: Any) -> bool:
+    """Returns whether a value has attributes of its own, as a pipeline has, and is no class."""
+    return hasattr(model, "__dict__") and not isinstance(model, type)
 
 
 def _attributes_of(holder: Any) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from torch import nn
 
 from dipgo.common.errors import DipgoError, setting
 from dipgo.common.hashes import sha256_of
+from dipgo.common.packages import install
 from dipgo.common.regular_files import check_file
 from dipgo.ir.fitted import LoraRecord
 from dipgo.models.adapters import adapter_records, fuse_loaded, has_adapters
@@ -76,7 +77,7 @@ def _check_possible(pipeline: Any) -> None:
             setting("loras"),
             found="no package peft",
             expected="the package with which diffusers loads LoRAs",
-            remedy="pip install dipgo[lora]",
+            remedy=install("lora"),
         )
     if not hasattr(pipeline, "load_lora_weights"):
         raise DipgoError(

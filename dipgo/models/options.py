@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dipgo.common.cli import Parser
+from dipgo.common.errors import wrong_type
+from dipgo.common.settings import fits, plain
 
 Lora: TypeAlias = str | Path | tuple[str | Path, float]
 """A .safetensors file, and the factor of its weights, 1 by default."""
@@ -37,6 +39,19 @@ def lora(text: str) -> tuple[str, float]:
 
 
 lora.__name__ = "a file and a finite scale such as style.safetensors:0.8"
+
+
+def check_loras(loras: object) -> tuple[Lora, ...]:
+    """Returns LoRAs that a program has given.
+
+    Raises:
+        DipgoError: It is no list or tuple of files, each with its scale or without.
+    """
+    taken = plain(loras)
+    if not fits(taken, tuple[Lora, ...]):
+        raise wrong_type("loras", loras, "a list of .safetensors files, or of pairs (file, scale)")
+    checked: tuple[Lora, ...] = taken
+    return checked
 
 
 MODEL = "model"

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.arguments import check_path
+from dipgo.common.errors import DipgoError, close_to, described, setting
+from dipgo.common.kinds import PIPELINE, check_kind
 from dipgo.ir.fitted import LoraRecord
 from dipgo.models.families.controlnet import attach_controlnet
 from dipgo.models.finite_weights import check_weights
@@ -17,7 +19,7 @@ from dipgo.models.float_modules import with_float_modules
 from dipgo.models.inventory import DENOISERS, check_pipeline, find_vae
 from dipgo.models.lora import fuse_loras, with_own_parts
 from dipgo.models.model import Source
-from dipgo.models.options import Lora
+from dipgo.models.options import Lora, check_loras
 from dipgo.models.pipeline_files import (
     INDEX,
     absent_parts,
@@ -68,7 +70,7 @@ def load_source(model: Any, loras: Sequence[Lora] = ()) -> Source:
         DipgoError: The model cannot be loaded, no family serves it, a LoRA does not fit it, or a
             weight of the denoiser is no number.
     """
-    source = _load(model, loras)
+    source = _load(model, check_loras(loras))
     check_weights(source.denoiser, f"model {source.name}")
     return source
 
@@ -79,6 +81,10 @@ def _load(model: Any, loras: Sequence[Lora]) -> Source:
     if isinstance(model, Source):
         return model
     is_loaded = not isinstance(model, str | Path)
+    if is_loaded:
+        _check_has_denoiser(model)
+    else:
+        check_kind(check_path("model", model), PIPELINE)
     if not is_loaded and str(model).startswith("arch:"):
         return _from_architecture(str(model))
     pipeline = model if is_loaded else _load_pipeline(str(model))
@@ -107,7 +113,11 @@ def _from_architecture(name: str) -> Source:
             f"model {name}",
             found="an architecture that is not known",
             expected=" ".join(f"arch:{known}" for known in presets),
-            remedy="choose one of these, or a pipeline's directory or Hub id",
+            remedy=close_to(
+                name,
+                [f"arch:{known}" for known in presets],
+                "choose one of these, or a pipeline's directory or Hub id",
+            ),
         )
     denoiser = preset.build_denoiser()
     return Source(
@@ -181,15 +191,7 @@ def _no_pipeline(name: str, problem: str) -> DipgoError:
 
 
 def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ()) -> Source:
-    found = (getattr(pipeline, part, None) for part in DENOISERS)
-    denoiser = next((part for part in found if part is not None), None)
-    if denoiser is None:
-        raise DipgoError(
-            f"model {name}",
-            found=f"a {type(pipeline).__name__} without unet or transformer",
-            expected="a diffusers pipeline with a denoiser",
-            remedy=f"use a pipeline around one of {supported_denoisers()}",
-        )
+    denoiser = _check_has_denoiser(pipeline, name)
     controlnet = getattr(pipeline, "controlnet", None)
     if controlnet is not None:
         denoiser = attach_controlnet(denoiser, controlnet)
@@ -207,6 +209,24 @@ def _from_pipeline(pipeline: Any, name: str, loras: tuple[LoraRecord, ...] = ())
         pipeline=pipeline,
         loras=loras,
     )
+
+
+def _check_has_denoiser(pipeline: Any, name: str = "") -> Any:
+    """Returns the denoiser of a pipeline.
+
+    Raises:
+        DipgoError: It has none, or is no pipeline at all.
+    """
+    found = (getattr(pipeline, part, None) for part in DENOISERS)
+    denoiser = next((part for part in found if isinstance(part, nn.Module)), None)
+    if denoiser is None:
+        raise DipgoError(
+            f"model {name}" if name else setting("model"),
+            found=f"{described(pipeline)} without unet or transformer",
+            expected="a diffusers pipeline with a denoiser, its directory, a Hub id, or arch:NAME",
+            remedy=f"use a pipeline around one of {supported_denoisers()}",
+        )
+    return denoiser
 
 
 def _pixels_per_latent(pipeline: Any) -> int:

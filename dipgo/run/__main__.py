@@ -20,6 +20,7 @@ from dipgo.common.regular_files import MIB, open_file
 from dipgo.common.staged import staged_file
 from dipgo.engines.contents import check_outside_exports
 from dipgo.engines.options import add_target_arguments, target_options
+from dipgo.run.diffusers_arguments import remedies_by_flag
 
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
 
@@ -51,7 +52,7 @@ def _run(options: Namespace) -> None:
 
     further = _read_inputs(options.inputs) if options.inputs else {}
     picture = read_picture_of("--from-image", options.from_image)
-    mask = read_picture_of("--mask", options.mask)
+    mask = read_picture_of("--mask-image", options.mask_image)
     with stage("load the engines"):
         pipeline = Pipeline.from_export(options.out, **target_options(options))
     _check_can_hold(options.image, pipeline)
@@ -108,19 +109,26 @@ def _parser() -> Parser:
         help="of the initial noise, as with diffusers (drawn, and said)",
     )
     add(
-        "--guidance",
-        dest="guidance_scale",
+        "--guidance-scale",
         type=float,
         metavar="SCALE",
         help="guidance scale (diffusers', or what the SubNet was fitted for)",
     )
     add("--inputs", type=Path, metavar="FILE", help="further inputs by name, .npz")
     add("--from-image", type=Path, metavar="FILE", help="picture to start from, if exported so")
-    add("--mask", type=Path, metavar="FILE", help="where to paint in it (white), if exported so")
+    add(
+        "--mask-image",
+        type=Path,
+        metavar="FILE",
+        help="where to paint in it, white, if exported so",
+    )
     add = parser.group("output").add_argument
     add("--image", type=Path, metavar="FILE", help="picture to write, .png")
     add("--latents", type=Path, metavar="FILE", help="latents to write, .npy")
     add_target_arguments(parser)
+    parser.remedies |= remedies_by_flag()
+    parser.rename("--guidance", "--guidance-scale")
+    parser.rename("--mask", "--mask-image")
     return parser
 
 

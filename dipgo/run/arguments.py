@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-import operator
 import secrets
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, is_unicode, wrong
+from dipgo.common.errors import (
+    DipgoError,
+    close_to,
+    described,
+    is_unicode,
+    wrong,
+    wrong_type,
+)
 from dipgo.common.torch_noise import is_generator
+from dipgo.ir.fitted import MOST_SCALE
 
 DRAWN_SEEDS = 2**32
 """The number of seeds that are drawn from: torch's generator of the CPU takes 32 bits of a seed."""
+
+MOST_PICTURES = 10**6
+"""Pictures of a call: their noise alone takes gigabytes."""
 
 OutputType = Literal["pil", "np", "latent"]
 
@@ -32,7 +42,9 @@ def check_output_type(output_type: str) -> None:
             f"output_type {output_type!r}",
             found="a torch tensor" if output_type == "pt" else "a form that is not known",
             expected=", ".join(map(repr, get_args(OutputType))),
-            remedy='take "np", and torch.from_numpy of it' if output_type == "pt" else "correct it",
+            remedy='take "np", and torch.from_numpy of it'
+            if output_type == "pt"
+            else close_to(output_type, get_args(OutputType)),
         )
 
 
@@ -73,10 +85,9 @@ def _seed(value: Any) -> Any:
         if device != "cpu":
             raise _no_seed(f"a generator on {device}")
         return value
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise _no_seed(repr(value)) from None
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise _no_seed(described(value))
+    return int(value)
 
 
 def _no_seed(problem: str) -> DipgoError:
@@ -88,19 +99,16 @@ def _no_seed(problem: str) -> DipgoError:
     )
 
 
-def repeated(items: Sequence[Any], times: Any) -> list[Any]:
+def repeated(items: Sequence[Any], times: int) -> list[Any]:
     """Returns each item `times` times, one after another, as diffusers orders pictures.
 
     Raises:
-        DipgoError: `times` is not a whole number, at least 1.
+        DipgoError: `times` is below 1, or more than a call may ask for.
     """
-    if not isinstance(times, int) or isinstance(times, bool) or times < 1:
-        raise DipgoError(
-            "num_images_per_prompt",
-            found=repr(times),
-            expected="a whole number, at least 1",
-            remedy="correct it",
-        )
+    if times < 1:
+        raise wrong("num_images_per_prompt", times, "a whole number, at least 1")
+    if times > MOST_PICTURES:
+        raise wrong("num_images_per_prompt", times, f"at most {MOST_PICTURES}", "call it again")
     return [item for item in items for _ in range(times)]
 
 
@@ -115,6 +123,8 @@ def negatives_of(texts: str | Sequence[str] | None, count: int) -> list[str] | N
     """
     if texts is None:
         return None
+    if not isinstance(texts, str | list | tuple):
+        raise wrong_type("negative_prompt", texts, "a text, or a list with one for each prompt")
     for text in [texts] if isinstance(texts, str) else texts:
         check_text("negative_prompt", text)
     if isinstance(texts, str):
@@ -137,7 +147,7 @@ def check_text(where: str, text: Any) -> None:
     """
     if not isinstance(text, str):
         raise DipgoError(
-            f"{where} {text!r}",
+            f"{where} {shown(text)}",
             found=f"what is no text ({type(text).__name__})",
             expected="a str, or several",
             remedy=f"give the {where} as text",
@@ -149,6 +159,31 @@ def check_text(where: str, text: Any) -> None:
             expected="text in Unicode",
             remedy="give the text in UTF-8",
         )
+
+
+def shown(prompt: Any) -> str:
+    """Returns a prompt as an error names it: as Python writes it, if that is a line."""
+    return repr(prompt) if isinstance(prompt, str | float) else _short(prompt)
+
+
+def _short(prompt: Any) -> str:
+    is_small = isinstance(prompt, int) and abs(prompt) < MOST_PICTURES
+    return f"{prompt}" if is_small or prompt is None else described(prompt)
+
+
+def prompts_of(prompt: Any) -> list[Any]:
+    """Returns the prompts of a call: one, or those of a list, a tuple or an array of labels.
+
+    Raises:
+        DipgoError: It is something else.
+    """
+    if hasattr(prompt, "tolist"):  # of numpy or torch: labels
+        prompt = prompt.tolist()
+    if prompt is None or isinstance(prompt, str | int):
+        return [prompt]
+    if not isinstance(prompt, list | tuple):
+        raise wrong_type("prompt", prompt, "a text, the number of a class, or a list of these")
+    return [item.item() if isinstance(item, np.generic) else item for item in prompt]
 
 
 def _plain(scale: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -177,10 +212,12 @@ def check_scale(scale: Any) -> float:
     Raises:
         DipgoError: It is not a finite number.
     """
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise wrong_type("guidance_scale", scale, "a finite number")
     try:
-        number = float(scale) if isinstance(scale, Real) else math.nan
+        number = float(scale)
     except OverflowError:  # a whole number of more than 1024 bits
         number = math.inf
-    if not math.isfinite(number):
-        raise wrong("guidance_scale", scale, "a finite number")
+    if not abs(number) <= MOST_SCALE:
+        raise wrong("guidance_scale", scale, f"a finite number, at most {MOST_SCALE:.2g}")
     return number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, described
 from dipgo.engines.clones import OnStep
 
 StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Any]], Any]
@@ -35,9 +35,10 @@ class StepEnds:
             self.ended = step + 1
             changed = self.callback(self.pipeline, step, self.timesteps[step], {})
             if changed:
+                names = ", ".join(map(str, changed)) if isinstance(changed, dict) else ""
                 raise DipgoError(
                     f"callback_on_step_end, step {step}",
-                    found=f"{', '.join(changed)} to be changed",
+                    found=f"{names} to be changed" if names else described(changed),
                     expected="None or an empty dict: the plan of an export is fixed",
                     remedy="return nothing, or give latents before the first step",
                 )

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.engines.finite import check_finite
+from dipgo.engines.picture_size import DECODER
 from dipgo.engines.runner import Part, Runner
 from dipgo.run.arguments import OutputType
 from dipgo.run.pictures import to_images
-
-DECODER = "vae_decoder"
 
 VIDEO_AXES = 5
 """The axes of a video: latents f32[N, F, C, h, w], decoded f32[N, F, H, W, 3]."""

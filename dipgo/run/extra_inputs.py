@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, close_to, described
+from dipgo.common.given_numbers import array_of
 from dipgo.ir.types import TensorType, numpy_dtype
 
 Given: TypeAlias = Any
@@ -42,6 +43,40 @@ class FurtherInput:
         return np.concatenate(
             [np.concatenate([half, half[-1:].repeat(missing, 0)]) for half in rows]
         )
+
+
+def read_inputs(inputs: Mapping[str, Given]) -> dict[str, Given]:
+    """Returns the user's inputs by name, each an array or a pair of arrays.
+
+    Raises:
+        DipgoError: A name is no text, or a value is no array of numbers.
+    """
+    for name in inputs:
+        if not isinstance(name, str):
+            raise DipgoError(
+                "inputs",
+                found=f"{described(name)} as a name",
+                expected="arrays by name",
+                remedy="give the names of inputs as text",
+            )
+    return {
+        name: tuple(_array(name, half) for half in value)
+        if isinstance(value, tuple)
+        else _array(name, value)
+        for name, value in inputs.items()
+    }
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    array = array_of(value)
+    if array is None:
+        raise DipgoError(
+            f"inputs, {name}",
+            found=described(value),
+            expected="an array of numbers, or a pair of them: (unconditional, conditional)",
+            remedy="give it as numpy's array",
+        )
+    return array
 
 
 def one_of_each(inputs: Mapping[str, Given], made: Mapping[str, Given]) -> dict[str, Given]:
@@ -81,7 +116,7 @@ def further_inputs(
                 f"inputs, {name}",
                 found="an input that the export does not take",
                 expected=" ".join(wanted) or "none",
-                remedy="leave it out",
+                remedy=close_to(name, wanted, "leave it out"),
             )
     return {
         name: _further(name, tensor_type, inputs.get(name), batch, count)

@@ -21,7 +21,7 @@ def warn_of_export(manifest: Manifest) -> None:
         tuple(manifest.model.loras),
     )
     for line in misfits(manifest.fitted, use):
-        warn(line, stacklevel=4)
+        warn(line)
 
 
 def negative_prompt_of(manifest: Manifest) -> str | None:
@@ -30,13 +30,18 @@ def negative_prompt_of(manifest: Manifest) -> str | None:
     return fitted.negative_prompt if fitted is not None and manifest.guidance else None
 
 
-def warn_of_call(manifest: Manifest, scale: float, negatives: Sequence[str] | None) -> None:
-    """Warns of a call's guidance scale and negative prompts, on behalf of the call's caller."""
+def warn_of_call(manifest: Manifest, scale: float, negatives: Sequence[object] | None) -> None:
+    """Warns of a call's guidance scale and negative prompts, on behalf of the call's caller.
+
+    Embeddings in place of negative prompts cannot be compared.
+    """
     if not manifest.guidance:
         return
+    given = [""] if negatives is None else negatives
+    texts = [negative for negative in given if isinstance(negative, str)]
     lines = (
         scale_misfit(manifest.fitted, max(scale, LEAST_SCALE)),
-        negative_misfit(manifest.fitted, negatives or [""]),
+        negative_misfit(manifest.fitted, texts),
     )
     for line in filter(None, lines):
-        warn(line, stacklevel=3)
+        warn(line)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, described, setting
+from dipgo.common.given_numbers import array_of
 from dipgo.common.torch_noise import PictureNoise
 from dipgo.engines.runner import Part, Runner
 from dipgo.run.extra_inputs import Given
@@ -115,17 +116,19 @@ def _pack(noise: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.flo
     return tiles.reshape(count, rows * columns, 4 * channels)
 
 
-def check_latents(latents: Any, count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Returns the latents as an array f32[count, *shape].
+def check_latents(latents: Any, count: int | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Returns the latents as an array f32[count, *shape]; a `count` of None is any above 0.
 
     Raises:
         DipgoError: They are not `count` latents of this shape, in float32.
     """
-    array = np.asarray(latents)
-    if array.shape != (count, *shape) or array.dtype != np.float32:
+    array = array_of(latents)
+    if count is None:
+        count = max(1, len(array) if array is not None and array.ndim else 1)
+    if array is None or array.shape != (count, *shape) or array.dtype != np.float32:
         raise DipgoError(
             "latents",
-            found=f"{array.dtype}{list(array.shape)}",
+            found=described(latents) if array is None else f"{array.dtype}{list(array.shape)}",
             expected=f"float32{[count, *shape]}",
             remedy="convert them, or export for this size",
         )

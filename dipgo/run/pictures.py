@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, described, setting
 from dipgo.common.torch_noise import PictureNoise
 from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.runner import Part
@@ -211,7 +211,8 @@ def _numbers(
     name: str, array: NDArray[Any], shape: tuple[int, ...], limits: tuple[int, int]
 ) -> NDArray[np.float32]:
     least, most = limits
-    if array.shape != shape or not ((array >= least) & (array <= most)).all():
+    is_number = array.dtype.kind in "biuf"
+    if not is_number or array.shape != shape or not ((array >= least) & (array <= most)).all():
         raise DipgoError(
             name,
             found=f"numbers of shape {list(array.shape)}, or outside {list(limits)}",
@@ -224,8 +225,9 @@ def _numbers(
 def _pil_channels(name: str, image: Any, shape: tuple[int, ...], mode: str) -> NDArray[np.float32]:
     """Returns f32[H, W] or f32[H, W, 3] in [0, 1]."""
     height, width = shape
-    if not hasattr(image, "convert") or image.size != (width, height):
-        problem = f"{image.size[0]} x {image.size[1]} pixels" if hasattr(image, "size") else "none"
+    size = image.size if hasattr(image, "convert") else None
+    if size is None or size != (width, height):
+        problem = described(image) if size is None else f"{size[0]} x {size[1]} pixels"
         raise DipgoError(
             name,
             found=problem,

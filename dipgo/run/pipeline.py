@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.arguments import checks_arguments
 from dipgo.engines.clones import OnStep
 from dipgo.engines.finite import check_finite
 from dipgo.engines.load import load
@@ -21,19 +22,22 @@ from dipgo.run.arguments import (
     OutputType,
     check_output_type,
     check_scale,
-    negatives_of,
     repeated,
     reported,
     seeds_of,
 )
+from dipgo.run.call_prompts import check_used, negatives_of_call, prompts_of_call
 from dipgo.run.callbacks import StepEnd, StepEnds, both
 from dipgo.run.decoder import Decoder, batches
-from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each
-from dipgo.run.fitted import negative_prompt_of, warn_of_call, warn_of_export
+from dipgo.run.diffusers_arguments import judge_arguments
+from dipgo.run.diffusers_members import WithoutDiffusersMembers
+from dipgo.run.extra_inputs import FurtherInput, Given, further_inputs, one_of_each, read_inputs
+from dipgo.run.fitted import warn_of_call, warn_of_export
 from dipgo.run.hub import find_export, push_export
-from dipgo.run.latents import draw_inputs
-from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image, pictures_in
-from dipgo.run.prompts import Prompt, conditioning_inputs, conditioning_of
+from dipgo.run.latents import check_latents, draw_inputs
+from dipgo.run.pictures import ENCODER, FRAME_ENCODER, Pictures, check_image
+from dipgo.run.prompt_embeds import Embeds, GivenEmbeds
+from dipgo.run.prompts import Negative, Prompt, conditioning_inputs, conditioning_of
 
 ENCODERS = (ENCODER, FRAME_ENCODER)
 
@@ -56,19 +60,20 @@ class _Request:
     """All pictures of a call, made batch by batch; `negatives` is None if none are passed."""
 
     prompts: list[Prompt]
-    negatives: list[str] | None
+    negatives: list[Negative] | None
     noise: Mapping[str, NDArray[np.float32]]
     further: dict[str, FurtherInput]
     scale: float
 
 
-class Pipeline:
+class Pipeline(WithoutDiffusersMembers):
     """A pipeline from an export. Prompts beyond its batch are run one batch after another.
 
     Any number of threads may call it: as many runs as its runner has clones go on at a time, and
-    further ones wait.
+    further ones wait. `close()`, or the end of `with`, frees its engines.
     """
 
+    @checks_arguments
     def __init__(self, runner: Runner) -> None:
         """Takes the runner of the export.
 
@@ -88,7 +93,26 @@ class Pipeline:
         self._encoders = {name: Part(runner, name) for name in names}
         self._decoder = Decoder(runner)
 
+    def __repr__(self) -> str:
+        facts = self.runner.describe()
+        return f"<{type(self).__name__}: {self._pipeline.class_name}, {facts}>"
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees engines and buffers, when runs that go on have ended; see `Runner.close`.
+
+        Raises:
+            DipgoError: It is called within a run.
+        """
+        self.runner.close()
+
     @classmethod
+    @checks_arguments
     def from_export(
         cls,
         path: str | Path,
@@ -125,6 +149,7 @@ class Pipeline:
         return type(self)(self.runner.clone())
 
     @classmethod
+    @checks_arguments
     def from_pretrained(
         cls,
         model: str | Path,
@@ -146,6 +171,7 @@ class Pipeline:
         """
         return cls.from_export(find_export(model, revision, token), **options)
 
+    @checks_arguments
     def push_to_hub(
         self, repository: str, *, private: bool | None = None, token: str | None = None
     ) -> str:
@@ -157,6 +183,7 @@ class Pipeline:
         path = self.runner.export.path
         return push_export(path, repository, private=private, token=token)
 
+    @checks_arguments
     def __call__(
         self,
         prompt: Prompt | Sequence[Prompt] = None,
@@ -170,10 +197,17 @@ class Pipeline:
         image: Any = None,
         mask_image: Any = None,
         inputs: Mapping[str, Given] | None = None,
+        prompt_embeds: Embeds = None,
+        pooled_prompt_embeds: Embeds = None,
+        prompt_attention_mask: Embeds = None,
+        negative_prompt_embeds: Embeds = None,
+        negative_pooled_prompt_embeds: Embeds = None,
+        negative_prompt_attention_mask: Embeds = None,
         output_type: OutputType = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepEnd | None = None,
         on_step: OnStep = lambda step: None,
+        **of_diffusers: Any,
     ) -> Any:
         """Makes pictures.
 
@@ -198,11 +232,20 @@ class Pipeline:
             inputs: The plan's other inputs, by name (`controlnet_cond`, `image_embeds`, …): arrays
                 with one row for all pictures or one for each; or pairs of these, (unconditional,
                 conditional), or both in one array.
+            prompt_embeds: Embeddings in place of `prompt`, a row for each, as diffusers' pipeline
+                of the model has them: arrays, or what numpy makes arrays of.
+            pooled_prompt_embeds: Their pooled embeddings, if the model has those.
+            prompt_attention_mask: The mask of their tokens, if the model takes one.
+            negative_prompt_embeds: Embeddings in place of `negative_prompt`.
+            negative_pooled_prompt_embeds: Their pooled embeddings.
+            negative_prompt_attention_mask: The mask of their tokens.
             output_type: "pil", "np" or "latent".
             return_dict: If False, the result is the tuple (images,).
             callback_on_step_end: Called as (pipeline, step, timestep, {}). It must change nothing:
                 a plan is fixed.
             on_step: Called with the index of a step when something of it has been run.
+            **of_diffusers: Further arguments of diffusers' pipelines, such as `height`: taken if
+                the export has that value.
 
         Returns:
             A PipelineOutput.
@@ -210,30 +253,31 @@ class Pipeline:
         Raises:
             DipgoError: An argument does not fit the export or the other arguments.
         """
+        judge_arguments(of_diffusers, self.runner, ARGUMENTS)
         check_output_type(output_type)
-        prompt_list: list[Prompt] = (
-            [prompt] if prompt is None or isinstance(prompt, str | int) else list(prompt)
+        embeds = GivenEmbeds(prompt_embeds, pooled_prompt_embeds, prompt_attention_mask)
+        negative_embeds = GivenEmbeds(
+            negative_prompt_embeds, negative_pooled_prompt_embeds, negative_prompt_attention_mask
         )
-        if prompt is None:
-            prompt_list *= pictures_in(image)
-        if negative_prompt is None:
-            negative_prompt = negative_prompt_of(self.manifest)
-        negatives = negatives_of(negative_prompt, len(prompt_list))
-        self._check(prompt_list, negatives, guidance_scale)
+        prompt_list = prompts_of_call(self._condition, prompt, embeds, image)
+        negatives = negatives_of_call(
+            self._condition, self.manifest, negative_prompt, negative_embeds, len(prompt_list)
+        )
+        check_used(self.runner, self._condition, prompt_list, negatives, guidance_scale)
         prompts = repeated(prompt_list, num_images_per_prompt)
         pictures = Pictures(image, mask_image)
         check_image(self.runner.export, pictures)
-        seeds = seeds_of(generator, seed)
+        seeds, given = seeds_of(generator, seed), read_inputs(inputs or {})
         drawn = draw_inputs(
             self.runner,
             self._encoders,
             pictures,
-            inputs or {},
+            given,
             latents,
             seeds,
             len(prompts),
         )
-        all_inputs = one_of_each(inputs or {}, drawn.made)
+        all_inputs = one_of_each(given, drawn.made)
         further = further_inputs(self._further, all_inputs, self.manifest.batch, len(prompts))
         own = self._pipeline.guidance_scale
         scale = check_scale(own if guidance_scale is None else guidance_scale)
@@ -252,30 +296,6 @@ class Pipeline:
         drawn_latents = check_finite("latents", np.concatenate(made)[: len(prompts)])
         images = self._decoder.output(drawn_latents, output_type)
         return PipelineOutput(images, reported(seeds)) if return_dict else (images,)
-
-    def _check(
-        self, prompts: list[Prompt], negatives: list[str] | None, scale: float | None
-    ) -> None:
-        """Refuses arguments that a run would have to ignore."""
-        if not prompts:
-            raise DipgoError("prompt", found="none", expected="at least one", remedy="give one")
-        self._condition.check(prompts, negatives)
-        guided = self.manifest.guidance
-        if any(negatives or ()) and guided and not self._condition.takes_negatives:
-            raise DipgoError(
-                "negative_prompt",
-                found="one for a model whose prompts are no texts",
-                expected="none",
-                remedy="leave it out",
-            )
-        takes_scale = guided or not EMBEDDED_SCALES.keys().isdisjoint(self.runner.inputs)
-        if (scale is not None and not takes_scale) or (any(negatives or ()) and not guided):
-            raise DipgoError(
-                str(self.runner.export.path),
-                found="a guidance scale or a negative prompt for an export without guidance",
-                expected="neither",
-                remedy="leave them out, or export with guidance",
-            )
 
     def _run(
         self, request: _Request, part: slice, callback: StepEnd | None, on_step: OnStep
@@ -305,6 +325,7 @@ class Pipeline:
     def _filled(self, items: list[Any]) -> list[Any]:
         return items + items[-1:] * (self.manifest.batch - len(items))
 
+    @checks_arguments
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Decodes latents f32[N, C, h, w] to pictures f32[N, H, W, 3] in [0, 1].
 
@@ -312,9 +333,19 @@ class Pipeline:
         an axis of frames after N.
 
         Raises:
-            DipgoError: Numbers of a picture are infinite or NaN.
+            DipgoError: The latents are of another shape or type, or numbers of a picture are
+                infinite or NaN.
         """
-        return self._decoder.decode(latents)
+        shape = self.runner.inputs["latents"].shape[1:]
+        return self._decoder.decode(check_latents(latents, None, shape))
+
+
+ARGUMENTS = [
+    name
+    for name, parameter in inspect.signature(Pipeline.__call__).parameters.items()
+    if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+]
+"""The names of the arguments of a call."""
 
 
 def _padded(array: NDArray[np.float32], missing: int) -> NDArray[np.float32]:

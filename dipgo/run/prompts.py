@@ -9,19 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipgo.common.cut_texts import warn_of_cuts
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, close_to, setting
 from dipgo.engines.runner import Part, Runner
 from dipgo.ir.manifest.records import ClassesRecord, PipelineRecord
 from dipgo.ir.types import TensorType, numpy_dtype
-from dipgo.run.arguments import EMBEDDED_SCALES, check_text
+from dipgo.run.arguments import EMBEDDED_SCALES, check_text, shown
+from dipgo.run.prompt_embeds import Embedded, GivenEmbeds, read_embeds
 from dipgo.run.tokens import TextTokens
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-Prompt: TypeAlias = str | int | None
-"""A text, a class by name or label, or None for a model that takes no prompt."""
+Prompt: TypeAlias = str | int | Embedded | None
+"""A text or its embeddings, a class by name or label, or None for a model without prompts."""
+
+Negative: TypeAlias = str | Embedded
+"""A text, or its embeddings, of what a picture should not show."""
 
 CLASS_LABELS = "class_labels"
+
+LONGEST_LABEL = 18
+"""Digits of a class's number, at most."""
 
 OTHERS = ("latents", "guidance_scale", *EMBEDDED_SCALES)
 """Inputs of plans that are not conditioning by a prompt."""
@@ -35,15 +42,26 @@ class Conditioning(Protocol):
     gives: Collection[str]
     """Inputs of the plan that it makes; the caller provides all others."""
 
-    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> None:
         """Checks prompts and negative prompts before a run, and warns of what it does not read.
 
         Raises:
             DipgoError: A prompt is not of the type that this export takes.
         """
 
-    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
+    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> Arrays:
         """Returns inputs of the plan for a batch of prompts; `negatives` may be None."""
+
+    def read_embeds(self, given: GivenEmbeds, prefix: str = "") -> list[Embedded]:
+        """Returns a prompt for each row of embeddings.
+
+        Args:
+            given: The embeddings.
+            prefix: What the names of the arguments begin with: `negative_` for negative prompts.
+
+        Raises:
+            DipgoError: The model takes none, or an array is missing or of another shape or type.
+        """
 
 
 def conditioning_of(runner: Runner) -> tuple[Conditioning, PipelineRecord]:
@@ -78,13 +96,30 @@ def _no_pipeline(runner: Runner) -> DipgoError:
     )
 
 
-class NoPrompt:
+class _NoTexts:
+    """Conditioning that has no embeddings of texts."""
+
+    def read_embeds(self, given: GivenEmbeds, prefix: str = "") -> list[Embedded]:
+        """Refuses embeddings.
+
+        Raises:
+            DipgoError: Always.
+        """
+        raise DipgoError(
+            setting(f"{prefix}prompt_embeds"),
+            found="embeddings for a model whose prompts are no texts",
+            expected="none",
+            remedy="leave them out",
+        )
+
+
+class NoPrompt(_NoTexts):
     """Takes no prompts: the model is unconditional, or the caller provides its conditioning."""
 
     takes_negatives = False
     gives: Collection[str] = ()
 
-    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> None:
         """Refuses every prompt.
 
         Raises:
@@ -93,18 +128,18 @@ class NoPrompt:
         for prompt in prompts:
             if prompt is not None:
                 raise DipgoError(
-                    f"prompt {prompt!r}",
+                    f"prompt {shown(prompt)}",
                     found="a prompt for a model that takes none",
                     expected="none",
                     remedy="leave it out",
                 )
 
-    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
+    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> Arrays:
         """Returns no inputs."""
         return {}
 
 
-class Labels:
+class Labels(_NoTexts):
     """Turns class labels, or names of classes, into `class_labels` i64[rows]."""
 
     takes_negatives = False
@@ -113,7 +148,7 @@ class Labels:
     def __init__(self, runner: Runner, classes: ClassesRecord) -> None:
         self._classes, self._guidance = classes, runner.export.manifest.guidance
 
-    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> None:
         """Checks that every prompt is a class.
 
         Raises:
@@ -122,24 +157,31 @@ class Labels:
         for prompt in prompts:
             self._label(prompt)
 
-    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
+    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> Arrays:
         """Returns the labels; unconditional rows have the label after that of the last class."""
         labels = [self._label(prompt) for prompt in prompts]
         none = [self._classes.count] * len(labels) if self._guidance else []
         return {CLASS_LABELS: np.asarray(none + labels, np.int64)}
 
     def _label(self, prompt: Prompt) -> int:
-        text = str(prompt).strip()
-        number = int(text) if text.isdecimal() else self._classes.names.get(text)
+        number = self._number(prompt)
         if number is None or not 0 <= number < self._classes.count:
             names = ", or a class's name" if self._classes.names else ""
             raise DipgoError(
-                f"prompt {prompt!r}",
+                f"prompt {shown(prompt)}",
                 found="no class of the model",
                 expected=f"a number from 0 to {self._classes.count - 1}{names}",
-                remedy="correct it",
+                remedy=close_to(prompt, self._classes.names),
             )
         return number
+
+    def _number(self, prompt: Prompt) -> int | None:
+        if isinstance(prompt, int) and not isinstance(prompt, bool):
+            return prompt
+        text = prompt.strip() if isinstance(prompt, str) else ""
+        if text.isdecimal() and len(text) <= LONGEST_LABEL:
+            return int(text)
+        return self._classes.names.get(text)
 
 
 class Texts:
@@ -152,29 +194,31 @@ class Texts:
         self._inputs, self._pipeline = runner.inputs, pipeline
         self._guidance, self._batch = manifest.guidance, manifest.batch
         self._encoder = Part(runner, "text_encoder")
-        masks = {record.mask for record in manifest.tokenizers}
-        self.gives: Collection[str] = {*self._encoder.outputs, *masks, *pipeline.fixed}
+        self._masks = {record.mask for record in manifest.tokenizers}
+        self.gives: Collection[str] = {*self._encoder.outputs, *self._masks, *pipeline.fixed}
         self._tokenizers = [
             TextTokens(str(export.path / record.file), record) for record in manifest.tokenizers
         ]
 
-    def check(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> None:
+    def check(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> None:
         """Checks that every prompt is a text, and warns of texts that are longer than is read.
 
         Raises:
             DipgoError: A prompt is not a text, or has no encoding.
         """
-        for where, texts in (("prompt", prompts), ("negative_prompt", negatives or ())):
+        for where, given in (("prompt", prompts), ("negative_prompt", negatives or ())):
+            texts = [text for text in given if not isinstance(text, Embedded)]
             for text in texts:
                 check_text(where, text)
             for text in dict.fromkeys(map(str, texts)):
                 warn_of_cuts(where, text, (one.cut(text) for one in self._tokenizers))
 
-    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[str] | None) -> Arrays:
+    def __call__(self, prompts: Sequence[Prompt], negatives: Sequence[Negative] | None) -> Arrays:
         """Returns rows of the negatives, if the export is guided, then rows of the prompts."""
-        texts = [str(prompt) for prompt in prompts]
+        rows = list(prompts)
         if self._guidance:
-            texts = [*(negatives or [""] * len(texts)), *texts]
+            rows = [*(negatives or [""] * len(rows)), *rows]
+        texts = ["" if isinstance(row, Embedded) else str(row) for row in rows]
         tokens: Arrays = {}
         for tokenizer in self._tokenizers:
             tokens |= tokenizer.encode(texts)
@@ -182,7 +226,20 @@ class Texts:
         if self._guidance and negatives is None and self._pipeline.zeros_without_negative:
             for array in encoded.values():
                 array[: self._batch] = 0.0
-        return {**self._direct(tokens, len(texts)), **encoded}
+        inputs = {**self._direct(tokens, len(rows)), **encoded}
+        for index, row in enumerate(rows):
+            for name, values in row.rows.items() if isinstance(row, Embedded) else ():
+                inputs[name][index] = values
+        return inputs
+
+    def read_embeds(self, given: GivenEmbeds, prefix: str = "") -> list[Embedded]:
+        """Returns a prompt for each row of embeddings.
+
+        Raises:
+            DipgoError: An array is missing, or is of another shape or type.
+        """
+        masks = {name: self._inputs[name] for name in self._masks if name in self._inputs}
+        return read_embeds(given, self._encoder.outputs, masks, prefix)
 
     def _direct(self, tokens: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
         """Returns the inputs that do not pass through the text encoder, in the plan's types."""

@@ -19,6 +19,7 @@ else:
             "published": "dipgo.search.settings",
             "search": "dipgo.search.api",
         },
+        extras="export,search",
     )
 
 __all__ = ["SearchRequest", "SearchSettings", "published", "search"]

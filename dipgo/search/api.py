@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.arguments import check_texts, checks_arguments
+from dipgo.common.errors import DipgoError, wrong_type
 from dipgo.ir.subnet.subnet import SubNet
 from dipgo.models.as_found import leaves_as_found
 from dipgo.models.model import Source
@@ -60,6 +61,7 @@ def _move(source: Source, device: str | torch.device) -> None:
         module.to(device)
 
 
+@checks_arguments
 @leaves_as_found
 def search(
     model: Any,
@@ -69,8 +71,8 @@ def search(
     *,
     accelerator: Any = None,
     checkpointing: bool = True,
-    checkpoint: Path | None = None,
-    log: Path | None = None,
+    checkpoint: str | Path | None = None,
+    log: str | Path | None = None,
     stage: Stage = lambda description: nullcontext(),
     on_progress: OnProgress = ignore,
 ) -> SubNet:
@@ -93,14 +95,18 @@ def search(
     Raises:
         DipgoError: An argument is wrong, memory does not suffice, or a number is not finite.
     """
-    if not prompts:
+    texts = check_texts("prompts", prompts)
+    if not texts:
         raise DipgoError(
             "prompts", found="none", expected="at least one", remedy="give some to search with"
         )
-    accelerator = accelerator or make_accelerator()
+    if accelerator is None:
+        accelerator = make_accelerator()
+    elif not hasattr(accelerator, "accumulate"):
+        raise wrong_type("accelerator", accelerator, "an accelerate.Accelerator, or None")
     with stage("trace the model"):
         problem = pose(model, request, accelerator.device)
-    with csv_log(log if accelerator.is_main_process else None) as write:
+    with csv_log(Path(log) if log is not None and accelerator.is_main_process else None) as write:
 
         def report(progress: Any) -> None:
             write(progress)
@@ -109,11 +115,11 @@ def search(
         with memory_errors(checkpointing):
             return Search(
                 problem,
-                prompts,
+                texts,
                 settings or SearchSettings(),
                 request.kept,
                 accelerator,
                 checkpointing=checkpointing,
-                checkpoint=checkpoint,
+                checkpoint=None if checkpoint is None else Path(checkpoint),
                 on_progress=report,
             ).run()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from dipgo.common.errors import wrong
 from dipgo.common.settings import check_settings, option
-from dipgo.ir.fitted import LEAST_SCALE, Scales
+from dipgo.ir.fitted import LEAST_SCALE, MOST_SCALE, Scales
 
 SCALES = f"a finite scale of at least {LEAST_SCALE:g}, or a range of scales such as 3..9"
 """The values of `guidance_scale`, in words."""
@@ -226,7 +225,7 @@ def _check_scales(scales: float | Scales) -> None:
         DipgoError: It is neither.
     """
     lowest, highest = scales if isinstance(scales, tuple) else (scales, scales)
-    if not LEAST_SCALE <= lowest <= highest < math.inf:
+    if not LEAST_SCALE <= lowest <= highest <= MOST_SCALE:
         found = f"{lowest:g}..{highest:g}" if isinstance(scales, tuple) else f"{scales:g}"
         raise wrong("guidance_scale", found, SCALES)
 

@@ -79,7 +79,7 @@ def compare(maker: Maker, kept: float, options: Namespace) -> dict[str, Any]:
         read_prompts(DEMO / "prompts.txt"),
         cache=options.dir / f"cache-{sampler}",
         pairs=options.pairs,
-        guidance=GUIDANCE,
+        guidance_scale=GUIDANCE,
         batch=options.batch,
         classifier=DEMO / "classifier",
         reference=options.reference,

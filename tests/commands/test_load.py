@@ -54,7 +54,7 @@ INPUTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "infinity": ({"guidance_scale": np.inf}, "input guidance_scale: found NaN or infinity; "),
     "a text": ({"guidance_scale": "7.5"}, r"input guidance_scale: found .+; expected float32\[\]"),
-    "lists of unequal lengths": ({"latents": [[1], [1, 2]]}, "input latents: found object"),
+    "lists of unequal lengths": ({"latents": [[1], [1, 2]]}, "input latents: found a list; "),
 }
 
 

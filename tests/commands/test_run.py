@@ -27,10 +27,13 @@ RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["--seed", str(2**64), "--latents", "{tmp}/out.npy"],
         ("--seed", str(2**64), "from 0 to", "choose a seed"),
     ),
-    "guidance": (["--guidance", "much"], ("--guidance", "'much'", "a number", "--help")),
+    "guidance": (
+        ["--guidance-scale", "much"],
+        ("--guidance-scale", "'much'", "a number", "--help"),
+    ),
     "guidance, not finite": (
-        ["--guidance", "nan", "--latents", "{tmp}/out.npy"],
-        ("--guidance", "nan", "a finite number", "correct it"),
+        ["--guidance-scale", "nan", "--latents", "{tmp}/out.npy"],
+        ("--guidance-scale", "nan", "a finite number", "correct it"),
     ),
     "threads": (["--threads", "-1"], ("--threads", "'-1'", "at least 0", "--help")),
     "no folder": (
@@ -72,7 +75,7 @@ def unguided(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", [["--guidance", "5"], ["--negative-prompt", "a circle"]])
+@pytest.mark.parametrize("option", [["--guidance-scale", "5"], ["--negative-prompt", "a circle"]])
 def test_an_export_without_guidance_takes_none(
     option: list[str], unguided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -340,4 +340,4 @@ def test_a_router_becomes_gates(tmp_path: Path) -> None:
 
 def test_a_missing_package_takes_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    _check_refused(run(), "dipgo.search: found no package accelerate", "dipgo[export,search]")
+    _check_refused(run(), "dipgo.search: found no package accelerate", ".[export,search]")

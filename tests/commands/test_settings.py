@@ -68,7 +68,7 @@ def _make(settings: type, **values: object) -> object:
     ("settings", "name"), list(_fields(*CLASSES)), ids=lambda one: getattr(one, "__name__", one)
 )
 def test_a_program_is_told_the_field(settings: type, name: str) -> None:
-    with pytest.raises(DipgoError, match=rf"^{name}: found something else; expected ") as caught:
+    with pytest.raises(DipgoError, match=rf"^{name}: found a Wrong; expected ") as caught:
         _make(settings, **{name: Wrong()})
     assert "--" not in str(caught.value)
     assert str(caught.value).isprintable()
@@ -95,7 +95,7 @@ def test_a_command_is_told_the_flag(command: str, settings: type, name: str) -> 
     parser.parse_args = lambda arguments: Namespace()  # type: ignore[assignment,misc,method-assign]
     with pytest.raises(DipgoError) as caught:
         parser.run(body, [])
-    assert str(caught.value).startswith(f"{action.option_strings[-1]}: found something else")
+    assert str(caught.value).startswith(f"{action.option_strings[-1]}: found a Wrong")
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400, 10**5000], ids=int.bit_length)
@@ -174,13 +174,13 @@ def test_flags_of_other_commands_are_those_that_settings_declare() -> None:
 def test_a_run_names_its_own_flags() -> None:
     """Where a setting is called otherwise in Python."""
     parser = importlib.import_module("dipgo.run.__main__")._parser()
-    for name, flag in (("guidance_scale", "--guidance"), ("seed", "--seed")):
+    for name, flag in (("guidance_scale", "--guidance-scale"), ("seed", "--seed")):
         assert parser.flag_of(name) == flag
 
 
 @pytest.mark.parametrize(
     ("scale", "found"),
-    [(float("nan"), "nan"), ("7", "7"), (None, "None"), (10**400, "a number of"), (10**5000, "a")],
+    [(float("nan"), "nan"), ("7", ".7"), (None, "None"), (10**400, "a number of"), (10**5000, "a")],
     ids=range(5),
 )
 def test_a_scale_that_is_no_finite_number(scale: Any, found: str) -> None:
@@ -205,7 +205,9 @@ def test_needed_fields_are_those_without_a_default() -> None:
 
 
 def test_text_for_a_number_is_quoted() -> None:
-    with pytest.raises(DipgoError, match=r"^steps: found '2'; expected a whole number or None"):
+    with pytest.raises(
+        DipgoError, match=r"^steps: found '2' \(str\); expected a whole number or None"
+    ):
         Request(steps="2")  # type: ignore[arg-type]
 
 

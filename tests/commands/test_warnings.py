@@ -17,7 +17,7 @@ LINE = f"{setting('guidance_scale')}: found 12"
 
 def _command(arguments: list[str]) -> None:
     parser = Parser("dipgo.test", description="Warns.")
-    parser.add_argument("--guidance", dest="guidance_scale")
+    parser.add_argument("--guidance-scale")
     parser.run(_body, arguments)
 
 
@@ -28,7 +28,7 @@ def _body(options: Namespace) -> None:
 
 def test_a_command_shows_a_line_once_and_names_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(_command, []) == 0
-    assert capsys.readouterr().err == "warning: --guidance: found 12\n"
+    assert capsys.readouterr().err == "warning: --guidance-scale: found 12\n"
 
 
 def test_a_program_gets_a_warning_that_names_fields() -> None:

@@ -286,7 +286,7 @@ def _hide(patch: pytest.MonkeyPatch, package: str) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="there is TensorRT")
 def test_no_tensorrt(with_engines: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fragments = ("target tensorrt", "No module named 'tensorrt'", "pip install 'dipgo[tensorrt]'")
+    fragments = ("target tensorrt", "No module named 'tensorrt'", "pip install '.[tensorrt]'")
     _run_refused(with_engines, fragments, capsys)
 
 
@@ -348,7 +348,7 @@ def test_no_polygraphy(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "polygraphy" else real(name)
     )
-    fragments = ("target tensorrt", "no package polygraphy", "pip install 'dipgo[tensorrt]'")
+    fragments = ("target tensorrt", "no package polygraphy", "pip install '.[tensorrt]'")
     _build_refused(copied, [TARGET], fragments, capsys)
 
 

@@ -51,14 +51,14 @@ def test_tables_know_the_same_providers() -> None:
 @pytest.mark.skipif(HERE, reason="the provider is installed")
 @pytest.mark.parametrize("provider", openvino.PRECISIONS)
 def test_missing_provider(sample_exports: dict[str, Path], provider: str) -> None:
-    with pytest.raises(DipgoError, match=r"pip install dipgo\[openvino\]") as caught:
+    with pytest.raises(DipgoError, match=r"pip install '\.\[openvino\]'") as caught:
         load(sample_exports["pruned"], provider=provider)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_cuda_names_its_own_extra() -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(DipgoError, match=r"pip install dipgo\[gpu\]"):
+        with pytest.raises(DipgoError, match=r"pip install '\.\[gpu\]'"):
             check_provider("cuda")
 
 

@@ -76,7 +76,7 @@ def stopped(inputs: Path) -> dict[str, int]:
             pairs=PAIRS,
             batch=BATCH,
             seed=SEED,
-            guidance=GUIDANCE,
+            guidance_scale=GUIDANCE,
             time_repeats=2,
             threads=1,
             progress=Progress(stage),
@@ -317,7 +317,7 @@ def test_a_second_run_draws_only_what_is_new(
 @pytest.mark.filterwarnings("ignore:.*removed a temporary file or folder:dipgo.DipgoWarning")
 def test_halves_of_exports_go_too(inputs: Path, copied: Path) -> None:
     (copied / "cache" / f"{NEW}{'0' * 16}").mkdir()
-    options: Any = {"pairs": PAIRS, "batch": BATCH, "seed": SEED, "guidance": GUIDANCE}
+    options: Any = {"pairs": PAIRS, "batch": BATCH, "seed": SEED, "guidance_scale": GUIDANCE}
     subnets = {"pruned": evaluation_subnet("pruned")}
     evaluate(
         inputs / "model",

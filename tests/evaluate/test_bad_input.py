@@ -146,7 +146,7 @@ def test_pictures_that_overflow_are_not_compared(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As pictures they are all black, and a SubNet's equal to dense's; the export stays."""
-    arguments = command_words(inputs, tmp_path / "out", guidance=3e38)
+    arguments = command_words(inputs, tmp_path / "out", guidance_scale=3e38)
     assert run_command(main, arguments) == 2
     *_, message = capsys.readouterr().err.splitlines()
     assert re.match(r"error: latents: found \d+ of \d+ numbers that are infinite or NaN", message)

@@ -194,9 +194,7 @@ def test_files_that_are_no_lora(folder: Path, tmp_path: Path) -> None:
 def test_without_peft(folder: Path, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `find_spec` says that it is not there."""
     monkeypatch.setattr(lora_module, "find_spec", lambda name: None)
-    with pytest.raises(
-        DipgoError, match=r"^loras: found no package peft; .* pip install dipgo\[lo"
-    ):
+    with pytest.raises(DipgoError, match=r"^loras: found no package peft; .* pip install .\.\[lo"):
         load_source(folder, [lora])
 
 

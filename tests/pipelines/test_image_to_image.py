@@ -206,7 +206,7 @@ def test_a_subnet_is_cut_to_the_steps_that_are_left(folder: Path, tmp_path: Path
         assert error < TOLERANCE
     _picture().save(tmp_path / "in.png")
     files = ["--from-image", str(tmp_path / "in.png"), "--latents", str(tmp_path / "out.npy")]
-    run([str(out), "--prompt", PROMPT, "--seed", "5", "--guidance", str(SCALE), *files])
+    run([str(out), "--prompt", PROMPT, "--seed", "5", "--guidance-scale", str(SCALE), *files])
     assert np.array_equal(np.load(tmp_path / "out.npy"), found)
     twin = export_dense_twin(out, str(folder), tmp_path / "twin", silent)
     assert len(read_manifest(twin).program.steps) == LEFT

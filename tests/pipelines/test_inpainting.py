@@ -232,7 +232,7 @@ def test_by_the_command(pipeline: StableDiffusionInpaintPipeline, tmp_path: Path
             "0",
             "--from-image",
             tmp_path / "in.png",
-            "--mask",
+            "--mask-image",
         ]
         given += [tmp_path / name, "--latents", tmp_path / "made.npy"]
         assert run_command(dipgo.run.__main__.main, list(map(str, given))) == 0

@@ -177,5 +177,5 @@ def test_export_command_says_what_to_install(bare_python: Path, tmp_path: Path) 
         [*command, "--steps", "4", "--out", tmp_path / "out"], cwd=tmp_path, **CAPTURE
     )
     assert result.returncode == 2
-    assert "dipgo[export]" in result.stderr
+    assert ".[export]" in result.stderr
     assert "Traceback" not in result.stderr

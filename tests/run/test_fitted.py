@@ -130,7 +130,7 @@ def test_the_command_shows_one_line(
 ) -> None:
     words = [str(fitted), "--prompt", PROMPT, "--latents", str(tmp_path / "a.npy"), "--threads=1"]
     for more, expected in (
-        (["--guidance", "12"], [f"warning: --guidance: found 12; {PRICE}"]),
+        (["--guidance-scale", "12"], [f"warning: --guidance-scale: found 12; {PRICE}"]),
         ([], []),
     ):
         assert run_command(dipgo.run.__main__.main, [*words, *more]) == 0

@@ -108,7 +108,7 @@ def command_words(inputs: Path, out: Path, **changes: Any) -> list[str]:
         "pairs": PAIRS,
         "batch": BATCH,
         "seed": SEED,
-        "guidance": GUIDANCE,
+        "guidance_scale": GUIDANCE,
         "classifier": inputs / "classifier",
         "reference": inputs / "reference",
         "threads": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, close_to, setting
 from dipgo.compiler.passes.allocate_slots import allocate_slots
 from dipgo.compiler.passes.batch_calls import CanBatch, batch_calls
 from dipgo.compiler.passes.eliminate_dead_calls import eliminate_dead_calls
@@ -97,7 +97,7 @@ def find_passes(names: Sequence[str]) -> tuple[Pass, ...]:
                 setting("passes"),
                 found=name or "an empty name",
                 expected=f"names among {', '.join(known)}",
-                remedy="correct the name",
+                remedy=close_to(name, known),
             )
     return tuple(known[name] for name in names)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dipgo.common.errors import DipgoError, setting
+from dipgo.common.errors import DipgoError, close_to, setting
 from dipgo.compiler.request import Schedule
 from dipgo.models.diffusers_private import compatible_classes, missing_packages
 
@@ -148,6 +148,13 @@ def _fits(base: Any, cls: Any) -> bool:
     return type(base).__name__ in compatible_classes(cls)
 
 
+def _classes() -> list[str]:
+    """Returns the names of diffusers' schedulers."""
+    import diffusers
+
+    return [name for name in dir(diffusers) if name.endswith("Scheduler")]
+
+
 def _find_class(class_name: str, name: str) -> Any:
     import diffusers
 
@@ -157,7 +164,7 @@ def _find_class(class_name: str, name: str) -> Any:
             f"scheduler {name}",
             found="a name that diffusers has no scheduler of",
             expected=f"one of {', '.join(SCHEDULERS)}, or the name of a diffusers class",
-            remedy="correct the name",
+            remedy=close_to(name, [*SCHEDULERS, *_classes()]),
         )
     missing = missing_packages(cls)
     if missing:
@@ -165,7 +172,7 @@ def _find_class(class_name: str, name: str) -> Any:
             f"scheduler {name}",
             found=f"{class_name}, which needs {' and '.join(missing)}",
             expected="an environment with these packages",
-            remedy="pip install what is missing, or choose another scheduler",
+            remedy=f"pip install {' '.join(missing)}, or choose another scheduler",
         )
     return cls
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dipgo.common.errors import DipgoError
 from dipgo.common.machine import physical_memory
+from dipgo.common.packages import install
 from dipgo.engines.onnxruntime import openvino
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 
@@ -76,7 +77,7 @@ def check_provider(provider: str) -> None:
             f"provider {provider}",
             found=f"an onnxruntime with {', '.join(available)}",
             expected=PROVIDERS[provider],
-            remedy=f"pip install dipgo[{EXTRAS[provider]}] where no other onnxruntime is installed",
+            remedy=f"{install(EXTRAS[provider])}, where no other onnxruntime is installed",
         )
     if provider in openvino.PRECISIONS:
         openvino.check_processor(provider)
@@ -90,7 +91,7 @@ def _import_onnxruntime() -> Any:
             "onnxruntime",
             found="no such package",
             expected="ONNX Runtime, which runs the engines",
-            remedy="pip install dipgo[cpu], dipgo[gpu] or dipgo[openvino]",
+            remedy=f"{install('cpu')}, or with gpu or openvino in place of cpu",
         ) from None
     return onnxruntime
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dipgo.common.errors import DipgoError
+from dipgo.common.packages import install
 from dipgo.engines.targets import not_built
 
 
@@ -37,7 +38,7 @@ class Library:
             f"target {self.target}",
             found=problem,
             expected=f"the Python package of {self.title}",
-            remedy=f"pip install 'dipgo[{self.extra}]'; {_HINTS[self.target]}",
+            remedy=f"{install(self.extra)}; {_HINTS[self.target]}",
         )
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from dipgo.common.arguments import checks_arguments
 from dipgo.common.errors import DipgoError
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.compiler.compile import Compiled
@@ -59,6 +60,7 @@ DENOISER = "denoiser"
 """Prefix of the names of the denoiser's weights; those of another part begin with its name."""
 
 
+@checks_arguments
 @leaves_as_found
 def refit(
     export_dir: str | Path,

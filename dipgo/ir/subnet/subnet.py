@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dipgo.common.arguments import checks_arguments
 from dipgo.common.errors import DipgoError
+from dipgo.common.kinds import SUBNET, check_kind
+from dipgo.common.one_line import one_line
 from dipgo.ir.fitted import Fitted, check_fitted, fitted_of_provenance
 from dipgo.ir.sampler import PriorNoise
+from dipgo.ir.subnet.arguments import names_of, numbers_of, read_parts
 from dipgo.ir.subnet.file import (
     Document,
     ModelRef,
@@ -24,7 +28,7 @@ from dipgo.ir.subnet.file import (
 from dipgo.ir.subnet.gap_filters import FilteredGaps, GapFilters
 from dipgo.ir.subnet.gap_rule import GapRule
 from dipgo.ir.subnet.gap_rules import Gaps, check_gaps, read_gaps, write_gaps
-from dipgo.ir.subnet.gap_weights import RowWeights, WeightedGaps, as_floats
+from dipgo.ir.subnet.gap_weights import RowWeights, WeightedGaps
 from dipgo.ir.subnet.gate_pickle import read_gate_pickle
 from dipgo.ir.subnet.rules import (
     check_backup,
@@ -90,23 +94,23 @@ class SubNet:
     gaps: Gaps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name, value in read_parts(self):
+            self._set(name, value)
         check_steps(self.num_inference_steps, self.timesteps)
         check_blocks(self.blocks)
         check_backup(self.backup, self.blocks)
-        check_gates(np.asarray(self.gates), self.timesteps, self.blocks, self.backup)
+        check_gates(self.gates, self.timesteps, self.blocks, self.backup)
         check_prior_noise(self.prior_noise)
         check_fitted(self.fitted)
-        object.__setattr__(self, "timesteps", tuple(float(t) for t in self.timesteps))
-        object.__setattr__(self, "gates", _read_only(self.gates, np.bool_))
+        self._set("gates", _read_only(self.gates, np.bool_))
         if self.scores is not None:
-            check_scores(np.asarray(self.scores), self.timesteps, self.blocks)
-            object.__setattr__(self, "scores", _read_only(self.scores, np.float64))
-        object.__setattr__(self, "reuse", as_floats(self.reuse))
-        object.__setattr__(self, "reuse_unconditional", as_floats(self.reuse_unconditional))
-        if self.reuse_filters is not None:
-            object.__setattr__(self, "reuse_filters", tuple(self.reuse_filters))
-        object.__setattr__(self, "gaps", self._all_gaps())
+            check_scores(self.scores, self.timesteps, self.blocks)
+            self._set("scores", _read_only(self.scores, np.float64))
+        self._set("gaps", self._all_gaps())
         check_gaps(self.gaps, self.gates)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     def _all_gaps(self) -> Gaps:
         gaps = self.more_gaps
@@ -117,6 +121,7 @@ class SubNet:
         return gaps
 
     @classmethod
+    @checks_arguments
     def dense(
         cls,
         timesteps: Iterable[float],
@@ -132,12 +137,13 @@ class SubNet:
         Raises:
             DipgoError: The arguments contradict one another.
         """
-        steps, names = tuple(timesteps), tuple(blocks)
+        steps, names = numbers_of("timesteps", timesteps), names_of("blocks", blocks)
         gates = np.ones((len(steps), len(names)), dtype=np.bool_)
         words = (backup,) * len(names)
         return cls(num_inference_steps, steps, names, gates, words, model, scheduler)
 
     @classmethod
+    @checks_arguments
     def load(cls, path: str | Path) -> "SubNet":
         """Returns the SubNet in a JSON file.
 
@@ -145,6 +151,7 @@ class SubNet:
             DipgoError: The file is not a SubNet; the error names the file and the place in it.
         """
         path = Path(path)
+        check_kind(path, SUBNET)
         document, gaps = read_document(path)
         try:
             return cls._from_document(document, read_gaps(gaps))
@@ -157,6 +164,7 @@ class SubNet:
             ) from None
 
     @classmethod
+    @checks_arguments
     def from_published(
         cls,
         path: str | Path,
@@ -178,7 +186,7 @@ class SubNet:
             DipgoError: The file is missing or cut short, holds anything but plain data and
                 tensors (the refused global is named), or is of another structure.
         """
-        path, steps = Path(path), tuple(timesteps)
+        path, steps = Path(path), numbers_of("timesteps", timesteps)
         published = read_gate_pickle(path)
         return cls(
             num_inference_steps=len(steps) if num_inference_steps is None else num_inference_steps,
@@ -190,6 +198,7 @@ class SubNet:
             provenance={"imported_from": path.name},
         )
 
+    @checks_arguments
     def save(self, path: str | Path) -> None:
         """Writes JSON in one step; the same SubNet gives the same bytes.
 
@@ -236,6 +245,13 @@ class SubNet:
             other._to_document(),
             write_gaps(other.gaps),
         )
+
+    def __repr__(self) -> str:
+        """Returns a line: a table of gates is long, and `inspect` shows it."""
+        facts = [f"{self.num_inference_steps} steps", f"{len(self.blocks)} blocks"]
+        facts.append(f"{self.kept:.4f} of the gates on")
+        facts += [record.class_name for record in (self.model, self.scheduler) if record]
+        return one_line(f"<SubNet: {', '.join(facts)}>")
 
     def __hash__(self) -> int:
         return hash((self.num_inference_steps, self.timesteps, self.blocks, self.gates.tobytes()))
