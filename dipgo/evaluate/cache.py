@@ -98,8 +98,12 @@ def write_drawn(path: Path, drawn: Drawn) -> None:
         np.savez(staging, **arrays)
 
 
-def read_drawn(path: Path) -> Drawn:
+def read_drawn(path: Path, pairs: int | None = None) -> Drawn:
     """Reads a file of `write_drawn`.
+
+    Args:
+        path: The file.
+        pairs: The number of pairs that it must be of, if that is known.
 
     Raises:
         DipgoError: The file is damaged, or another's.
@@ -115,7 +119,7 @@ def read_drawn(path: Path) -> Drawn:
     if _digest_of_arrays(path, arrays) != digest:
         raise _damaged(path, "another hash than that in it", expected)
     latents, pictures, facts = drawn
-    if not _are_drawn(latents, pictures):
+    if not _are_drawn(latents, pictures) or pairs not in (None, len(latents)):
         raise _damaged(path, "arrays of other shapes or types", expected)
     plan = decode_json(facts.tobytes(), PlanFacts, name=str(path), remedy=REMEDY)
     return Drawn(latents, pictures, plan)

@@ -79,7 +79,7 @@ class Studio:
             DipgoError: The export fails.
         """
         path = self._folder / f"{self._key(variant, self._settings.batch)}.npz"
-        kept = _kept(path, read_drawn)
+        kept = _kept(path, lambda path: read_drawn(path, len(self._settings.pairs)))
         if kept is None:
             kept = self._draw(variant)
             write_drawn(path, kept)

@@ -120,3 +120,10 @@ def test_arrays_of_other_shapes(tmp_path: Path) -> None:
     write_drawn(tmp_path / "a.npz", Drawn(whole.latents[:2], whole.pictures, FACTS))
     with pytest.raises(DipgoError, match="arrays of other shapes"):
         read_drawn(tmp_path / "a.npz")
+
+
+def test_pictures_of_another_number(tmp_path: Path) -> None:
+    write_drawn(tmp_path / "a.npz", drawn(0))
+    assert same(read_drawn(tmp_path / "a.npz", 3), drawn(0))
+    with pytest.raises(DipgoError, match="arrays of other shapes"):
+        read_drawn(tmp_path / "a.npz", 4)
