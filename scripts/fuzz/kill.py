@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,8 +69,10 @@ class Trial:
 class Workshop:
     """A folder with inputs, and a whole run of each command: its time, and what it has written."""
 
-    def __init__(self, folder: Path, commands: Iterable[str]) -> None:
+    def __init__(self, folder: Path, commands: Iterable[str], ending: ExitStack) -> None:
         self.folder, self.commands = folder, list(commands)
+        self.running: subprocess.Popen[bytes] | None = None
+        ending.callback(self.end)
         self.seconds: dict[str, float] = {}
         write_all_inputs(folder)
         for command in self.commands:
@@ -88,7 +91,7 @@ class Workshop:
         first, *words = map(str, case.words(self.folder, place))
         environment = {**os.environ, "TMPDIR": str(place / "tmp"), "OMP_NUM_THREADS": "1"}
         with (place / "said").open("wb") as out:
-            return subprocess.Popen(
+            self.running = subprocess.Popen(
                 [sys.executable, "-m", f"dipgo.{first}", *words],
                 cwd=ROOT,
                 env=environment,
@@ -97,6 +100,13 @@ class Workshop:
                 stderr=out,
                 start_new_session=True,
             )
+        return self.running
+
+    def end(self) -> None:
+        """Ends the command that runs, if the script is ended meanwhile."""
+        if self.running and self.running.poll() is None:
+            os.killpg(self.running.pid, signal.SIGKILL)
+            self.running.wait()
 
     def try_seed(self, seed: int) -> Trial:
         """Runs a command, kills it and checks what it leaves."""
@@ -261,14 +271,23 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     silence_libraries()
     console, trials = Console(soft_wrap=True), list[Trial]()
-    with TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder), options.commands or possible_cases())
+    with TemporaryDirectory() as folder, ExitStack() as ending:
+        workshop = Workshop(Path(folder), options.commands or possible_cases(), ending)
         for command, seconds in workshop.seconds.items():
             console.print(f"{command}: {seconds:.1f} s", highlight=False)
+        ending.callback(lambda: _report(console, workshop.seconds, trials, options.json))
         for seed in options.seeds or range(options.seed, options.seed + options.kills):
             trial = workshop.try_seed(seed)
             trials.append(trial)
             console.print(" ".join(map(str, asdict(trial).values())), markup=False, highlight=False)
+    if any(trial.problem for trial in trials):
+        sys.exit(1)
+
+
+def _report(
+    console: Console, seconds: dict[str, float], trials: list[Trial], path: Path | None
+) -> None:
+    """Prints a table and writes the figures; of the kills so far, if a signal ends the script."""
     figures = summary(trials)
     headings = ("kills", "none", "old", "new", "half", "left over", "ran again", "failures")
     rows = [
@@ -276,9 +295,7 @@ def main(arguments: list[str]) -> None:
         for name, row in figures["counts"].items()
     ]
     console.print(make_table(None, ["", *headings], rows))
-    write_report(options.json, new_report(seconds=workshop.seconds, **figures))
-    if figures["failures"]:
-        sys.exit(1)
+    write_report(path, new_report(seconds=seconds, **figures))
 
 
 if __name__ == "__main__":
