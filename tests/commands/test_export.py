@@ -28,7 +28,10 @@ EXPORTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "width": (["--width", "1"], ("--width", "1", "a multiple of 4", "use 4")),
     "target": (["--target", "tpu"], ("--target", "tpu", "onnxruntime", "leave --target out")),
     "precision": (["--precision", "fp8"], ("--precision", "fp8", "fp32, fp16, bf16", "correct it")),
-    "unknown option": (["--stepz", "3"], ("dipgo.export", "--stepz 3", "arguments", "--help")),
+    "unknown option": (
+        ["--stepz", "3"],
+        ("--stepz", "an option", "in full", "did you mean --steps?"),
+    ),
     "no value": (["--steps"], ("--steps", "", "one argument", "python -m dipgo.export --help")),
     "blocks": (["--blocks", "mid.*"], ("'mid.*'", "no module", "mid_block", "correct the pattern")),
     "blocks that overlap": (
@@ -44,7 +47,10 @@ EXPORTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["--scheduler", "euler", "--eta", "0.5"],
         ("--eta", "EulerDiscreteScheduler", "steps take an eta", "leave --eta out"),
     ),
-    "architecture": (["--model", "arch:sd9"], ("arch:sd9", "not known", "arch:sd15", "choose")),
+    "architecture": (
+        ["--model", "arch:sd9"],
+        ("arch:sd9", "not known", "arch:sd15", "did you mean arch:s"),
+    ),
 }
 
 
