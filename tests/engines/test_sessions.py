@@ -87,12 +87,13 @@ def test_weights_behind_links(
     """
     if refused_by == "every version":
         monkeypatch.setattr(session_module, "LINKS_ALLOWED", (1 << 16,))
-    export, blobs, snapshot = sample_exports["batched"], tmp_path / "blobs", tmp_path / "snapshot"
+    export, blobs = sample_exports["batched"], tmp_path / "blobs"
+    snapshot = tmp_path / "snapshots" / "0123abc"
     blobs.mkdir()
-    snapshot.mkdir()
+    snapshot.mkdir(parents=True)
     for number, file in enumerate(path for path in export.iterdir() if path.is_file()):
         (blobs / f"{number}").write_bytes(file.read_bytes())
-        (snapshot / file.name).symlink_to(Path("..") / "blobs" / f"{number}")
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", f"{number}"))
     runner = engines.load(export, threads=1)
     inputs = random_inputs(runner)
     expected = runner.run(inputs)["latents"]

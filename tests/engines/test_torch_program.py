@@ -23,7 +23,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.engines import load
 from dipgo.engines.timing import random_inputs
 from dipgo.engines.torch.program import load_program
-from dipgo.engines.torch.program_file import SIZE_OPERATORS, find_operator
+from dipgo.engines.torch.program_file import PRIVATE, SIZE_OPERATORS, find_operator
 from dipgo.export import export
 from dipgo.ir.manifest.engines import ENGINES_FILE
 
@@ -107,6 +107,11 @@ def test_no_operator_that_is_found_writes_or_opens() -> None:
             found += 1
             assert not any(argument.is_write for argument in operator._schema.arguments), operator
     assert found > 500
+
+
+@pytest.mark.parametrize("name", sorted(PRIVATE))
+def test_private_operators_are_there(name: str) -> None:
+    assert find_operator(f"aten.{name}.default")
 
 
 def _in_lists(depth: int) -> dict[str, Any]:

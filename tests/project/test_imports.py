@@ -55,6 +55,8 @@ EXCEPTIONS = {
     ("common.packages", "transformers"),
     ("engines.torch.backend", "torch"),  # the target that is PyTorch
     ("engines.torch.executor", "torch"),
+    ("engines.torch.program", "torch"),
+    ("engines.torch.program_file", "torch"),
 }
 
 LAYER_OF = {entry: layer for layer, entries in LAYERS.items() for entry in entries.split()}

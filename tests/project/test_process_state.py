@@ -79,6 +79,9 @@ def _run(model: Path, folder: Path) -> None:
     pipeline.clone()("a red circle", generator=torch.Generator().manual_seed(1))
     runner = load(folder / "export")
     runner.clone().run(random_inputs(runner))
+    runner.describe()
+    runner.close()
+    pipeline.close()
 
 
 def _refit(model: Path, folder: Path) -> None:

@@ -75,6 +75,15 @@ def assertion() -> Any:
     return torch.ops.aten._assert_tensor_metadata.default
 
 
+def is_check(target: Any) -> bool:
+    """Returns whether an operator only checks what holds for every call of a plan.
+
+    Relies on the names `_assert_tensor_metadata`, `_assert_scalar` and `sym_constrain_range…` of
+    operators, in torch 2.11.
+    """
+    return operator_name(target).startswith(("_assert_", "sym_constrain_range"))
+
+
 def operator_name(target: Any) -> str:
     """Returns `group_norm` for `aten.group_norm.default`, "" for what is not an operator.
 

@@ -13,7 +13,7 @@ from torch import fx
 from torch.export.graph_signature import InputKind
 
 from dipgo.common.errors import DipgoError, setting
-from dipgo.compiler.trace.torch_private import operator_name
+from dipgo.compiler.trace.torch_private import is_check, operator_name
 from dipgo.engines.torch.program_file import (
     FORMAT,
     ITEM,
@@ -32,8 +32,6 @@ from dipgo.engines.torch.program_file import (
 ALIASES = ("detach", "detach_", "alias", "lift_fresh_copy", "lift_fresh")
 """Operators whose result is their argument, where nothing is trained or written."""
 
-CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
-"""Operators that only check what holds for every call of a plan, whose shapes are known."""
 
 _SIZE_NAMES: dict[Callable[..., Any], str] = {
     function: name for name, function in SIZE_OPERATORS.items()
@@ -58,7 +56,7 @@ def program_of(captured: torch.export.ExportedProgram, inputs: int) -> Program:
             (outputs,) = node.args
         elif node.op != "call_function":
             raise _refused(f"{node.op} {node.target}")
-        elif operator_name(node.target) not in CHECKS:
+        elif not is_check(node.target):
             writer.add(node)
     return Program(
         format=FORMAT,
