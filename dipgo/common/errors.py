@@ -68,8 +68,12 @@ def named(text: str, name_of: Callable[[str], str]) -> str:
 
 def wrong(name: str, value: object, expected: str, remedy: str = "correct it") -> DipgoError:
     """Returns the error for a field that holds a wrong value."""
-    text = _digits(value) or f"{value}" or "''"
-    return DipgoError(setting(name), found=text, expected=expected, remedy=remedy)
+    return DipgoError(setting(name), found=shown(value), expected=expected, remedy=remedy)
+
+
+def shown(value: object) -> str:
+    """Returns a value as text; Python prints no whole number of thousands of digits."""
+    return _digits(value) or f"{value}" or "''"
 
 
 def wrong_type(name: str, value: object, expected: str) -> DipgoError:

@@ -28,6 +28,7 @@ from typing import Any
 from rich.console import Console
 
 from dipgo.common.cli import run_command, whole_number
+from dipgo.ir.manifest.engines import ENGINES_FOLDER
 from scripts.fuzz.damaged_exports import damage
 from scripts.fuzz.sandbox import REFUSED, Limits, Report, watch
 from scripts.harness import ROOT, add_json, new_report, run_script, script_parser, write_report
@@ -37,10 +38,15 @@ BASES = ("dense", "pruned", "batched", "torch", "sizes")
 FREE = r"\d[\d.e+-]*|'[^']*'|\"[^\"]*\"|/\S+"
 """Parts of a reason that differ from mutant to mutant: numbers, names, paths."""
 
-BUILD_EVERY, REFIT_EVERY = 40, 40
+BUILD_EVERY, REFIT_EVERY = 50, 25
 """Builds and refits take seconds each: one of so many mutants has them."""
 
+BUILD_LIMITS = Limits(seconds=300.0, nbytes=64 << 30)
+"""Of a build by TensorRT for RTX, which reserves much more address space than it uses."""
+
 MOST_REASONS = 20
+
+ENGINES = f"out/{ENGINES_FOLDER}"
 
 _BASES: list[Path] = []
 """The folder with the exports, in each process of the pool."""
@@ -60,6 +66,7 @@ def write_bases(folder: Path) -> None:
 
 MODULES = (
     *("dipgo.inspect", "dipgo.run.__main__", "dipgo.bench", "dipgo.refit"),
+    *("dipgo.build", "dipgo.engines.tensorrt.build"),
     *("dipgo.run.pipeline", "dipgo.engines.onnxruntime.backend", "dipgo.engines.torch.backend"),
     *("dipgo.export.refitting.refitted_copy", "onnxruntime", "tokenizers", "PIL.Image", "torch"),
 )
@@ -84,12 +91,12 @@ def _try_seed(seed: int) -> tuple[int, str, Report]:
         said = damage(base, out, seed)
         writes.mkdir()
         before = _seen(folder, writes)
-        report = watch(
-            _actions(seed, out, bases / "pipeline", writes, base.name == "torch"),
-            [out, bases, ROOT],
-            writes,
-            Limits(),
-        )
+        reads = [out, bases, ROOT]
+        if seed % BUILD_EVERY == 1:
+            report = watch(_build(out, writes), reads, writes, BUILD_LIMITS, out / ENGINES_FOLDER)
+        else:
+            actions = _actions(seed, out, bases / "pipeline", writes, base.name == "torch")
+            report = watch(actions, reads, writes, Limits())
         changed = sorted(set(before.items()) ^ set(_seen(folder, writes).items()))
         if changed:
             faults = [*report.faults, f"changed: {changed[0][0]}"]
@@ -109,6 +116,8 @@ def _seen(folder: Path, without: Path) -> dict[str, tuple[int, int, int]]:
             status = path.lstat()
             if path != without:
                 key = str(path.relative_to(folder))
+                if key == ENGINES or key.startswith(f"{ENGINES}/tensorrt-rtx"):
+                    continue  # what `build` may write
                 size = 0 if path.is_dir() else status.st_size
                 seen[key] = (size, 0 if path.is_dir() else status.st_mtime_ns, status.st_mode)
     return seen
@@ -130,6 +139,11 @@ def _actions(
         lines["refit"] = ["dipgo.refit", str(out), "--model", str(pipeline)]
         lines["refit"] += ["--out", str(writes / "refitted")]
     return {name: _command(line) for name, line in lines.items()}
+
+
+def _build(out: Path, writes: Path) -> dict[str, Callable[[], int]]:
+    line = ["dipgo.build", str(out), "--target", "tensorrt-rtx", "--compute-capability", "8.6"]
+    return {"build": _command([*line, "--jobs", "1", "--build-cache", str(writes / "cache")])}
 
 
 def _command(line: list[str]) -> Callable[[], int]:

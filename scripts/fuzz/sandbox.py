@@ -14,10 +14,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 RUNS = frozenset(
     (
@@ -26,6 +26,9 @@ RUNS = frozenset(
     )
 )
 """Audit events of code that is run, or that a program from elsewhere would cause."""
+
+STARTS = frozenset(("subprocess.Popen", "os.posix_spawn", "os.exec", "os.fork", "os.kill"))
+"""Those of them that starting and ending a process of one's own causes."""
 
 REMOVES = frozenset(("os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "os.truncate"))
 
@@ -56,7 +59,11 @@ class Report:
 
 
 def watch(
-    actions: dict[str, Callable[[], int]], reads: Sequence[Path], writes: Path, limits: Limits
+    actions: dict[str, Callable[[], int]],
+    reads: Sequence[Path],
+    writes: Path,
+    limits: Limits,
+    builds: Path | None = None,
 ) -> Report:
     """Runs actions one after another in a child of this process.
 
@@ -65,12 +72,15 @@ def watch(
         reads: Folders in which files may be read.
         writes: The folder in which files may be made, changed and removed.
         limits: What the child may take.
+        builds: A further such folder, of a command that starts processes of its own.
     """
     output, result = writes / "output.txt", writes / "result.json"
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
-        _run_and_exit(actions, reads, writes, limits, output, result)
+        changes = [str(writes), *([str(builds)] if builds else [])]
+        runs = RUNS - STARTS if builds else RUNS
+        _run_and_exit(actions, (list(map(str, reads)), changes, runs), limits, output, result)
     status, usage = _wait(child, begun + limits.seconds)
     seconds = time.monotonic() - begun
     text = output.read_text(errors="replace") if output.exists() else ""
@@ -104,10 +114,13 @@ def _wait(child: int, end: float) -> tuple[int | None, int]:
         time.sleep(POLL)
 
 
+Allowed: TypeAlias = tuple[list[str], list[str], Set[str]]
+"""Folders that may be read, those that may be written to, and events that are faults."""
+
+
 def _run_and_exit(
     actions: dict[str, Callable[[], int]],
-    reads: Sequence[Path],
-    writes: Path,
+    allowed: Allowed,
     limits: Limits,
     output: Path,
     result: Path,
@@ -120,7 +133,7 @@ def _run_and_exit(
                 os.dup2(file.fileno(), stream)
         codes: dict[str, int] = {}
         _limit_memory(limits.nbytes)
-        faults = _watch_events([*map(str, reads), str(writes)], str(writes))
+        faults = _watch_events(*allowed)
         for name, action in actions.items():
             try:
                 codes[name] = action()
@@ -145,20 +158,21 @@ def _limit_memory(nbytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _watch_events(reads: Sequence[str], writes: str) -> list[str]:
+def _watch_events(reads: list[str], changes: list[str], runs: Set[str]) -> list[str]:
     """Returns the list to which faults are added from now on."""
     faults: list[str] = []
+    writes = tuple(changes)
     system = ("/proc/", "/sys/", "/dev/urandom", "/dev/null", "/etc/", "/usr/", "/lib", "/var/lib/")
-    allowed = (*reads, *system, sys.prefix, sys.base_prefix, *map(os.path.realpath, reads))
+    allowed = (*reads, *writes, *system, sys.prefix, sys.base_prefix, *map(os.path.realpath, reads))
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in RUNS:
+        if event in runs:
             faults.append(f"{event} {arguments[:1]}"[:200])
         elif event == "open" and isinstance(arguments[0], str | bytes):
             path, flags = os.fsdecode(arguments[0]), arguments[2] or 0
-            changes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             path = os.path.abspath(path)
-            if changes and not path.startswith((writes, "/dev/null")):
+            if written and not path.startswith((*writes, "/dev/null")):
                 faults.append(f"writes {path}"[:200])
             elif not os.path.realpath(path).startswith(allowed):
                 faults.append(f"reads {path}"[:200])

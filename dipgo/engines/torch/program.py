@@ -75,7 +75,7 @@ def load_program(content: bytes, device: str, *, name: str, remedy: str) -> Load
     Raises:
         DipgoError: The file is not a program, or calls what a program may not.
     """
-    program = decode_json(content, Program, name=name, remedy=remedy)
+    program = decode_json(content, Program, name=name, remedy=remedy, keys_once=False)
     graph = fx.Graph()
     values = [graph.placeholder(f"value{i}") for i in range(program.inputs + program.weights)]
     reader = _Reader(graph, values, torch.device(device))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipgo.common.errors import DipgoError
+from dipgo.common.errors import DipgoError, shown
 from dipgo.ir.sampler import PriorNoise
 from dipgo.ir.subnet.backups import BACKUPS
 from dipgo.ir.types import LARGEST
@@ -30,7 +30,7 @@ def check_steps(num_inference_steps: int, timesteps: Sequence[float]) -> None:
     if not 1 <= num_inference_steps <= MOST_STEPS:
         raise DipgoError(
             "num_inference_steps",
-            found=str(num_inference_steps),
+            found=shown(num_inference_steps),
             expected="1 or more" if num_inference_steps < 1 else f"at most {MOST_STEPS}",
             remedy="give the number the scheduler's set_timesteps is called with",
         )

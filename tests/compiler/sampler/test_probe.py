@@ -268,7 +268,8 @@ def test_schedulers_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["dddim", "UNet2DConditionModel", "NoScheduler", ""])
 def test_an_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(DipgoError, match=rf"^scheduler {name}: found a name .+ one of ddim, pndm,"):
+    where = f"scheduler {name}".strip()
+    with pytest.raises(DipgoError, match=rf"^{where}: found a name .+ one of ddim, pndm,"):
         make_scheduler(sd15(), name)
 
 
