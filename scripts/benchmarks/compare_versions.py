@@ -72,6 +72,7 @@ SEARCHES: dict[str, tuple[str, ...]] = {
         *("--blocks", "down_blocks.*", "mid_block", "up_blocks.*", "--out", "OUT"),
     ),
 }
+LOAD = "import sys; from dipgo.engines import load; load(sys.argv[1])"
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 IMPORT_PAIRS = 40
 IMPORTS = ("import dipgo.engines", "import dipgo; dipgo.Pipeline")
@@ -119,11 +120,12 @@ def compare(
         with tempfile.TemporaryDirectory(dir=folder) as case:
             outs, usages = _pairs(checkouts, Path(case) / "out", arguments, repeats)
             different = compare_outputs(outs, checkouts)
+            loads = _loads(checkouts, outs, rounds) if name in EXPORTS else []
         report["different"][name] = different
         print(f"{name}: {', '.join(different) or 'the same bytes'}", flush=True)
-        _note(report, f"{name}, seconds", [[usage.seconds for usage in pair] for pair in usages])
-        peaks = [[usage.peak_nbytes / MIB for usage in pair] for pair in usages]
-        _note(report, f"{name}, peak MiB", peaks)
+        _note_usage(report, name, usages)
+        if loads:
+            _note_usage(report, f"{name}, loaded", loads)
     for statement in IMPORTS:
         _note(report, f"{statement}, seconds", _import_times(checkouts, statement, folder))
     _note_runs(report, checkouts, folder, rounds)
@@ -145,21 +147,35 @@ def _pairs(
     return outs, usages
 
 
+def _loads(checkouts: Sequence[Path], outs: Sequence[Path], rounds: int) -> list[list[Usage]]:
+    """Loads each checkout's export with it, hashes and all, in a process of its own."""
+    return [
+        [
+            _run_python(root, ["-c", LOAD, str(out)])
+            for root, out in zip(checkouts, outs, strict=True)
+        ]
+        for _ in range(rounds)
+    ]
+
+
 def _put(arguments: Sequence[str], word: str, path: Path) -> list[str]:
     return [str(path) if argument == word else argument for argument in arguments]
 
 
 def _run(root: Path, arguments: Sequence[str]) -> Usage:
-    """Runs `python -m dipgo ARGUMENTS` in a checkout, which is then first on the path."""
+    """Runs `python -m dipgo ARGUMENTS` in a checkout."""
+    return _run_python(root, ["-m", "dipgo", *arguments])
+
+
+def _run_python(root: Path, arguments: Sequence[str]) -> Usage:
+    """Runs Python in a checkout, which is then first on the path."""
     began = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dipgo", *arguments], cwd=root, stdout=said, stderr=said
-        )
+        process = subprocess.Popen([sys.executable, *arguments], cwd=root, stdout=said, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             said.seek(0)
-            sys.exit(f"{root}: dipgo {' '.join(arguments)}\n{said.read().decode()}")
+            sys.exit(f"{root}: {' '.join(arguments)}\n{said.read().decode()}")
     return Usage(time.perf_counter() - began, usage.ru_maxrss * 1024)
 
 
@@ -245,6 +261,12 @@ def _note_runs(
     }
     for name, figure in figures.items():
         _note(report, name, [[figure(bench) for bench in pair] for pair in pairs])
+
+
+def _note_usage(report: dict[str, Any], name: str, usages: list[list[Usage]]) -> None:
+    _note(report, f"{name}, seconds", [[usage.seconds for usage in pair] for pair in usages])
+    peaks = [[usage.peak_nbytes / MIB for usage in pair] for pair in usages]
+    _note(report, f"{name}, peak MiB", peaks)
 
 
 def _note(report: dict[str, Any], name: str, pairs: list[list[float]]) -> None:
