@@ -37,6 +37,11 @@ from dipgo.ir.types import COMBINE_FILES
 MOST_OF_MEMORY = 8
 """Files may have so many times the machine's memory: engines need not hold all weights there."""
 
+TENSORS = ".safetensors"
+
+LARGEST_GRAPH = 2 << 30
+"""Bytes of a file that holds no tensors: no graph has more, as ONNX is written in Protobuf."""
+
 
 @dataclass(frozen=True)
 class ExportDirectory:
@@ -139,6 +144,8 @@ def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
     if not path.is_file():
         raise _damaged(path, "no such file", "a file of the export")
     size = path.stat().st_size
+    if size > LARGEST_GRAPH and path.suffix != TENSORS:
+        raise _damaged(path, f"{size} bytes", "less than 2 GiB")
     if size != record.nbytes:
         raise _damaged(path, f"{size} bytes", f"{record.nbytes} bytes")
     if not check_hash:

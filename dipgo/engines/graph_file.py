@@ -11,6 +11,11 @@ from dipgo.engines.protobuf import fields, integers, message, text
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
+WITH_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators that run a graph within the graph."""
+
+SPLIT_INTO = "num_outputs"
+
 LOCATION, OFFSET, LENGTH = "location", "offset", "length"
 """Keys of a tensor's external data."""
 
@@ -78,25 +83,41 @@ def _read_graph(graph: memoryview, facts: GraphFile) -> None:
 
 def _read_node(node: memoryview, facts: GraphFile) -> None:
     operator = domain = ""
+    outputs, numbers = 0, {}
     for number, value in fields(node):
-        if number == 4:
+        if number == 2:
+            outputs += 1
+        elif number == 4:
             operator = text(value)
         elif number == 5:
-            _read_attribute(message(value), facts)
+            name, held = _read_attribute(message(value), facts)
+            numbers[name] = held
         elif number == 7:
             domain = text(value)
     if domain not in STANDARD_DOMAINS:
         facts.unusual[f"the operator {domain}.{operator}"] = None
+    if operator in WITH_GRAPHS:
+        facts.unusual[f"the operator {operator}"] = None
+    if operator == "Split" and numbers.get(SPLIT_INTO, outputs) != outputs:
+        # ONNX Runtime counts on it, and ends the process.
+        facts.unusual[f"a Split into {numbers[SPLIT_INTO]} with {outputs} outputs"] = None
 
 
-def _read_attribute(attribute: memoryview, facts: GraphFile) -> None:
+def _read_attribute(attribute: memoryview, facts: GraphFile) -> tuple[str, int]:
+    """Returns the attribute's name, and its number if it is one."""
+    name, held = "", 0
     for number, value in fields(attribute):
-        if number in (5, 10):
+        if number == 1:
+            name = text(value)
+        elif number == 3:
+            (held,) = integers(value)
+        elif number in (5, 10):
             _read_tensor(message(value), facts)
         elif number in (6, 11):
             facts.unusual["a graph within the graph"] = None
         elif number in (22, 23):
             facts.unusual["sparse tensors"] = None
+    return name, held
 
 
 def _read_tensor(tensor: memoryview, facts: GraphFile) -> None:

@@ -303,7 +303,7 @@ def _replace_file(out: Path, draw: random.Random) -> str:
             path.symlink_to(out.parent / "canary")
         case "sparse":
             with path.open("wb") as file:
-                file.truncate(draw.choice((size, size + 1, 2**34, 2**40)))
+                file.truncate(draw.choice((size, size + 1, 2**32, 2**40)))
             if draw.random() < 0.5:
                 _size_again(out, path)
         case "another":

@@ -41,8 +41,9 @@ FREE = r"\d[\d.e+-]*|'[^']*'|\"[^\"]*\"|/\S+"
 BUILD_EVERY, REFIT_EVERY = 50, 25
 """Builds and refits take seconds each: one of so many mutants has them."""
 
-BUILD_LIMITS = Limits(seconds=300.0, nbytes=64 << 30)
-"""Of a build by TensorRT for RTX, which reserves much more address space than it uses."""
+SLOW_LIMITS = Limits(seconds=300.0, nbytes=64 << 30)
+"""Of a refit, which traces the model anew, and of a build by TensorRT for RTX, which reserves much
+more address space than it uses."""
 
 MOST_REASONS = 20
 
@@ -93,10 +94,11 @@ def _try_seed(seed: int) -> tuple[int, str, Report]:
         before = _seen(folder, writes)
         reads = [out, bases, ROOT]
         if seed % BUILD_EVERY == 1:
-            report = watch(_build(out, writes), reads, writes, BUILD_LIMITS, out / ENGINES_FOLDER)
+            report = watch(_build(out, writes), reads, writes, SLOW_LIMITS, out)
         else:
             actions = _actions(seed, out, bases / "pipeline", writes, base.name == "torch")
-            report = watch(actions, reads, writes, Limits())
+            limits = SLOW_LIMITS if "refit" in actions else Limits()
+            report = watch(actions, reads, writes, limits)
         changed = sorted(set(before.items()) ^ set(_seen(folder, writes).items()))
         if changed:
             faults = [*report.faults, f"changed: {changed[0][0]}"]

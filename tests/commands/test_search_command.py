@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_version_is_refused(stage: str, state: Path, run
         changed = {key: one for key, one in header.items() if key != "version"}
         save_file(tensors, path, metadata=changed | ({"version": version} if version else {}))
         found = run(checkpoint=state, iterations=1)
-        _check_refused(found, f"{stage}.safetensors, version", "found 1; expected 2", "start over")
+        _check_refused(found, f"{stage}.safetensors, version", "found 1; expected 3", "start over")
 
 
 def test_a_file_in_place_of_the_folder_is_refused(run: Run, tmp_path: Path) -> None:

@@ -122,7 +122,19 @@ def _sparse(model: onnx.ModelProto) -> None:
     model.graph.sparse_initializer.add()
 
 
-@pytest.mark.parametrize("change", [_loop, _other_domain, _function, _training, _sparse])
+def _named_loop(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Loop"
+
+
+def _split(model: onnx.ModelProto) -> None:
+    """Of another number of outputs than it has; ONNX Runtime 1.32 ends the process."""
+    split = helper.make_node("Split", ["x"], ["a", "b"], num_outputs=1)
+    model.graph.node.insert(0, split)
+
+
+@pytest.mark.parametrize(
+    "change", [_loop, _named_loop, _split, _other_domain, _function, _training, _sparse]
+)
 def test_what_no_export_has_is_refused(copied: Path, change: Change) -> None:
     edit(copied, "seg0.onnx", change)
     assert "standard operators" in refusal(copied)

@@ -121,7 +121,9 @@ WRONG: dict[str, Any] = {
 @pytest.mark.parametrize("field", WRONG)
 def test_settings_that_are_refused(field: str) -> None:
     value = WRONG[field]
-    with pytest.raises(DipgoError, match=f"^{field}: found {value}; expected .+; correct it$"):
+    with pytest.raises(
+        DipgoError, match=f"^{field}: found {value}; expected .+; (correct it|did you mean .+)$"
+    ):
         SearchSettings(**{field: value})
 
 
