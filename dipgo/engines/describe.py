@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dipgo.common.links import check_within
 from dipgo.common.typed_json import decode_json, read_file
 from dipgo.engines.contents import built_targets
 from dipgo.engines.export_directory import ExportDirectory
@@ -55,6 +56,7 @@ def _precision(manifest: Manifest) -> str:
 def _built(path: Path) -> Iterator[EngineManifest]:
     folders = [path / ENGINES_FOLDER / target for target in built_targets(path)]
     for file in (folder / ENGINES_FILE for folder in folders if (folder / ENGINES_FILE).exists()):
+        check_within(file, path)
         content = read_file(file, expected="the manifest of built engines")
         yield decode_json(content, EngineManifest, name=str(file), remedy="build the engines again")
 

@@ -13,6 +13,8 @@ import pytest
 from dipgo.common.errors import DipgoError
 from dipgo.common.links import check_within
 from dipgo.engines import load
+from dipgo.engines.describe import export_facts
+from dipgo.engines.export_directory import ExportDirectory
 from dipgo.ir.manifest.records import MANIFEST_FILE
 
 
@@ -32,6 +34,19 @@ def test_links_out_of_an_export_are_refused(
         copy.symlink_to(file)
         with pytest.raises(DipgoError, match="a link that leads out of the directory"):
             load(out, threads=1)
+
+
+def test_inspect_follows_no_link_out_of_an_export(
+    sample_exports: dict[str, Path], tmp_path: Path
+) -> None:
+    """It also reads the manifests of engines."""
+    out = shutil.copytree(sample_exports["dense"], tmp_path / "out")
+    folder = out / "engines" / "torch"
+    folder.mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text("{}")
+    (folder / "engines.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DipgoError, match="a link that leads out of the directory"):
+        export_facts(ExportDirectory.open(out))
 
 
 def test_links_within_an_export_and_to_it_are_followed(
