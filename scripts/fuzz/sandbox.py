@@ -176,7 +176,8 @@ def _watch_events(reads: list[str], changes: list[str], runs: Set[str]) -> list[
                 faults.append(f"writes {path}"[:200])
             elif not os.path.realpath(path).startswith(allowed):
                 faults.append(f"reads {path}"[:200])
-        elif event in REMOVES:
+        elif event in REMOVES and (event == "os.truncate" or arguments[-1] in (-1, None)):
+            # A name in an open folder has another last argument; that folder was seen before.
             path = os.path.abspath(os.fsdecode(arguments[0]))
             if not path.startswith(writes):
                 faults.append(f"{event} {path}"[:200])

@@ -78,10 +78,10 @@ def assertion() -> Any:
 def is_check(target: Any) -> bool:
     """Returns whether an operator only checks what holds for every call of a plan.
 
-    Relies on the names `_assert_tensor_metadata`, `_assert_scalar` and `sym_constrain_range…` of
-    operators, in torch 2.11.
+    Relies on `torch.ops.aten._assert_scalar`, since torch 2.5, besides `assertion`.
     """
-    return operator_name(target).startswith(("_assert_", "sym_constrain_range"))
+    checks = (assertion(), torch.ops.aten._assert_scalar.default)
+    return target in checks or operator_name(target).startswith("sym_constrain_range")
 
 
 def operator_name(target: Any) -> str:

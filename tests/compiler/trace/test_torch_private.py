@@ -24,6 +24,7 @@ NAMES = (
     "torch._ops.OpOverload",
     "torch._subclasses.FakeTensor",
     "torch.onnx._internal.exporter._registration",
+    "torch.ops.aten._assert_scalar.default",
     "torch.ops.aten._assert_tensor_metadata.default",
     "torch.ops.aten._to_copy.default",
     "torch.utils._python_dispatch.TorchDispatchMode",
@@ -99,6 +100,9 @@ def test_operators() -> None:
     assert torch_private.operator_name("input") == ""
     assert torch_private.is_mutating(aten.add_.Tensor)
     assert not torch_private.is_mutating(aten.add.Tensor)
+    assert torch_private.is_check(aten._assert_tensor_metadata.default)
+    assert torch_private.is_check(aten.sym_constrain_range_for_size.default)
+    assert not torch_private.is_check(aten.add.Tensor)
     defaults = torch_private.argument_defaults(aten.add.Tensor)
     assert defaults == [("self", None), ("other", None), ("alpha", 1)]
 
