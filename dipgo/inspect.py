@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dipgo.common.cli import Parser, refuse_idle, run_command
 from dipgo.common.errors import DipgoError, setting
+from dipgo.common.one_line import one_line, printable
 from dipgo.common.options import add_options, read_settings
 from dipgo.common.packages import command_packages
 from dipgo.common.progress import stage
@@ -72,6 +73,10 @@ def _inspect(options: Namespace) -> None:
         remedy = f"add {setting('model')} M, or leave it out"
         _refuse(options, ALWAYS, "where no model is compiled", remedy)
         _show_subnet(SubNet.load(path), console)
+
+
+MOST_MARKS = 100_000
+"""Gates that are shown: more than any model has, and no more than a terminal takes in seconds."""
 
 
 def _parser() -> Parser:
@@ -133,9 +138,9 @@ def _passes_on_model(options: Namespace) -> _History:
 def _show_passes(history: _History, options: Namespace, console: Console) -> None:
     plan = history.plans[-1][1]
     for name, step in history.plans if options.print_between_passes else ():
-        console.print(Text(f"# after {name}\n{step}\n"))
+        console.print(Text(printable(f"# after {name}\n{step}\n")))
     if not options.print_between_passes and not options.no_plan:
-        console.print(Text(str(plan)))
+        console.print(Text(printable(str(plan))))
     console.print()
     console.print(_savings([(name, plan_size(plan)) for name, plan in history.plans]))
     if plan.slots:
@@ -183,17 +188,17 @@ def _show_subnet(subnet: SubNet, console: Console) -> None:
     _show_gates(subnet.blocks, subnet.timesteps, rows, console)
     console.print(f"steps {subnet.num_inference_steps}   gates kept {subnet.kept:.4f}")
     for line in filter(None, (rule.describe() for rule in subnet.gaps)):
-        console.print(line)
+        console.print(Text(one_line(line)))
     if subnet.fitted_for:
         for name, fact in fitted_facts(subnet.fitted_for).items():
-            console.print(f"{name:12} {fact}")
+            console.print(Text(f"{one_line(name):12} {one_line(fact)}"))
 
 
 def _show_export(path: Path, options: Namespace, console: Console) -> None:
     export = ExportDirectory.open(path)
     plan = export.plan
     if not options.no_plan:
-        console.print(Text(str(plan)))
+        console.print(Text(printable(str(plan))))
     rows = {step.row: step for step in plan.steps}
     _show_gates(
         plan.blocks,
@@ -202,7 +207,7 @@ def _show_export(path: Path, options: Namespace, console: Console) -> None:
         console,
     )
     for name, fact in export_facts(export).items():
-        console.print(f"{name:12} {fact}")
+        console.print(Text(f"{one_line(name):12} {one_line(fact)}"))
     console.print(_cache(plan))
 
 
@@ -211,15 +216,18 @@ def _show_gates(
 ) -> None:
     """Prints a row a block and a column a step: full if computed, a dot if reused."""
     marks = ".#" if console.options.ascii_only else "·█"
-    width = max(map(len, blocks))
+    shown = [one_line(block) for block in blocks[: max(1, MOST_MARKS // len(rows))]]
+    width = max(map(len, shown))
     first, last = timesteps[0], timesteps[-1]
     console.print(f"{'':{width}} t = {first:g} … {last:g}, {len(timesteps)} timesteps")
-    for column, block in enumerate(blocks):
+    for column, block in enumerate(shown):
         line = Text(f"{block:>{width}} ")
-        for row in rows:
+        for row in rows[:MOST_MARKS]:
             on = row[column] == "1"
             line.append(marks[on], style="green" if on else "dim")
         console.print(line)
+    if len(shown) < len(blocks) or len(rows) > MOST_MARKS:
+        console.print(f"… {len(blocks)} blocks, {len(rows)} rows in all")
 
 
 if __name__ == "__main__":

@@ -39,11 +39,16 @@ def kind_of(path: Path) -> str:
         if path.is_dir():
             return next((kind for kind, name in FILES.items() if (path / name).is_file()), "")
         if path.is_file():
-            with path.open("rb") as file:
-                return SUBNET if f'"{FORMATS[SUBNET]}"'.encode() in file.read(HEAD) else ""
+            return SUBNET if _says(path, SUBNET) else ""
     except (OSError, ValueError):  # not readable, or a name that no file can have
         pass
     return ""
+
+
+def _says(path: Path, kind: str) -> bool:
+    """Returns whether a file says near its beginning that it is of a kind."""
+    with path.open("rb") as file:
+        return f'"{FORMATS[kind]}"'.encode() in file.read(HEAD)
 
 
 def check_kind(path: Path, wanted: str) -> None:
@@ -54,6 +59,14 @@ def check_kind(path: Path, wanted: str) -> None:
     Raises:
         DipgoError: The path leads to another kind.
     """
+    if path.name.startswith("plan") and path.is_file() and _says(path, EXPORT):
+        folder = shlex.quote(str(path.parent))
+        raise DipgoError(
+            str(path),
+            found=f"the manifest of {EXPORT}",
+            expected=wanted,
+            remedy=f"give the directory: {folder}" if wanted == EXPORT else "give another file",
+        )
     found = kind_of(path)
     if found in ("", wanted):
         return

@@ -31,6 +31,13 @@ def one_line(text: str) -> str:
     return _shortened("".join(map(_escaped, line)))
 
 
+def printable(text: str) -> str:
+    """Returns a text of several lines with controls other than line ends escaped."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(each if each == "\n" else _escaped(each) for each in text)
+
+
 def _shortened(text: str) -> str:
     """Returns a text, or its beginning and end with the number of characters between them."""
     left_out = len(text) - LONGEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from dipgo.ir.manifest.records import MANIFEST_FILE
 
 _DEPTH = 3
 """Folders from an export's directory to the deepest of its files: `engines/<target>/file`."""
+
+
+_WRITTEN = re.compile(
+    r"plan-[\dx]+\.json|(weights|constants(-[\dx]+)?)\.safetensors|tokenizer\w*\.json|[^/]+\.onnx"
+)
+"""Names of files that exports are made of: a manifest may list others, and those are not ours."""
+
+_BUILT = re.compile(r"[^/]+\.(engine|json|pt2)")
+"""The same of folders of engines."""
 
 
 class _Files(msgspec.Struct):
@@ -51,7 +61,8 @@ def export_contents(out: Path) -> set[str] | None:
     if not is_export(out):
         return None
     listed = _read(out / MANIFEST_FILE, _Files)
-    contents = {MANIFEST_FILE, f"{ENGINES_FOLDER}/", *(listed.files if listed else ())}
+    files = filter(_WRITTEN.fullmatch, listed.files if listed else ())
+    contents = {MANIFEST_FILE, f"{ENGINES_FOLDER}/", *files}
     for target in built_targets(out):
         folder = f"{ENGINES_FOLDER}/{target}"
         built = engine_contents(out / folder)
@@ -64,7 +75,10 @@ def engine_contents(folder: Path) -> set[str] | None:
     if not has_format(folder / ENGINES_FILE, ENGINES_FORMAT):
         return None
     listed = _read(folder / ENGINES_FILE, _Engines)
-    return {ENGINES_FILE, *(engine.file for engine in listed.engines.values())} if listed else None
+    if not listed:
+        return None
+    files = (engine.file for engine in listed.engines.values())
+    return {ENGINES_FILE, *filter(_BUILT.fullmatch, files)}
 
 
 def _read(path: Path, cls: type[Any]) -> Any:

@@ -73,8 +73,22 @@ def _link(name: str) -> Callable[[Path], None]:
     return lambda out: (out / name).symlink_to("/etc")
 
 
+def _list(name: str) -> Callable[[Path], None]:
+    """Adds a file that the manifest lists: it may be a stranger's, or edited."""
+
+    def add(out: Path) -> None:
+        _add(name)(out)
+        manifest = json.loads((out / MANIFEST_FILE).read_bytes())
+        manifest.setdefault("files", {})[name] = {"sha256": "", "nbytes": 8}
+        (out / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+    return add
+
+
 ADDED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a file": (_add("notes.txt"), "notes.txt"),
+    "a file that is listed": (_list("thesis.txt"), "thesis.txt"),
+    "a file in a folder that is listed": (_list("mine/a.onnx"), "mine"),
     "a file that is not shown": (_add(".notes"), ".notes"),
     "a folder": (_add("mine/notes.txt"), "mine"),
     "an empty folder": (lambda out: (out / "mine").mkdir(), "mine"),
@@ -100,8 +114,8 @@ def test_force_deletes_nothing_of_the_user_s(name: str, damaged: Path, refused: 
 def _add_engines(out: Path) -> None:
     folder = out / ENGINES_FOLDER / "torch"
     folder.mkdir(parents=True)
-    (folder / "engine").write_bytes(b"")
-    record = {"file": "engine", "nbytes": 0}
+    (folder / "mid.engine").write_bytes(b"")
+    record = {"file": "mid.engine", "nbytes": 0}
     manifest = {"format": ENGINES_FORMAT, "engines": {"mid": record}}
     (folder / ENGINES_FILE).write_text(json.dumps(manifest))
 

@@ -72,3 +72,12 @@ def test_sizes_say_the_own_one(size: str, exported: Path, tmp_path: Path) -> Non
         return
     with pytest.raises(DipgoError, match="size 32x32: found an export for 64x64; expected a size"):
         ExportDirectory.open(copied, size=size)
+
+
+@pytest.mark.parametrize("reader", ["load", "Pipeline", "open", "refit", "SubNet"])
+def test_a_manifest_in_place_of_its_directory(reader: str, exported: Path) -> None:
+    wanted, read = READERS[reader]
+    with pytest.raises(DipgoError) as caught:
+        read(exported / "plan.json")
+    assert caught.value.found == "the manifest of an export directory"
+    assert (str(exported) in caught.value.remedy) == (wanted == EXPORT)

@@ -18,7 +18,7 @@ from dipgo.engines.clones import OnStep
 from dipgo.engines.launches import RESULT, Binding, Launch, LaunchList, input_region
 from dipgo.engines.memory import room_for
 from dipgo.engines.onnxruntime.memory import Block
-from dipgo.engines.onnxruntime.session import DEVICES, SessionSettings
+from dipgo.engines.onnxruntime.session import DEVICES, FATAL, SessionSettings
 from dipgo.ir.types import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Executor:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
+        options.log_severity_level = FATAL
         if self._captures:
             options.add_run_config_entry("gpu_graph_id", str(index + 1))
         return options

@@ -37,6 +37,9 @@ EXTRAS |= dict.fromkeys(openvino.PRECISIONS, "openvino")
 """The extra to install for a provider; no two of the extras can be installed together."""
 
 
+FATAL = 4
+"""The severity of ONNX Runtime's log from which on messages are printed."""
+
 LINKS_ALLOWED = (1, 24, 4)
 """The version from which on ONNX Runtime reads weights behind links again."""
 
@@ -178,8 +181,8 @@ def _share_arena() -> None:
 def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
     options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = settings.threads
-    # OpenVINO reports what it lacks in an exception; its log repeats the same lines.
-    options.log_severity_level = 4 if settings.provider in openvino.PRECISIONS else 3
+    # What fails is an exception, too; the log would print names of a stranger's graph as they are.
+    options.log_severity_level = FATAL
     # A plan alternates between sessions, each with its own threads: those of a session that
     # has ended its run must not spin while those of the next work.
     options.add_session_config_entry("session.force_spinning_stop", "1")

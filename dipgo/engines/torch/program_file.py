@@ -49,7 +49,57 @@ WORDS = frozenset(
 
 _EQUATION = re.compile(r"[A-Za-z,.]+->[A-Za-z.]*", re.ASCII)
 
-OPENS_FILES = frozenset({"from_file"})
+SEEDED = frozenset({"scaled_dot_product_attention"})
+"""Operators that draw random numbers only if they are told to drop out some of theirs."""
+
+_ELEMENTWISE = """
+abs neg exp expm1 log log1p log2 sqrt rsqrt reciprocal square sin cos tan asin acos atan atan2
+sinh cosh tanh erf sigmoid logit sign floor ceil round trunc frac nan_to_num isnan isinf isfinite
+add sub rsub mul div true_divide floor_divide remainder fmod pow maximum minimum hypot lerp
+addcmul addcdiv clamp clamp_min clamp_max where masked_fill eq ne lt le gt ge logical_not
+logical_and logical_or logical_xor bitwise_not bitwise_and bitwise_or bitwise_xor relu relu6
+leaky_relu prelu elu selu celu gelu silu mish softplus hardtanh hardswish hardsigmoid
+log_sigmoid glu
+"""
+
+_REDUCTIONS = """
+sum mean prod amax amin max min argmax argmin any all var std var_mean std_mean norm
+linalg_vector_norm logsumexp cumsum cumprod softmax _softmax log_softmax _log_softmax
+"""
+
+_SHAPES = """
+view reshape _unsafe_view view_as flatten unflatten squeeze unsqueeze permute transpose t expand
+expand_as repeat contiguous clone to _to_copy type_as cat concat stack chunk split
+split_with_sizes unbind select slice narrow flip roll constant_pad_nd pad pixel_shuffle
+pixel_unshuffle unfold im2col tril triu diagonal diag_embed index index_select gather sym_size
+sym_numel real imag complex polar view_as_real view_as_complex reshape_as swapaxes movedim
+tensor_split channel_shuffle broadcast_to take_along_dim meshgrid tile
+"""
+
+_NEW = """
+zeros ones full arange linspace eye scalar_tensor zeros_like ones_like full_like new_zeros
+new_ones new_full
+"""
+
+_LAYERS = """
+linear matmul mm bmm addmm baddbmm einsum dot outer bilinear conv1d conv2d conv3d convolution
+conv_transpose1d conv_transpose2d conv_transpose3d layer_norm native_layer_norm group_norm
+native_group_norm rms_norm batch_norm instance_norm scaled_dot_product_attention embedding
+upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d
+upsample_trilinear3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+max_pool1d max_pool2d fft_fft fft_ifft fft_fft2 fft_ifft2 fft_fftn fft_ifftn fft_rfft fft_irfft
+fft_rfft2 fft_irfft2 fft_rfftn fft_irfftn fft_fftshift fft_ifftshift
+"""
+
+OPERATORS = frozenset(" ".join((_ELEMENTWISE, _REDUCTIONS, _SHAPES, _NEW, _LAYERS)).split())
+"""All operators that a program may call: what denoisers, encoders and decoders compute with.
+
+PyTorch has some two thousand, and many trust their arguments: those of gradients, of sparse and
+quantised tensors, and of single libraries read and write memory at places that a tensor names.
+"""
+
+_EQUATION = re.compile(r"[A-Za-z,.]+->[A-Za-z.]*", re.ASCII)
 
 SEEDED = frozenset({"scaled_dot_product_attention"})
 """Operators that draw random numbers only if they are told to drop out some of theirs."""
@@ -112,17 +162,14 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def find_operator(name: str) -> Callable[..., Any] | None:
     """Returns the operator of this name, or None if there is none that a program may call.
 
-    Allowed are those of PyTorch's own library that are public, which check their arguments, and
-    that write into none of them.
+    Allowed are those of OPERATORS in all their forms that write into no argument.
     """
     if name == ITEM:
         return operator.getitem
     if name in SIZE_OPERATORS:
         return SIZE_OPERATORS[name]
     match = _NAME.fullmatch(name)
-    if match is None or match[1] in OPENS_FILES:
-        return None
-    if match[1].startswith("_") and match[1] not in PRIVATE:
+    if match is None or match[1] not in OPERATORS:
         return None
     found = getattr(getattr(torch.ops.aten, match[1], None), match[2], None)
     if found is None or str(found) != name:

@@ -93,6 +93,7 @@ def refit(
         DipgoError: The model does not fit the export, or its engines cannot be refitted here.
     """
     out, old = Path(out), ExportDirectory.open(export_dir, check_hashes=False)
+    _check_not_within(out, old.path)
     check_destination(out, force, foreign)
     check_refittable(old)
     built = {} if without_engines else open_built(old)
@@ -114,6 +115,17 @@ def refit(
             raise unlike(f"{WHERE}, {WEIGHTS_FILE}", "weights in another order")
         carry_engines(built, old, staging, progress)
     return out
+
+
+def _check_not_within(out: Path, old: Path) -> None:
+    """Refuses to write into the export that is read: it would hold what no export holds."""
+    if out.resolve() != old.resolve() and out.resolve().is_relative_to(old.resolve()):
+        raise DipgoError(
+            str(out),
+            found="a place within the export that is read",
+            expected="one outside",
+            remedy="choose another name",
+        )
 
 
 def _all_sizes(old: ExportDirectory) -> Iterable[ExportDirectory]:

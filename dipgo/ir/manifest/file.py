@@ -21,9 +21,13 @@ from dipgo.ir.manifest.records import (
     TensorRecord,
     manifest_file,
 )
+from dipgo.ir.plan.nodes import Combine
 from dipgo.ir.plan.plan import Plan, combined_dtypes, value_types
 from dipgo.ir.plan.verify import verify
 from dipgo.ir.types import COMBINE_FILES
+
+MOST_LAUNCHES = 200_000
+"""Terms of all linear combinations; a thousand steps of a multistep sampler have some thousands."""
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -83,6 +87,9 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
     for dtype in sorted(set(combined_dtypes(plan)) - set(COMBINE_FILES)):
         yield f"linear combinations of {dtype}"
     yield from _problems_of_names(manifest)
+    terms = sum(len(each.terms) for each in plan.statements if isinstance(each, Combine))
+    if terms > MOST_LAUNCHES:
+        yield f"linear combinations of {terms} terms, more than {MOST_LAUNCHES}"
     arena_nbytes = manifest.program.arena_nbytes
     if arena_nbytes != plan.arena_nbytes:
         yield f"an arena of {arena_nbytes} bytes for slots that end at {plan.arena_nbytes}"

@@ -30,6 +30,9 @@ Side: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
 
+MOST_TERMS = 10_000
+"""Terms of a linear combination, each a launch: fused steps have some for each of them."""
+
 MOST_PICTURES = 65536
 """Pictures of a run."""
 
@@ -124,7 +127,7 @@ class CombineRecord(
 
     step: Count
     result: str
-    coefficients: Annotated[list[float], Meta(min_length=1)]
+    coefficients: Annotated[list[float], Meta(min_length=1, max_length=MOST_TERMS)]
     values: list[str]
 
 
