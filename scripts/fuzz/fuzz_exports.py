@@ -38,7 +38,7 @@ BASES = ("dense", "pruned", "batched", "torch", "sizes")
 FREE = r"\d[\d.e+-]*|'[^']*'|\"[^\"]*\"|/\S+"
 """Parts of a reason that differ from mutant to mutant: numbers, names, paths."""
 
-BUILD_EVERY, REFIT_EVERY = 50, 25
+BUILD_EVERY, REFIT_EVERY = 100, 100
 """Builds and refits take seconds each: one of so many mutants has them."""
 
 SLOW_LIMITS = Limits(seconds=300.0, nbytes=64 << 30)

@@ -1,6 +1,6 @@
 """Commands that are killed at random moments leave nothing half-written, and no process.
 
-Failed at 3bfeb0e, where temporary folders stayed for good and `build`'s processes ran on.
+By the code of 3bfeb0e, temporary folders stayed for good and `build`'s processes ran on.
 """
 
 from __future__ import annotations

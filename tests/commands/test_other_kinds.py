@@ -1,6 +1,6 @@
 """A pipeline, an export and a SubNet, each in place of the others: a line says where it belongs.
 
-Failed at 3bfeb0e: the line said that plan.json or model_index.json is not there.
+By the code of 3bfeb0e: the line said that plan.json or model_index.json is not there.
 """
 
 from __future__ import annotations

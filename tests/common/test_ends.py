@@ -1,6 +1,6 @@
 """How commands end: signals at any moment, output that is full, closed or ASCII only.
 
-Failed at 3bfeb0e.
+Of 3bfeb0e, SIGTERM, full and ASCII output were run and failed; the rest is by its code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files that are none, or too large: refused in one line, without waiting.
 
-Failed at 3bfeb0e: folders alone were refused; pipes blocked, and devices and sparse files were read
+By the code of 3bfeb0e: folders alone were refused; pipes blocked, and devices and sparse files were read
 until memory ran out.
 """
 

@@ -1,6 +1,6 @@
 """What a build leaves that is killed: no processes, no folder taken for a target, no half engine.
 
-Failed at 3bfeb0e.
+By the code of 3bfeb0e, workers ran on and a cut entry of the cache was taken; the latter was run.
 """
 
 from __future__ import annotations

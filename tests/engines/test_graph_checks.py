@@ -1,7 +1,7 @@
 """An export's graphs are checked before they run: inputs, outputs, weights, and what they may call.
 
-Failed at 3bfeb0e: a graph with other inputs or outputs failed in the middle of a run, loops and
-operators of other domains were run, and weights were read from any file in the folder.
+Failed at 3bfeb0e: graphs with a further input or output were run, one without outputs ended in a
+traceback, and weights were read from any file in the folder.
 """
 
 from __future__ import annotations

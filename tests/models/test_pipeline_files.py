@@ -1,6 +1,6 @@
 """Saved pipelines of strangers: data alone, or refused before diffusers reads them.
 
-Failed at 3bfeb0e: pipes blocked; what else was refused depended on the version of diffusers, of
+By the code of 3bfeb0e: pipes blocked; what else was refused depended on the version of diffusers, of
 which older ones import the modules that an index names.
 """
 

@@ -1,6 +1,6 @@
 """Arguments and members of diffusers' pipelines: taken where they say what the export is anyway.
 
-Failed at 3bfeb0e with TypeErrors and AttributeErrors: no argument of diffusers that an export has
+By the code of 3bfeb0e: TypeErrors and AttributeErrors: no argument of diffusers that an export has
 decided was known, and no prompt embeddings could be given.
 """
 

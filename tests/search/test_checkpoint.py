@@ -1,6 +1,6 @@
 """Checkpoints of searches: whatever happens to a file, it is refused or the state as it was.
 
-Failed at 3bfeb0e: a bit that had flipped in a tensor was taken, and damaged headers ended in
+By the code of 3bfeb0e: a bit that had flipped in a tensor was taken, and damaged headers ended in
 tracebacks.
 """
 
