@@ -1,7 +1,7 @@
 """Files that are none, or too large: refused in one line, without waiting.
 
-By the code of 3bfeb0e: folders alone were refused; pipes blocked, and devices and sparse files were read
-until memory ran out.
+By the code of 3bfeb0e: folders alone were refused; pipes blocked, and devices and sparse files
+were read until memory ran out.
 """
 
 from __future__ import annotations

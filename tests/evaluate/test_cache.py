@@ -1,7 +1,7 @@
 """Files of an evaluation's cache: whatever happens to one, it is refused or the result as it was.
 
-By the code of 3bfeb0e: files that were cut or of another variant ended in tracebacks or were taken, and
-so was a number of which a bit had flipped.
+By the code of 3bfeb0e: files that were cut or of another variant ended in tracebacks or were
+taken, and so was a number of which a bit had flipped.
 """
 
 from __future__ import annotations

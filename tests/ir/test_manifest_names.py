@@ -1,7 +1,7 @@
 """Names, sizes and counts of a manifest: none leads out of the folder or to endless work.
 
-Failed at 3bfeb0e: a segment could have any name, which `build` made a path of; a batch of 10**40 and
-a tokenizer of 2**40 tokens were loaded; an arena of 2**46 bytes ended in a MemoryError.
+Failed at 3bfeb0e: a segment could have any name, which `build` made a path of; a batch of 10**40
+and a tokenizer of 2**40 tokens were loaded; an arena of 2**46 bytes ended in a MemoryError.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Saved pipelines of strangers: data alone, or refused before diffusers reads them.
 
-By the code of 3bfeb0e: pipes blocked; what else was refused depended on the version of diffusers, of
-which older ones import the modules that an index names.
+By the code of 3bfeb0e: pipes blocked; what else was refused depended on the version of
+diffusers, of which older ones import the modules that an index names.
 """
 
 from __future__ import annotations

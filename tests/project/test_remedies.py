@@ -1,6 +1,6 @@
 """Remedies work: command lines in the sources have options that exist, extras are the project's.
 
-By the code of 3bfeb0e: `pip install dipgo[cpu]` is unquoted for some shells, and dipgo is on no index.
+By the code of 3bfeb0e: `pip install dipgo[cpu]` is unquoted for some shells, and on no index.
 """
 
 from __future__ import annotations
