@@ -125,25 +125,31 @@ class EngineDirectory:
         """Returns the bytes of these engines: on the device their weights take little more."""
         return sum(self.manifest.engines[name].nbytes for name in names)
 
-    def read(self, name: str, check_hash: bool = True) -> bytes:
+    def read(self, name: str, check_hash: bool = True, most: int | None = None) -> bytes:
         """Returns a serialised engine.
 
+        Args:
+            name: The engine's name in the manifest.
+            check_hash: Whether to compare its hash with the manifest's.
+            most: The largest size in bytes that any such engine has, if there is one.
+
         Raises:
-            DipgoError: The engine is not the one that was built.
+            DipgoError: The engine is not the one that was built, or is larger.
         """
         record: EngineRecord = self.manifest.engines[name]
         path = self.path / record.file
         check_within(path, self.path.parent.parent)
         if not path.is_file():
             raise self._mismatch(f"no file {record.file}", f"the engine {name}")
-        content = read_file(path, expected=f"the engine {name}", most=None)
-        if len(content) != record.nbytes:
+        size = path.stat().st_size
+        if size != record.nbytes:
             raise DipgoError(
                 str(path),
-                found=f"{len(content)} bytes",
+                found=f"{size} bytes",
                 expected=f"{record.nbytes} bytes",
                 remedy=f"the engine is damaged: {self.remedy}",
             )
+        content = read_file(path, expected=f"the engine {name}", most=most)
         if check_hash and hashlib.sha256(content).hexdigest() != record.sha256:
             raise DipgoError(
                 str(path),

@@ -21,6 +21,7 @@ from dipgo.common.errors import DipgoError
 from dipgo.common.signals import EndedError
 from tests.support.golden import GOLDEN
 from tests.support.refusals import SUBNET
+from tests.support.signals import said_in_time, take_signals
 
 ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
 ENDS |= {signal.SIGHUP: "ended by SIGHUP"}
@@ -73,12 +74,16 @@ def test_a_signal_ends_a_command_in_order(how: str, number: signal.Signals, tmp_
     program = WRITING.replace("HOW", HOW[how])
     command = [sys.executable, "-c", program, str(tmp_path / "a" / "out")]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=take_signals,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        said = said_in_time(process)
     assert process.returncode == 128 + number
     assert said == f"{ENDS[number]}\n"
     assert list(tmp_path.iterdir()) == []
@@ -171,6 +176,7 @@ def _run(words: list[str], folder: Path, **more: object) -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=take_signals,
         **more,  # type: ignore[call-overload]
     )
 

@@ -25,6 +25,7 @@ from dipgo.engines.export_directory import ExportDirectory
 from dipgo.engines.tensorrt.build_cache import BuildCache, default_folder
 from dipgo.export.refitting.engines import open_built
 from dipgo.ir.manifest.engines import ENGINES_FILE, ENGINES_FOLDER
+from tests.support.signals import said_in_time, take_signals
 
 BUILDING = """
 import sys
@@ -65,14 +66,16 @@ def test_workers_end_with_the_build(number: signal.Signals, tmp_path: Path) -> N
     files = [tmp_path / name for name in ("one", "two")]
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", root)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=take_signals
+    ) as process:
         while not all(file.exists() for file in files):
             assert process.poll() is None
             time.sleep(0.02)
         workers = [int(file.read_text()) for file in files]
         assert all(map(_is_alive, workers))
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        said = said_in_time(process)
     expected = -number if number == signal.SIGKILL else 128 + number
     assert process.returncode == expected
     assert len(said.splitlines()) == (number != signal.SIGKILL)

@@ -19,6 +19,9 @@ from dipgo.engines.torch.program import load_program
 from dipgo.ir.manifest.engines import ENGINES_FILE
 from dipgo.ir.manifest.records import WEIGHTS_FILE
 
+MOST_BYTES = 256 << 20
+"""Bytes of a program: a node takes some hundred, and MOST_NODES bounds them."""
+
 
 class TorchBackend:
     """Makes executors in PyTorch; the provider is the device, `cpu` or `cuda`."""
@@ -55,7 +58,7 @@ class TorchBackend:
 
     def _load(self, name: str) -> Function:
         """Returns the program, which takes its weights after its inputs."""
-        content = self._programs.read(name, self._check_hashes)
+        content = self._programs.read(name, self._check_hashes, MOST_BYTES)
         record = self._programs.manifest.engines[name]
         path, remedy = self._programs.path / record.file, self._programs.remedy
         program = load_program(content, self._device, name=str(path), remedy=remedy)
