@@ -82,6 +82,13 @@ def test_names_that_differ_in_case_alone_are_refused(copied: Path, name: str) ->
     assert "case" in refusal(edited(copied, change))
 
 
+def test_a_size_is_there_once(copied: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["sizes"] = ["64x128", "64x128"]
+
+    assert "a size twice" in refusal(edited(copied, change))
+
+
 def test_problems_of_names() -> None:
     assert not [*name_problems(["a.onnx", "b", "controls", "console.log", "auxiliary"])]
     for names in (["a", "A"], ["nul.txt"], ["LPT9"], ["ß", "ss"], ["a."]):

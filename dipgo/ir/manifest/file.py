@@ -105,6 +105,8 @@ def _contradictions(manifest: Manifest, plan: Plan) -> Iterator[str]:
 def _problems_of_names(manifest: Manifest) -> Iterator[str]:
     """Yields names that cannot all be files, or are given twice."""
     yield from name_problems(manifest.files)
+    if len(set(manifest.sizes)) != len(manifest.sizes):
+        yield "a size twice"
     combinations = (Path(file).stem for file in COMBINE_FILES.values())
     graphs = [*(segment.name for segment in manifest.segments), *manifest.parts, *combinations]
     yield from name_problems(graphs)
