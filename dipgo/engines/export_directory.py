@@ -18,6 +18,8 @@ from dipgo.common.kinds import EXPORT, check_kind
 from dipgo.common.links import check_within
 from dipgo.common.machine import physical_memory
 from dipgo.common.one_line import one_line
+from dipgo.common.regular_files import read_file
+from dipgo.common.tensor_file import LONGEST
 from dipgo.engines.graph_checks import check_graphs
 from dipgo.engines.launches import combine_engine
 from dipgo.engines.picture_size import own_sizes
@@ -108,10 +110,12 @@ class ExportDirectory:
             DipgoError: The file holds other tables.
         """
         path = self.path / constants_file(self.size)
+        most = LONGEST + sum(len(table.rows) * table.type.nbytes for table in self.plan.tables)
         try:
-            stored = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, str(error), "a safetensors file") from None
+            content = read_file(path, expected="the plan's tables", most=most)
+            stored = dict(deserialize(content))  # type: ignore[no-untyped-call]
+        except (SafetensorError, MemoryError) as error:
+            raise _damaged(path, str(error) or "no memory for it", "a safetensors file") from None
         return {table.name: _check_table(table, stored, path) for table in self.plan.tables}
 
 

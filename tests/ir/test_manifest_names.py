@@ -172,6 +172,18 @@ def test_what_memory_does_not_hold_is_refused_before_it_is_made(copied: Path) ->
         load(edited(copied, change))
 
 
+def test_a_file_of_tables_is_no_larger_than_they_are(copied: Path) -> None:
+    """A file may be all holes, and is read whole."""
+    with (copied / "constants.safetensors").open("r+b") as file:
+        file.truncate(2**34)
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"]["constants.safetensors"]["nbytes"] = 2**34
+
+    with pytest.raises(DipgoError, match=r"constants.safetensors: found a file of 16384"):
+        load(edited(copied, change), check_hashes=False)
+
+
 def test_a_table_has_a_row_once(copied: Path) -> None:
     def change(manifest: dict[str, Any]) -> None:
         rows = manifest["program"]["tables"][0]["rows"]

@@ -18,7 +18,6 @@ from torch import fx
 from torch._export.verifier import TrainingIRVerifier
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._sympy.value_ranges import ValueRanges
 
 __all__ = ["TorchDispatchMode"]
 """Sees every operator while active. Relies on `torch.utils._python_dispatch`, since torch 1.13."""
@@ -167,14 +166,6 @@ def keep_module_stack_alone(node: fx.Node, home: fx.Node) -> None:
     node.meta = {key: home.meta[key] for key in (MODULE_STACK,) if key in home.meta}
 
 
-def forget_example_inputs(program: torch.export.ExportedProgram) -> None:
-    """Removes the example inputs, which `torch.export.save` would write.
-
-    Relies on `torch.export.ExportedProgram._example_inputs`, since torch 2.2.
-    """
-    program._example_inputs = None
-
-
 def training_verifier() -> Any:
     """Returns the class that checks programs as `torch.export` captures them.
 
@@ -182,15 +173,6 @@ def training_verifier() -> Any:
     operators that write into a tensor.
     """
     return TrainingIRVerifier
-
-
-def admit_size_one(program: torch.export.ExportedProgram) -> None:
-    """Widens the ranges of symbolic sizes, which torch takes to be two at least.
-
-    Relies on `torch.utils._sympy.value_ranges.ValueRanges`, since torch 2.1.
-    """
-    for symbol, admitted in program.range_constraints.items():
-        program.range_constraints[symbol] = ValueRanges(min(1, admitted.lower), admitted.upper)
 
 
 REGISTRATION = "torch.onnx._internal.exporter._registration"

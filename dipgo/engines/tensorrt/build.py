@@ -17,6 +17,7 @@ from dipgo.common.errors import DipgoError, setting
 from dipgo.common.files import check_destination, staged_directory
 from dipgo.common.hashes import sha256_of
 from dipgo.common.links import check_within
+from dipgo.common.machine import physical_memory
 from dipgo.common.settings import check_settings, option
 from dipgo.common.version import __version__
 from dipgo.engines.contents import engine_contents, foreign_content
@@ -301,4 +302,4 @@ def available_memory() -> int:
         for line in info.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return physical_memory() or BUILDER_NBYTES

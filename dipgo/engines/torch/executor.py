@@ -44,14 +44,14 @@ class _Bound:
         """
         try:
             results = self.function(*self.inputs)
-        except (
-            Exception
-        ) as error:  # the program is a stranger's, and operators raise what they like
+        except Exception as error:  # operators raise what they like
             raise self._failed(f"{type(error).__name__}: {error}") from error
-        found, expected = _types(results), _types(self.outputs)
-        if found != expected:  # copying would convert and repeat them
-            raise self._failed(f"{found}, not {expected} as the plan has it")
+        if len(results) != len(self.outputs):
+            raise self._failed(f"{len(results)} results, not {len(self.outputs)}")
         for target, result in zip(self.outputs, results, strict=True):
+            if result.shape != target.shape or result.dtype != target.dtype:
+                # Copying would convert the numbers and repeat them.
+                raise self._failed(f"{_type(result)}, not {_type(target)} as the plan has it")
             target.copy_(result)
 
     def _failed(self, problem: str) -> DipgoError:
@@ -63,8 +63,8 @@ class _Bound:
         )
 
 
-def _types(tensors: Sequence[torch.Tensor]) -> list[tuple[str, tuple[int, ...]]]:
-    return [(str(tensor.dtype), tuple(tensor.shape)) for tensor in tensors]
+def _type(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype}{list(tensor.shape)}"
 
 
 class Executor:

@@ -32,14 +32,12 @@ NAMES = (
     "torch.utils._pytree.tree_leaves",
     "torch.utils._pytree.tree_map",
     "torch.utils._pytree.tree_unflatten",
-    "torch.utils._sympy.value_ranges.ValueRanges",
 )
 MEMBERS = {
     "OpOverload._opname": lambda: aten.add.Tensor._opname,
     "OpOverload._schema.arguments": lambda: aten.add.Tensor._schema.arguments[0].default_value,
     "OpOverload._schema.is_mutable": lambda: aten.add.Tensor._schema.is_mutable,
     "UntypedStorage._cdata": lambda: torch.zeros(1).untyped_storage()._cdata,
-    "ExportedProgram._example_inputs": lambda: _program()._example_inputs,
     "FakeTensor.fake_mode": lambda: _program().graph.output_node().args[0][0].meta["val"].fake_mode,
     "Module._parameters": lambda: torch.nn.Module()._parameters,
     "Module._buffers": lambda: torch.nn.Module()._buffers,
@@ -129,19 +127,6 @@ def test_nodes_name_the_modules_that_they_ran_in() -> None:
     copied = torch.fx.Graph().placeholder("x")
     torch_private.keep_module_stack_alone(copied, _linear())
     assert copied.meta == {"nn_module_stack": _linear().meta["nn_module_stack"]}
-
-
-def test_programs_admit_one_and_forget_their_inputs() -> None:
-    program = torch.export.export(
-        torch.nn.ReLU(),
-        (torch.zeros(4),),
-        dynamic_shapes=({0: torch.export.Dim("n", min=2, max=9)},),
-    )
-    torch_private.admit_size_one(program)
-    ((lower, upper),) = [(one.lower, one.upper) for one in program.range_constraints.values()]
-    assert (lower, upper) == (1, 9)
-    torch_private.forget_example_inputs(program)
-    assert program.example_inputs is None
 
 
 def test_the_exporter_s_remarks_come_from_the_logger() -> None:
