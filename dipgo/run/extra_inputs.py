@@ -46,7 +46,7 @@ class FurtherInput:
 
 
 def read_inputs(inputs: Mapping[str, Given]) -> dict[str, Given]:
-    """Returns the user's inputs by name, each an array or a pair of arrays.
+    """Returns the user's inputs by name, each an array or a pair of arrays; None is not given.
 
     Raises:
         DipgoError: A name is no text, or a value is no array of numbers.
@@ -64,6 +64,7 @@ def read_inputs(inputs: Mapping[str, Given]) -> dict[str, Given]:
         if isinstance(value, tuple)
         else _array(name, value)
         for name, value in inputs.items()
+        if value is not None
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -287,10 +288,27 @@ def test_settings_are_those_of_the_configuration() -> None:
     assert (settings.provider, settings.threads) == ("cpu", 3)
 
 
+@pytest.fixture
+def unserved(denoiser: Path, tmp_path: Path) -> Path:
+    """A copy of the repository without what a server that loads it leaves there."""
+    compiled = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(denoiser, tmp_path / "models", ignore=compiled))
+
+
+def test_force_replaces_a_repository_that_was_served(unserved: Path) -> None:
+    model = unserved / "dipgo" / "1" / "model.py"
+    compiled = py_compile.compile(str(model))
+    assert "__pycache__" in str(compiled)
+    check_destination(unserved, force=True, foreign=foreign)
+    (Path(compiled).parent / "notes.txt").write_text("")
+    with pytest.raises(DipgoError, match=r"found dipgo/1/__pycache__/notes\.txt, which"):
+        check_destination(unserved, force=True, foreign=foreign)
+
+
 def test_force_replaces_a_repository_that_is_as_it_was_written(
-    denoiser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unserved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = Path(shutil.copytree(denoiser, tmp_path / "models"))
+    out = unserved
     check_destination(out, force=True, foreign=foreign)
     given = ["--model", "arch:sd15", "--subnet", "dense", "--steps", "1", "--target", "triton"]
     assert run_command(export_command.main, [*given, "--out", str(out)]) == 2
@@ -306,11 +324,9 @@ def test_force_replaces_a_repository_that_is_as_it_was_written(
         ("dipgo/1/export/notes.txt", "dipgo/1/export/notes.txt"),
     ],
 )
-def test_force_keeps_what_is_not_ours(
-    other: str, named: str, denoiser: Path, tmp_path: Path
-) -> None:
+def test_force_keeps_what_is_not_ours(other: str, named: str, unserved: Path) -> None:
     """Failed at 3bfeb0e for a file within the export."""
-    out = Path(shutil.copytree(denoiser, tmp_path / "models"))
+    out = unserved
     (out / other).parent.mkdir(parents=True, exist_ok=True)
     (out / other).write_text("")
     found = f"found {named}, which is no file of an export; expected an export directory or the"
@@ -318,8 +334,8 @@ def test_force_keeps_what_is_not_ours(
         check_destination(out, force=True, foreign=foreign)
 
 
-def test_force_keeps_a_model_that_is_not_an_export(denoiser: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(denoiser, tmp_path / "models"))
+def test_force_keeps_a_model_that_is_not_an_export(unserved: Path) -> None:
+    out = unserved
     (out / "dipgo" / "1" / "export" / MANIFEST_FILE).write_text('{"format": "floor plan"}')
     with pytest.raises(DipgoError, match="not an export"):
         check_destination(out, force=True, foreign=foreign)

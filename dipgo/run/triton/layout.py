@@ -88,12 +88,15 @@ def _port(record: TensorRecord) -> Port:
 def repository_contents(out: Path) -> set[str] | None:
     """Returns the relative paths of the files of a repository of one model, an export.
 
-    None if `out` is not one. Other models or versions belong to the user.
+    None if `out` is not one. Other models or versions belong to the user. What Python compiles of
+    the model when a server loads it belongs to the model.
     """
     for model in sorted(out.iterdir()) if out.is_dir() else ():
         export = export_contents(model / EXPORT_FOLDER)
         if export is not None:
             files = {CONFIG_FILE, MODEL_FILE.as_posix()}
             files |= {f"{EXPORT_FOLDER.as_posix()}/{name}" for name in export}
+            compiled = (model / MODEL_FILE).parent.glob(f"__pycache__/{MODEL_FILE.stem}.*.pyc")
+            files |= {path.relative_to(model).as_posix() for path in compiled}
             return {f"{model.name}/{name}" for name in files}
     return None
