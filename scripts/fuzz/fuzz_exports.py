@@ -1,4 +1,4 @@
-"""Damages exports, has every command read each, and sees that none does harm.
+"""Damages exports and SubNets, has every command read each, and sees that none does harm.
 
     python -m scripts.fuzz.fuzz_exports --mutants 2000 --json FILE
     python -m scripts.fuzz.fuzz_exports --seeds 17 203
@@ -30,20 +30,24 @@ from rich.console import Console
 from dipgo.common.cli import run_command, whole_number
 from dipgo.ir.manifest.engines import ENGINES_FOLDER
 from scripts.fuzz.damaged_exports import damage
+from scripts.fuzz.damaged_subnets import damage_subnet, write_subnets
 from scripts.fuzz.sandbox import REFUSED, Limits, Report, watch
 from scripts.harness import ROOT, add_json, new_report, run_script, script_parser, write_report
 
-BASES = ("dense", "pruned", "batched", "torch", "sizes")
+SUBNETS = "subnets"
+
+BASES = ("dense", "pruned", "batched", "torch", "sizes", SUBNETS)
 
 FREE = r"\d[\d.e+-]*|'[^']*'|\"[^\"]*\"|/\S+"
 """Parts of a reason that differ from mutant to mutant: numbers, names, paths."""
 
-BUILD_EVERY, REFIT_EVERY = 100, 100
-"""Builds and refits take seconds each: one of so many mutants has them."""
+BUILD_EVERY, REFIT_EVERY = 37, 41
+"""Builds and refits take seconds each: one of so many mutants has them. Primes, so that all exports
+have their turn."""
 
 SLOW_LIMITS = Limits(seconds=300.0, nbytes=64 << 30)
-"""Of a refit, which traces the model anew, and of a build by TensorRT for RTX, which reserves much
-more address space than it uses."""
+"""Of a refit or an export, which traces a model, and of a build by TensorRT for RTX, which reserves
+much more address space than it uses."""
 
 MOST_REASONS = 20
 
@@ -54,7 +58,7 @@ _BASES: list[Path] = []
 
 
 def write_bases(folder: Path) -> None:
-    """Writes exports: a whole pipeline, pruned, with lanes, for PyTorch, of two sizes."""
+    """Writes exports: a whole pipeline, pruned, with lanes, for PyTorch, of two sizes; SubNets."""
     from dipgo.export import export
     from tests.support.sample_exports import write_sample_exports
     from tests.support.tiny_pipeline import save_tiny_pipeline
@@ -63,10 +67,11 @@ def write_bases(folder: Path) -> None:
     write_sample_exports(pipeline, folder)
     export(pipeline, "dense", folder / "torch", steps=2, scheduler="ddim", target="torch")
     export(pipeline, "dense", folder / "sizes", steps=2, scheduler="ddim", also_sizes=((32, 64),))
+    write_subnets(folder / SUBNETS)
 
 
 MODULES = (
-    *("dipgo.inspect", "dipgo.run.__main__", "dipgo.bench", "dipgo.refit"),
+    *("dipgo.inspect", "dipgo.run.__main__", "dipgo.bench", "dipgo.refit", "dipgo.export.__main__"),
     *("dipgo.build", "dipgo.engines.tensorrt.build"),
     *("dipgo.run.pipeline", "dipgo.engines.onnxruntime.backend", "dipgo.engines.torch.backend"),
     *("dipgo.export.refitting.refitted_copy", "onnxruntime", "tokenizers", "PIL.Image", "torch"),
@@ -89,11 +94,14 @@ def _try_seed(seed: int) -> tuple[int, str, Report]:
         folder = Path(name)
         (folder / "canary").write_text("not of the export")
         out, writes = folder / "out", folder / "writes"
-        said = damage(base, out, seed)
+        said = (damage_subnet if base.name == SUBNETS else damage)(base, out, seed)
         writes.mkdir()
         before = _seen(folder, writes)
         reads = [out, bases, ROOT]
-        if seed % BUILD_EVERY == 1:
+        if base.name == SUBNETS:
+            actions = _actions_of_subnet(out / "subnet.json", bases / "pipeline", writes)
+            report = watch(actions, reads, writes, SLOW_LIMITS)
+        elif seed % BUILD_EVERY == 1:
             report = watch(_build(out, writes), reads, writes, SLOW_LIMITS, out)
         else:
             actions = _actions(seed, out, bases / "pipeline", writes, base.name == "torch")
@@ -141,6 +149,12 @@ def _actions(
         lines["refit"] = ["dipgo.refit", str(out), "--model", str(pipeline)]
         lines["refit"] += ["--out", str(writes / "refitted")]
     return {name: _command(line) for name, line in lines.items()}
+
+
+def _actions_of_subnet(subnet: Path, pipeline: Path, writes: Path) -> dict[str, Callable[[], int]]:
+    line = ["dipgo.export.__main__", "--model", str(pipeline), "--scheduler", "ddim"]
+    line += ["--subnet", str(subnet), "--out", str(writes / "export")]
+    return {"inspect": _command(["dipgo.inspect", str(subnet)]), "export": _command(line)}
 
 
 def _build(out: Path, writes: Path) -> dict[str, Callable[[], int]]:
