@@ -1,4 +1,4 @@
-"""Opens files that a stranger may have made: regular ones, and none larger than is stated.
+"""Opens files that a stranger may have made: regular ones, not empty, none larger than is stated.
 
 A pipe or a device may block for ever, or never end; links are followed, since the Hub's cache is
 made of them.
@@ -36,7 +36,7 @@ def read_file(path: Path, *, expected: str, most: int | None = MOST_BYTES) -> by
         most: The largest size in bytes; None for a file whose size has been checked.
 
     Raises:
-        DipgoError: The file cannot be read, is no regular one, or is larger.
+        DipgoError: The file cannot be read, is empty or no regular one, or is larger.
     """
     with open_file(path, expected=expected, most=most) as file:
         size = os.fstat(file.fileno()).st_size
@@ -61,7 +61,7 @@ def open_file(
         where: The place that errors name, by default the path.
 
     Raises:
-        DipgoError: The file cannot be opened, is no regular one, or is larger.
+        DipgoError: The file cannot be opened, is empty or no regular one, or is larger.
     """
     where = where or str(path)
     check_file(path, expected=expected, most=most, where=where)
@@ -78,7 +78,12 @@ def open_file(
 
 
 def check_file(
-    path: Path, *, expected: str, most: int | None = MOST_BYTES, where: str = ""
+    path: Path,
+    *,
+    expected: str,
+    most: int | None = MOST_BYTES,
+    where: str = "",
+    may_be_empty: bool = False,
 ) -> None:
     """Checks a file that a library is to open.
 
@@ -87,13 +92,14 @@ def check_file(
         expected: What the file should be, in the words of the error.
         most: The largest size in bytes, or None.
         where: The place that errors name, by default the path.
+        may_be_empty: Whether an empty file is one of the kind.
 
     Raises:
-        DipgoError: There is no such file, it is no regular one, or it is larger.
+        DipgoError: There is no such file, it is empty or no regular one, or it is larger.
     """
     where = where or str(path)
     try:
-        _check(where, os.stat(path), expected, most)
+        _check(where, os.stat(path), expected, most, may_be_empty)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise _unreadable(where, getattr(error, "strerror", error), expected) from None
 
@@ -103,7 +109,13 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _check(where: str, facts: os.stat_result, expected: str, most: int | None) -> None:
+def _check(
+    where: str,
+    facts: os.stat_result,
+    expected: str,
+    most: int | None,
+    may_be_empty: bool = False,
+) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise DipgoError(
             where,
@@ -111,6 +123,8 @@ def _check(where: str, facts: os.stat_result, expected: str, most: int | None) -
             expected=expected,
             remedy="give the path of a file",
         )
+    if not facts.st_size and not may_be_empty:  # so say files in /proc, whose reading may wait
+        raise DipgoError(where, found="an empty file", expected=expected, remedy="check the path")
     if most is not None and facts.st_size > most:
         raise DipgoError(
             where,

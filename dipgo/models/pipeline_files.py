@@ -41,7 +41,8 @@ def check_pipeline_files(path: Path) -> None:
     for file in (*path.glob("*"), *path.glob("*/*")):
         if not file.is_dir():
             most = MOST_BYTES if file.suffix == ".json" else None
-            check_file(file, expected="a file of a saved pipeline", most=most)
+            expected = "a file of a saved pipeline"
+            check_file(file, expected=expected, most=most, may_be_empty=True)
     index = _read_index(path)
     if not isinstance(index.get("_class_name", ""), str):
         raise _own_code(path, f"the pipeline {json.dumps(index['_class_name']):.80}")

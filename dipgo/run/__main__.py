@@ -20,6 +20,7 @@ from dipgo.common.regular_files import MIB, open_file
 from dipgo.common.staged import staged_file
 from dipgo.engines.contents import check_outside_exports
 from dipgo.engines.options import add_target_arguments, target_options
+from dipgo.run.arguments import check_scale
 from dipgo.run.diffusers_arguments import remedies_by_flag
 
 ENDINGS = {"image": (".png", ".jpg", ".jpeg", ".webp"), "latents": (".npy",)}
@@ -46,6 +47,8 @@ def _run(options: Namespace) -> None:
             expected="a file to write",
             remedy="add --image out.png or --latents out.npy",
         )
+    if options.guidance_scale is not None:
+        check_scale(options.guidance_scale)
     _check_files(options)
     from dipgo.run.pictures import to_images
     from dipgo.run.pipeline import Pipeline

@@ -64,12 +64,12 @@ def seeds_of(generator: Any, seed: Any) -> Any:
         raise DipgoError(
             "generator", found="a seed too", expected="one of the two", remedy="leave one out"
         )
-    seeds = seed if generator is None else generator
+    name, seeds = ("seed", seed) if generator is None else ("generator", generator)
     if seeds is None:
         return secrets.randbelow(DRAWN_SEEDS)
     if isinstance(seeds, list | tuple):
-        return [_seed(item) for item in seeds]
-    return _seed(seeds)
+        return [_seed(name, item) for item in seeds]
+    return _seed(name, seeds)
 
 
 def reported(seeds: Any) -> Any:
@@ -79,20 +79,20 @@ def reported(seeds: Any) -> Any:
     return None if is_generator(seeds) else seeds
 
 
-def _seed(value: Any) -> Any:
+def _seed(name: str, value: Any) -> Any:
     if is_generator(value):
         device = str(value.device)
         if device != "cpu":
-            raise _no_seed(f"a generator on {device}")
+            raise _no_seed(name, f"a generator on {device}")
         return value
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise _no_seed(described(value))
+        raise _no_seed(name, described(value))
     return int(value)
 
 
-def _no_seed(problem: str) -> DipgoError:
+def _no_seed(name: str, problem: str) -> DipgoError:
     return DipgoError(
-        "generator",
+        name,
         found=problem,
         expected="a whole number, a torch.Generator of the CPU, or a list of one a picture",
         remedy="give the seed itself",

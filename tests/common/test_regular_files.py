@@ -1,7 +1,7 @@
 """Files that are none, or too large: refused in one line, without waiting.
 
 By the code of 3bfeb0e: folders alone were refused; pipes blocked, and devices and sparse files
-were read until memory ran out.
+were read until memory ran out. Empty files were read by each reader in words of its own.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
     "a pipe": lambda path: os.mkfifo(path),
     "a socket": _socket,
     "a device": lambda path: path.symlink_to("/dev/zero"),
+    "an empty file": lambda path: path.touch(),
     "nothing that can be read": lambda path: path.symlink_to("nowhere"),
     "a file of 1048576.0 MiB": _sparse,
 }
@@ -115,10 +116,12 @@ def test_the_bound_is_that_which_is_stated(tmp_path: Path) -> None:
         read_file(path, expected="a file", most=MIB)
 
 
-def test_files_without_a_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["/proc/self/status", "/proc/kmsg", "empty"])
+def test_files_without_a_size(name: str, tmp_path: Path) -> None:
     """Files of the kernel say that they hold nothing, and may never end."""
-    with pytest.raises(DipgoError, match="it grows while it is read"):
-        read_file(Path("/proc/self/status"), expected="a file")
+    (tmp_path / "empty").touch()
+    with pytest.raises(DipgoError, match="found an empty file; expected a file; check"):
+        read_file(tmp_path / name, expected="a file")
 
 
 def test_names_that_no_file_has(tmp_path: Path) -> None:

@@ -427,7 +427,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         SubNet.load(tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 40, 200, -3])
+@pytest.mark.parametrize("keep", [1, 40, 200, -3])
 def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
     with pytest.raises(DipgoError, match=r"subnet\.json: found text that is not JSON .+; .+; .+"):
         load(tmp_path, GOLDEN[:keep])

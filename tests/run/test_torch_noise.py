@@ -127,6 +127,8 @@ def test_seeds_and_generators_may_stand_in_one_list() -> None:
 def test_what_is_no_generator_is_refused(value: object) -> None:
     with pytest.raises(DipgoError, match=r"^generator: found .* expected a whole number"):
         seeds_of(value, None)
+    with pytest.raises(DipgoError, match=r"^seed: found .* expected a whole number"):
+        seeds_of(None, [3, value])
 
 
 def test_a_seed_is_drawn_where_there_is_none() -> None:

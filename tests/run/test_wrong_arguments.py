@@ -221,7 +221,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         r"did you mean guidance_scale\?$",
     ),
     "a set of prompts": ({"prompt": {"a"}}, "^prompt: found a set; expected a text, the number"),
-    "True as a seed": ({"seed": True}, "^generator: found True; expected a whole number"),
+    "True as a seed": ({"seed": True}, "^seed: found True; expected a whole number"),
     "a scale without end": ({"guidance_scale": 10**400}, "^guidance_scale: found a number of "),
     "a scale above float32": ({"guidance_scale": 1e39}, r"^guidance_scale: found 1e\+39; "),
     "a callback": (

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import fields
 from functools import cache
+from itertools import islice
 from typing import Any, get_type_hints
 
 from numpy.typing import NDArray
 
 from dipgo.common.arguments import check_argument
-from dipgo.common.errors import wrong_type
+from dipgo.common.errors import DipgoError, wrong_type
 from dipgo.common.given_numbers import array_of
 from dipgo.ir.subnet.gap_filters import GapFilters
 from dipgo.ir.subnet.gap_rule import GapRule
+
+MOST_ITEMS = 1_000_000
+"""Of a list that a program gives: a generator may have no end."""
 
 UNORDERED = (str, bytes, Mapping, Set)
 """Types that can be iterated over, and are no lists."""
@@ -73,9 +77,17 @@ def _items(name: str, values: Any, expected: str) -> tuple[Any, ...]:
     if isinstance(values, UNORDERED) or not isinstance(values, Iterable):
         raise wrong_type(name, values, expected)
     try:
-        return tuple(values)
+        items = tuple(islice(values, MOST_ITEMS + 1))
     except TypeError:  # an array without axes
         raise wrong_type(name, values, expected) from None
+    if len(items) > MOST_ITEMS:
+        raise DipgoError(
+            name,
+            found=f"more than {MOST_ITEMS:,} items",
+            expected=expected,
+            remedy="give one item a row or block",
+        )
+    return items
 
 
 def _records_of(kind: type) -> Callable[[str, Any], tuple[Any, ...]]:
