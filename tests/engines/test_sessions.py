@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dipgo import engines
+from dipgo.common.machine import physical_memory
 from dipgo.engines.onnxruntime import session as session_module
 from dipgo.engines.onnxruntime.session import SessionSettings, make_session
 from dipgo.engines.timing import random_inputs
@@ -25,6 +26,13 @@ small_outside_large_inside (float[{SIDE}, 1] x) => (float y) {{
     between = Mul (x, row)
     y = ReduceSumSquare <keepdims = 0> (between)
 }}
+"""
+HUGE = """
+<ir_version: 10, opset_import: ["": 23]>
+of_any_size (float[1] x, int64[2] shape) => (float y) {
+    between = Expand (x, shape)
+    y = ReduceMax <keepdims = 0> (between)
+}
 """
 
 
@@ -55,6 +63,17 @@ def test_results_are_those_of_a_session_with_its_own_arena(graph_path: Path) -> 
     own = onnxruntime.InferenceSession(graph_path, providers=["CPUExecutionProvider"])
     found = _run(make_session(graph_path, SessionSettings()))
     assert found.tobytes() == _run(own).tobytes()
+
+
+def test_a_run_takes_no_more_memory_than_the_machine_has(tmp_path: Path) -> None:
+    """The arena refuses: the system would be asked for more, and end another process for it."""
+    path = tmp_path / "huge.onnx"
+    onnx.save(onnx.parser.parse_model(HUGE), path)
+    session = make_session(path, SessionSettings(threads=1))
+    rows = (physical_memory() or 0) // (4 * SIDE) + 1
+    shape = np.array([rows, SIDE], np.int64)
+    with pytest.raises(Exception, match=r"Available memory of .* is smaller than requested"):
+        session.run(None, {"x": np.ones(1, np.float32), "shape": shape})
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
