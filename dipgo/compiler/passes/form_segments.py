@@ -9,11 +9,15 @@ callee's first call goes with the first calls of its fellow members, and so on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from dipgo.ir.plan.nodes import Call, Callee, Operand, Read, Statement
 from dipgo.ir.plan.plan import Plan
+
+_Readers: TypeAlias = Mapping[str, Set[int | None]]
 
 
 def form_segments(plan: Plan) -> Plan:
@@ -23,11 +27,11 @@ def form_segments(plan: Plan) -> Plan:
         calls.setdefault(call.callee, []).append(call)
     called = [callee for callee in plan.callees if callee.name in calls]
     groups = _group(called, calls)
+    callees, readers = {callee.name: callee for callee in plan.callees}, _readers(plan)
     segments = [
-        _Segment.of(f"seg{index}", [calls[name] for name in names], plan)
+        _Segment.of(f"seg{index}", [calls[name] for name in names], callees, readers)
         for index, names in enumerate(groups)
     ]
-    callees = {callee.name: callee for callee in plan.callees}
     return replace(
         plan,
         callees=tuple(segment.callee(callees) for segment in segments),
@@ -123,11 +127,12 @@ class _Segment:
     calls: tuple[Call, ...]
 
     @classmethod
-    def of(cls, name: str, members: list[list[Call]], plan: Plan) -> _Segment:
+    def of(
+        cls, name: str, members: list[list[Call]], callees: dict[str, Callee], readers: _Readers
+    ) -> _Segment:
         """Makes a segment of `members`: for every member, in topological order, its calls."""
-        callees = {callee.name: callee for callee in plan.callees}
         names = tuple(calls[0].callee for calls in members)
-        inputs, outputs = _external_inputs(members, callees), _external_outputs(members, plan)
+        inputs, outputs = _external_inputs(members, callees), _external_outputs(members, readers)
         calls = []
         for together in zip(*members, strict=True):
             call_of = dict(zip(names, together, strict=True))
@@ -169,21 +174,28 @@ def _external_inputs(
     return tuple(seen.values())
 
 
-def _external_outputs(members: list[list[Call]], plan: Plan) -> tuple[tuple[str, int], ...]:
+def _external_outputs(members: list[list[Call]], readers: _Readers) -> tuple[tuple[str, int], ...]:
     """Returns each (member, result index) that is read outside the same call of the segment."""
-    own = _results(members)
-    home = {result: index for index, results in enumerate(own) for result in results}
-    at = {id(call): index for calls in members for index, call in enumerate(calls)}
-    needed = {plan.result}
-    for statement in plan.statements:
-        index = at.get(id(statement))
-        needed.update(name for name in statement.reads if index is None or home.get(name) != index)
+    inside = [set(map(id, together)) for together in zip(*members, strict=True)]
     return tuple(
         (calls[0].callee, index)
         for calls in members
         for index in range(len(calls[0].results))
-        if any(call.results[index] in needed for call in calls)
+        if any(
+            not readers[call.results[index]] <= together
+            for call, together in zip(calls, inside, strict=True)
+        )
     )
+
+
+def _readers(plan: Plan) -> _Readers:
+    """Returns the identities of the statements that read each value; None reads the result."""
+    readers: dict[str, set[int | None]] = defaultdict(set)
+    for statement in plan.statements:
+        for name in statement.reads:
+            readers[name].add(id(statement))
+    readers[plan.result].add(None)
+    return readers
 
 
 def _results(members: list[list[Call]]) -> list[set[str]]:

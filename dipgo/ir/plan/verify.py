@@ -36,7 +36,8 @@ def verify(plan: Plan) -> Plan:
     callees = {callee.name: callee for callee in plan.callees}
     _check_definitions(plan)
     for call in plan.calls:
-        _require(call.callee in callees, call, "an undeclared callee")
+        if call.callee not in callees:
+            raise _invalid(call, "an undeclared callee")
         _check_signature(call, callees[call.callee])
     types = value_types(plan)
     _check_draws(plan, types)
@@ -70,9 +71,9 @@ class _Rows:
         return cls(table.type, index)
 
 
-def _require(condition: bool, statement: Statement, problem: str) -> None:
-    if not condition:
-        raise InvalidPlanError(f"{describe(statement)}: {problem}")
+def _invalid(statement: Statement, problem: str) -> InvalidPlanError:
+    """Returns the error for a statement."""
+    return InvalidPlanError(f"{describe(statement)}: {problem}")
 
 
 def describe(statement: Statement) -> str:
@@ -88,15 +89,15 @@ def _check_definitions(plan: Plan) -> None:
         raise InvalidPlanError(f"state: %{plan.state} is no input")
     step = PROLOGUE
     for statement in plan.statements:
-        _require(statement.step >= step, statement, "a step that has already ended")
+        if statement.step < step:
+            raise _invalid(statement, "a step that has already ended")
         step = statement.step
         for name in statement.reads:
             if name not in defined:
-                raise InvalidPlanError(
-                    f"{describe(statement)}: a read of %{name}, {_where_written(plan, name)}"
-                )
+                raise _invalid(statement, f"a read of %{name}, {_where_written(plan, name)}")
         for name in statement.writes:
-            _require(name not in defined, statement, f"a second definition of %{name}")
+            if name in defined:
+                raise _invalid(statement, f"a second definition of %{name}")
             defined.add(name)
     _check_result(plan)
 
@@ -127,8 +128,8 @@ def _check_result(plan: Plan) -> None:
     )
     if writer is None:
         raise InvalidPlanError(f"return: %{plan.result} is never written")
-    is_lane = isinstance(writer, Call) and writer.width > 1
-    _require(not is_lane, writer, f"%{plan.result}, the result, as one of several lanes")
+    if isinstance(writer, Call) and writer.width > 1:
+        raise _invalid(writer, f"%{plan.result}, the result, as one of several lanes")
 
 
 def _where_written(plan: Plan, name: str) -> str:
@@ -159,24 +160,27 @@ def _cycle(plan: Plan, start: Statement) -> list[Statement]:
 
 
 def _check_signature(call: Call, callee: Callee) -> None:
+    width = call.width
     arity = (len(call.operands), len(call.results))
-    expected = (len(callee.inputs), len(callee.outputs) * call.width)
-    _require(arity == expected, call, f"{arity} operands and results; {expected} declared")
+    expected = (len(callee.inputs), len(callee.outputs) * width)
+    if arity != expected:
+        raise _invalid(call, f"{arity} operands and results; {expected} declared")
     for operand, value in zip(call.operands, callee.inputs, strict=True):
+        stacked = value.name in callee.stacked
         if isinstance(operand, Stack):
-            _require(value.name in callee.stacked, call, f"a stack for %{value.name}, not stacked")
-            _require(len(operand.lanes) == call.width, call, "stacks of different widths")
-        else:
-            _require(value.name not in callee.stacked, call, f"no stack for %{value.name}")
+            if not stacked:
+                raise _invalid(call, f"a stack for %{value.name}, not stacked")
+            if len(operand.lanes) != width:
+                raise _invalid(call, "stacks of different widths")
+        elif stacked:
+            raise _invalid(call, f"no stack for %{value.name}")
 
 
 def _check_terms(combine: Combine, types: dict[str, TensorType]) -> None:
     for _, name in combine.terms:
-        _require(
-            types[name] == types[combine.result],
-            combine,
-            f"%{name} is {types[name]}, the result {types[combine.result]}",
-        )
+        if types[name] != types[combine.result]:
+            problem = f"%{name} is {types[name]}, the result {types[combine.result]}"
+            raise _invalid(combine, problem)
 
 
 def _check_operands(
@@ -187,10 +191,11 @@ def _check_operands(
             if isinstance(leaf, Read):
                 leaf_type = types[leaf.name]
             else:
-                known = leaf.table in tables and leaf.row in tables[leaf.table].index
-                _require(known, call, f"{leaf}, a row that no table holds")
+                if leaf.table not in tables or leaf.row not in tables[leaf.table].index:
+                    raise _invalid(call, f"{leaf}, a row that no table holds")
                 leaf_type = tables[leaf.table].type
-            _require(leaf_type == value.type, call, f"{leaf} is {leaf_type}, expected {value.type}")
+            if leaf_type != value.type:
+                raise _invalid(call, f"{leaf} is {leaf_type}, expected {value.type}")
 
 
 Lane = tuple[int, int, int]
@@ -211,11 +216,9 @@ def _check_stacks(call: Call, tables: dict[str, _Rows], lanes: dict[str, Lane]) 
     """Checks that the lanes of a stack lie side by side."""
     for stack in (operand for operand in call.operands if isinstance(operand, Stack)):
         for first, second in pairwise(stack.lanes):
-            _require(
-                _adjacent(first, second, tables, lanes),
-                call,
-                f"{first} and {second}, which do not lie side by side, in a stack",
-            )
+            if not _adjacent(first, second, tables, lanes):
+                problem = f"{first} and {second}, which do not lie side by side, in a stack"
+                raise _invalid(call, problem)
 
 
 def _adjacent(first: Leaf, second: Leaf, tables: dict[str, _Rows], lanes: dict[str, Lane]) -> bool:
@@ -245,9 +248,11 @@ def _check_slots(plan: Plan, types: dict[str, TensorType]) -> None:
         for slot in expiring.pop(position - 1, []):
             del live[bisect(live, (slot.offset, slot.offset + slot.nbytes, slot.value)) - 1]
         for name in statement.writes:
-            _require(name in slots, statement, f"%{name} has no slot")
+            if name not in slots:
+                raise _invalid(statement, f"%{name} has no slot")
             slot = slots[name]
-            _require(slot.nbytes >= types[name].nbytes, statement, f"%{name} exceeds its slot")
+            if slot.nbytes < types[name].nbytes:
+                raise _invalid(statement, f"%{name} exceeds its slot")
             _check_is_free(slot, live, statement)
             expiring.setdefault(last_read.get(name, position), []).append(slot)
         if isinstance(statement, Call):
@@ -259,16 +264,14 @@ def _check_is_free(slot: Slot, live: list[tuple[int, int, str]], statement: Stat
     entry = (slot.offset, slot.offset + slot.nbytes, slot.value)
     index = bisect(live, entry)
     for start, end, other in live[max(index - 1, 0) : index + 1]:
-        free = end <= entry[0] or entry[1] <= start
-        _require(free, statement, f"%{slot.value} overwrites %{other}, which is still read")
+        if start < entry[1] and entry[0] < end:
+            raise _invalid(statement, f"%{slot.value} overwrites %{other}, which is still read")
     live.insert(index, entry)
 
 
 def _check_lanes_are_adjacent(call: Call, slots: dict[str, Slot]) -> None:
     for names in call.outputs:
         for first, second in pairwise(names):
-            _require(
-                slots[first].offset + slots[first].nbytes == slots[second].offset,
-                call,
-                f"%{first} and %{second}, lanes of one output, in slots that are not side by side",
-            )
+            if slots[first].offset + slots[first].nbytes != slots[second].offset:
+                problem = f"%{first} and %{second}, lanes of one output"
+                raise _invalid(call, f"{problem}, in slots that are not side by side")
