@@ -118,7 +118,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> Checkpoint | Non
     """
     if not os.path.lexists(path):
         return None
-    check_file(path, expected="a checkpoint of a search", most=None)
+    check_file(path, expected="a checkpoint of a search", most=None, may_be_empty=True)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
