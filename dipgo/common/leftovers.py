@@ -107,7 +107,8 @@ def _discard(path: Path) -> None:
         descriptor = _open_folder(path)
     if descriptor >= 0:
         hold(descriptor)
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
     if descriptor >= 0:
         os.close(descriptor)
 
@@ -175,16 +176,17 @@ def _taken(path: Path) -> Iterator[bool]:
 
 
 def _put_back(path: Path) -> None:
-    """Puts what a folder of OLD holds back to its place, unless something has that name."""
+    """Puts the folder that one of OLD holds back to its place, unless something has that name."""
     for held in path.iterdir():
         place = path.parent / held.name
-        if not os.path.lexists(place):
+        is_folder = held.is_dir() and not held.is_symlink()  # nothing else is ever put aside
+        if is_folder and not os.path.lexists(place):
             held.rename(place)
             warn(f"{place}: put back, as a command was killed while it replaced it")
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):
+    with suppress(OSError, RecursionError):  # folders may lie as deep as a stranger likes
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -195,7 +197,8 @@ def _nbytes(path: Path) -> int:
     """Returns the bytes of a file, or of the files of a folder."""
     paths = path.rglob("*") if path.is_dir() else (path,)
     total = 0
-    for each in paths:
-        with suppress(OSError):
-            total += os.lstat(each).st_size
+    with suppress(RecursionError):
+        for each in paths:
+            with suppress(OSError):
+                total += os.lstat(each).st_size
     return total

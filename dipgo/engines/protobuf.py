@@ -14,6 +14,9 @@ from typing import TypeAlias
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types. Groups (3 and 4) went out of use before there was ONNX."""
 
+MOST_KEY, MOST_KEY_BYTES, MOST_SIZE = 2**32, 5, 2**31
+"""Beyond these readers differ: some keep the lower bits of a key, and so find other fields."""
+
 Field: TypeAlias = tuple[int, int | memoryview]
 """A field's number, with its value: an integer, or the bytes of a text, message or fixed number."""
 
@@ -26,14 +29,20 @@ def fields(data: memoryview) -> Iterator[Field]:
     """
     position, end = 0, len(data)
     while position < end:
+        begin = position
         key, position = _varint(data, position)
         number, wire = key >> 3, key & 7
+        if key >= MOST_KEY or position - begin > MOST_KEY_BYTES or not number:
+            raise ValueError(f"a field of the number {number}")
         if wire == VARINT:
             value, position = _varint(data, position)
             yield number, value
             continue
         if wire == BYTES:
+            begin = position
             size, position = _varint(data, position)
+            if size >= MOST_SIZE or position - begin > MOST_KEY_BYTES:
+                raise ValueError(f"a field of {size} bytes")
         elif wire in (FIXED64, FIXED32):
             size = 8 if wire == FIXED64 else 4
         else:
@@ -91,5 +100,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         position += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if number >= 2**64:
+                break
             return number, position
     raise ValueError("a number of more than 64 bits")

@@ -234,3 +234,30 @@ def test_a_file_in_use_is_removed_by_nobody(tmp_path: Path) -> None:
         remove_leftovers(tmp_path)
         assert staging.exists()
     assert (tmp_path / "x.json").read_text() == "new"
+
+
+def test_folders_in_folders_without_end(tmp_path: Path) -> None:
+    """They stay, and stop no command. Failed at 1f7a445: a RecursionError each time."""
+    deepest = tmp_path / f"{NEW}{'a' * 16}"
+    deepest.mkdir()
+    home = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(deepest)
+        for _ in range(1500):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.fchdir(home)
+        os.close(home)
+    remove_leftovers(tmp_path)
+    subprocess.run(["rm", "-rf", str(deepest)], check=True)  # pytest could not
+
+
+def test_files_are_not_put_back(tmp_path: Path) -> None:
+    """Only folders are ever put aside; a stranger's archive could hold others."""
+    aside = tmp_path / f"{OLD}{'a' * 16}"
+    aside.mkdir()
+    (aside / "planted.txt").write_text("")
+    with pytest.warns(DipgoWarning, match="removed"):
+        remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())

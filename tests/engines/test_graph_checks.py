@@ -198,6 +198,11 @@ NO_MESSAGES = {
     "a group": b"\x0b",
     "the end of a group": b"\x0c",
     "half a number": b"\x09\0",
+    "field 1, with a bit that 32 do not hold": b"\x8a\x80\x80\x80\x10\0",
+    "field 1, in six bytes": b"\x8a\x80\x80\x80\x80\0\0",
+    "field 0": b"\x02\0",
+    "no bytes, of 2**32": b"\x0a\x80\x80\x80\x80\x10",
+    "a number of 65 bits": b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03",
 }
 
 

@@ -123,6 +123,8 @@ BAD_ARGUMENTS: dict[str, Any] = {
     "a type that is none": {"is": "constant", "kind": "dtype", "name": "load"},
     "a path": "/etc/passwd",
     "lists in lists": _in_lists(9),
+    "a number of 32 bits": 2**31,
+    "a number of 63 bits": -(2**62),
 }
 
 
@@ -132,11 +134,42 @@ def test_arguments_that_a_program_may_not_have(argument: Any) -> None:
         run(program(node("aten.add.Tensor", X, argument)), torch.zeros(2))
 
 
-@pytest.mark.parametrize("name", ["__import__", "x); import os; (x", "Other", "x\n", ""])
+@pytest.mark.parametrize(
+    "name", ["__import__", "x); import os; (x", "Other", "x\n", "", "if", "lambda"]
+)
 def test_names_of_options_are_names(name: str) -> None:
     """PyTorch writes a program as Python and compiles it."""
     with pytest.raises(DipgoError, match="the options"):
         run(program(node("aten.add.Tensor", X, X, **{name: 1})), torch.zeros(2))
+
+
+def test_the_end_of_a_slice_may_be_none() -> None:
+    (found,) = run(program(node("aten.slice.Tensor", X, 0, 1, 2**63 - 1)), torch.arange(4.0))
+    assert found.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [
+            node("aten.sym_numel.default", X),
+            *[node("mul", *[{"is": "result", "index": 1 + i}] * 2) for i in range(60)],
+        ],
+        [node("mul", "reflect", 3)],
+        [node("add", {"is": "items", "items": [1]}, {"is": "items", "items": [1]})],
+    ],
+    ids=["a number that grows", "a text", "lists"],
+)
+def test_arithmetic_on_sizes_is_of_numbers(nodes: list[dict[str, Any]]) -> None:
+    with pytest.raises(ValueError, match=r"of sizes gives|of what is no number"):
+        run(program(*nodes), torch.zeros(2))
+
+
+def test_inputs_are_counted_before_they_are_made() -> None:
+    document = json.loads(program(node("aten.neg.default", X)))
+    for name in ("inputs", "weights"):
+        with pytest.raises(DipgoError, match=name):
+            run(json.dumps(document | {name: 10**9}).encode(), torch.zeros(2))
 
 
 def _pickled() -> bytes:

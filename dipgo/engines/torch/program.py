@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import fx
 from dipgo.common.errors import DipgoError
 from dipgo.common.typed_json import decode_json
 from dipgo.engines.torch.program_file import (
+    END,
+    MOST_NUMBER,
     Argument,
     Constant,
     Items,
@@ -93,7 +96,8 @@ def load_program(content: bytes, device: str, *, name: str, remedy: str) -> Load
             remedy=remedy,
         ) from None
     module = fx.GraphModule(torch.nn.Module(), graph)
-    return Loaded(module, program.inputs, program.weights, len(program.outputs))
+    # Called as a module it would print its source where it fails.
+    return Loaded(module.forward, program.inputs, program.weights, len(program.outputs))
 
 
 @dataclass
@@ -111,7 +115,7 @@ class _Reader:
             raise ValueError(f"the operator {node.operator}")
         arguments = tuple(self._argument(argument) for argument in node.arguments)
         options = {name: self._argument(argument) for name, argument in node.options.items()}
-        if not all(re.fullmatch(r"[a-z][a-z_]*", name, re.ASCII) for name in options):
+        if not all(map(_is_name, options)):
             raise ValueError(f"the options {', '.join(options)}")
         self.values.append(self.graph.call_function(target, arguments, options))
 
@@ -135,7 +139,17 @@ class _Reader:
                 if depth == DEEPEST:
                     raise ValueError("lists within lists")
                 return [self._argument(item, depth + 1) for item in items]
+            case int() if argument == END:
+                return MOST_NUMBER - 1
+            case int() if abs(argument) >= MOST_NUMBER:
+                raise ValueError(f"the number {argument}")
             case str() if not is_word(argument):
                 raise ValueError(f"the text {argument}")
             case _:
                 return argument
+
+
+def _is_name(option: str) -> bool:
+    """Returns whether an option's name may become Python's text."""
+    is_plain = re.fullmatch(r"[a-z][a-z_]*", option, re.ASCII) is not None
+    return is_plain and not keyword.iskeyword(option)

@@ -24,6 +24,15 @@ VERSION: Literal[1] = 1
 MOST_NODES = 200_000
 """Nodes of a program: some ten times those of the largest denoisers in one segment."""
 
+MOST_INPUTS = 100_000
+"""Inputs, and weights, of a program."""
+
+MOST_NUMBER = 2**31
+"""Whole numbers of a program are smaller: products of a few of them fit 64 bits."""
+
+END = 2**63 - 1
+"""The end of a slice that has none, as PyTorch writes it."""
+
 ITEM = "item"
 """The operator that takes one of several results."""
 
@@ -41,6 +50,26 @@ SIZE_OPERATORS: Mapping[str, Callable[..., Any]] = {
     "max": max,
 }
 """Arithmetic on sizes that differ between calls, by name."""
+
+
+def _bounded(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns an operator on sizes that takes numbers alone, and gives none that is too large."""
+
+    def on_sizes(*sizes: Any) -> Any:
+        if not all(isinstance(size, _NUMBERS) for size in sizes):
+            raise ValueError(f"{name} of what is no number")
+        result = compute(*sizes)
+        if not -MOST_NUMBER < result < MOST_NUMBER:
+            raise ValueError(f"{name} of sizes gives {MOST_NUMBER} or more")
+        return result
+
+    on_sizes.__name__ = on_sizes.__qualname__ = f"{name}_of_sizes"
+    return on_sizes
+
+
+_NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+
+_BOUNDED = {name: _bounded(name, compute) for name, compute in SIZE_OPERATORS.items()}
 
 WORDS = frozenset(
     {"none", "tanh", "floor", "trunc", "constant", "reflect", "replicate", "circular"}
@@ -84,7 +113,7 @@ new_ones new_full
 _LAYERS = """
 linear matmul mm bmm addmm baddbmm einsum dot outer bilinear conv1d conv2d conv3d convolution
 conv_transpose1d conv_transpose2d conv_transpose3d layer_norm native_layer_norm group_norm
-native_group_norm rms_norm batch_norm instance_norm scaled_dot_product_attention embedding
+rms_norm batch_norm instance_norm scaled_dot_product_attention embedding
 upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
 _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d
 upsample_trilinear3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
@@ -96,13 +125,9 @@ OPERATORS = frozenset(" ".join((_ELEMENTWISE, _REDUCTIONS, _SHAPES, _NEW, _LAYER
 """All operators that a program may call: what denoisers, encoders and decoders compute with.
 
 PyTorch has some two thousand, and many trust their arguments: those of gradients, of sparse and
-quantised tensors, and of single libraries read and write memory at places that a tensor names.
+quantised tensors, and of single libraries read and write memory at places that a tensor names;
+`native_group_norm` believes the sizes that it is given.
 """
-
-_EQUATION = re.compile(r"[A-Za-z,.]+->[A-Za-z.]*", re.ASCII)
-
-SEEDED = frozenset({"scaled_dot_product_attention"})
-"""Operators that draw random numbers only if they are told to drop out some of theirs."""
 
 PRIVATE = frozenset(
     {"_to_copy", "_unsafe_view", "_softmax", "_log_softmax", "_upsample_nearest_exact2d"}
@@ -153,8 +178,8 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: Literal["dipgo.torch-program"]
     version: Literal[1]
-    inputs: Annotated[int, Meta(ge=0)]
-    weights: Annotated[int, Meta(ge=0)]
+    inputs: Annotated[int, Meta(ge=0, le=MOST_INPUTS)]
+    weights: Annotated[int, Meta(ge=0, le=MOST_INPUTS)]
     nodes: Annotated[list[Node], Meta(max_length=MOST_NODES)]
     outputs: list[Result]
 
@@ -167,7 +192,7 @@ def find_operator(name: str) -> Callable[..., Any] | None:
     if name == ITEM:
         return operator.getitem
     if name in SIZE_OPERATORS:
-        return SIZE_OPERATORS[name]
+        return _BOUNDED[name]
     match = _NAME.fullmatch(name)
     if match is None or match[1] not in OPERATORS:
         return None
