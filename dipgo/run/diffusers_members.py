@@ -45,12 +45,19 @@ class WithoutDiffusersMembers:
     """A class that says, of members of diffusers' pipelines, what to do in their place."""
 
     def __getattr__(self, name: str) -> Any:
+        self._refuse(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self._refuse(name)  # `pipeline.scheduler = …` would change nothing
+        super().__setattr__(name, value)
+
+    def _refuse(self, name: str) -> None:
         remedy = MEMBERS.get(name, WITHOUT if name.startswith(SWITCHES) else None)
-        if remedy is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise MemberError(
-            f"{type(self).__name__}.{name}",
-            found="a member of diffusers' pipelines",
-            expected="what help(dipgo.Pipeline) lists: an export is fixed",
-            remedy=remedy,
-        )
+        if remedy is not None:
+            raise MemberError(
+                f"{type(self).__name__}.{name}",
+                found="a member of diffusers' pipelines",
+                expected="what help(dipgo.Pipeline) lists: an export is fixed",
+                remedy=remedy,
+            )

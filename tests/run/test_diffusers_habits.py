@@ -96,6 +96,13 @@ def test_members_of_diffusers(name: str, pipeline: Pipeline) -> None:
     assert getattr(pipeline, name, None) is None
 
 
+@pytest.mark.parametrize("name", ["scheduler", "unet", "device"])
+def test_members_cannot_be_set(name: str, pipeline: Pipeline) -> None:
+    """Failed at 1f7a445: it was taken, and changed nothing."""
+    with pytest.raises(DipgoError, match=rf"Pipeline\.{name}: found a member of diffusers"):
+        setattr(pipeline, name, None)
+
+
 def test_other_members_are_as_ever(pipeline: Pipeline) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'") as caught:
         pipeline.nothing  # noqa: B018
