@@ -125,6 +125,7 @@ BAD_ARGUMENTS: dict[str, Any] = {
     "lists in lists": _in_lists(9),
     "a number of 32 bits": 2**31,
     "a number of 63 bits": -(2**62),
+    "the end of a slice, elsewhere": 2**63 - 1,
 }
 
 

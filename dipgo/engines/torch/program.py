@@ -16,6 +16,7 @@ from dipgo.common.typed_json import decode_json
 from dipgo.engines.torch.program_file import (
     END,
     MOST_NUMBER,
+    SLICE,
     Argument,
     Constant,
     Items,
@@ -113,7 +114,10 @@ class _Reader:
         target = find_operator(node.operator)
         if target is None:
             raise ValueError(f"the operator {node.operator}")
-        arguments = tuple(self._argument(argument) for argument in node.arguments)
+        given: Sequence[Argument] = node.arguments
+        if node.operator == SLICE:
+            given = [MOST_NUMBER - 1 if item == END else item for item in given]
+        arguments = tuple(self._argument(argument) for argument in given)
         options = {name: self._argument(argument) for name, argument in node.options.items()}
         if not all(map(_is_name, options)):
             raise ValueError(f"the options {', '.join(options)}")
@@ -139,8 +143,6 @@ class _Reader:
                 if depth == DEEPEST:
                     raise ValueError("lists within lists")
                 return [self._argument(item, depth + 1) for item in items]
-            case int() if argument == END:
-                return MOST_NUMBER - 1
             case int() if abs(argument) >= MOST_NUMBER:
                 raise ValueError(f"the number {argument}")
             case str() if not is_word(argument):

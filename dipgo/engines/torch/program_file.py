@@ -30,8 +30,8 @@ MOST_INPUTS = 100_000
 MOST_NUMBER = 2**31
 """Whole numbers of a program are smaller: products of a few of them fit 64 bits."""
 
-END = 2**63 - 1
-"""The end of a slice that has none, as PyTorch writes it."""
+SLICE, END = "aten.slice.Tensor", 2**63 - 1
+"""The operator that slices, and the end of a slice that has none, as PyTorch writes it."""
 
 ITEM = "item"
 """The operator that takes one of several results."""
