@@ -15,9 +15,12 @@ from torch.export.graph_signature import InputKind
 from dipgo.common.errors import DipgoError, setting
 from dipgo.compiler.trace.torch_private import is_check, operator_name
 from dipgo.engines.torch.program_file import (
+    END,
     FORMAT,
     ITEM,
+    MOST_NUMBER,
     SIZE_OPERATORS,
+    SLICE,
     VERSION,
     Argument,
     Constant,
@@ -93,7 +96,10 @@ class _Writer:
             raise _refused(f"the operator {name}")
         self.places[node] = self.arguments + len(self.nodes)
         options = {key: self._argument(value) for key, value in node.kwargs.items()}
-        self.nodes.append(Node(name, list(map(self._argument, node.args)), options))
+        arguments = list(map(self._argument, node.args))
+        if name != SLICE and END in arguments:
+            raise _refused(f"the number {END}")
+        self.nodes.append(Node(name, arguments, options))
 
     def _argument(self, value: Any) -> Argument:
         match value:
@@ -110,6 +116,8 @@ class _Writer:
                 return Constant("device", value.type)
             case str() if not is_word(value):
                 raise _refused(f"the text {value!r}")
+            case int() if abs(value) >= MOST_NUMBER and value != END:
+                raise _refused(f"the number {value}")
             case None | bool() | int() | float() | str():
                 return value
         raise _refused(f"an argument of type {type(value).__name__}")
