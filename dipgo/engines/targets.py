@@ -209,18 +209,18 @@ def find_builder(target: str) -> Builder:
 
 def not_built(target: str) -> DipgoError:
     """Returns the error for a target without a builder."""
-    if target in TARGETS:
-        how = (
-            f"for {TARGETS[target].title} export again: python -m dipgo.export … --target {target}"
-        )
-        otherwise = how if target != DEFAULT_TARGET else "ONNX Runtime runs the graphs as they are"
+    if target == DEFAULT_TARGET:
+        remedy = "ONNX Runtime runs the graphs as they are"
+    elif target in TARGETS:
+        title = TARGETS[target].title
+        remedy = f"for {title} export again: python -m dipgo.export … --target {target}"
     else:
-        otherwise = "name one of these"
+        remedy = close_to(target, build_targets(), "name one of these")
     return DipgoError(
         f"target {target}",
         found="a target for which no engines are built",
         expected=" or ".join(build_targets()),
-        remedy=otherwise if target in TARGETS else close_to(target, build_targets(), otherwise),
+        remedy=remedy,
     )
 
 

@@ -177,13 +177,8 @@ def _replace_file(out: Path, draw: random.Random) -> str:
     )
     size = path.stat().st_size
     path.unlink()
+    put_no_file(path, kind)
     match kind:
-        case "fifo":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "zero":
-            path.symlink_to("/dev/zero")
         case "canary":
             path.symlink_to(out.parent / "canary")
         case "sparse":
@@ -194,9 +189,20 @@ def _replace_file(out: Path, draw: random.Random) -> str:
         case "another":
             shutil.copyfile(draw.choice([other for other in files if other != path]), path)
             _hash_again(out, path)
+    return f"{path.relative_to(out)} replaced: {kind}"
+
+
+def put_no_file(path: Path, kind: str) -> None:
+    """Puts a pipe, a folder, a device or a link to itself at a path; nothing for other kinds."""
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "zero":
+            path.symlink_to("/dev/zero")
         case "loop":
             path.symlink_to(path.name)
-    return f"{path.relative_to(out)} replaced: {kind}"
 
 
 def _json_mutant(path: Path, draw: random.Random) -> Mutant:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from dipgo.ir.fitted import Fitted, LoraRecord, MeasuredError
 from dipgo.ir.subnet.subnet import GapFilters, ModelRef, PriorNoise, SchedulerRef, SubNet
+from scripts.fuzz.damaged_exports import put_no_file
 from scripts.fuzz.mutants import damage_bytes, damage_json
 
 STEPS = 4
@@ -90,18 +90,10 @@ def damage_subnet(base: Path, out: Path, seed: int) -> str:
 
 def _replace(path: Path, draw: random.Random) -> str:
     kind = draw.choice(("fifo", "folder", "zero", "sparse", "loop", "pickle"))
-    match kind:
-        case "fifo":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "zero":
-            path.symlink_to("/dev/zero")
-        case "sparse":
-            with path.open("wb") as file:
-                file.truncate(draw.choice((1, 2**32, 2**40)))
-        case "loop":
-            path.symlink_to(path.name)
-        case "pickle":
-            path.write_bytes(b"\x80\x04cos\nsystem\n\x8c\x04true\x85R.")
+    put_no_file(path, kind)
+    if kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(draw.choice((1, 2**32, 2**40)))
+    if kind == "pickle":
+        path.write_bytes(b"\x80\x04cos\nsystem\n\x8c\x04true\x85R.")
     return kind
